@@ -1,0 +1,12 @@
+//! The rules: tags, preconditions, targets, records and verdicts.
+//!
+//! Plain data and functions. There is no I/O here, no clock, no lock and nothing asynchronous: time and randomness come
+//! in as arguments, so that every rule can be tested in a table and the whole can be simulated. Of the outside world only
+//! the types of `http` come in; a test holds this folder to it.
+
+pub mod etag;
+pub mod policy;
+pub mod precondition;
+pub mod record;
+pub mod resource;
+pub mod verdict;

@@ -1,0 +1,139 @@
+//! A route's rules: what the operator chose, in checked types.
+//!
+//! The defaults are those of the file format. A policy is read once from the configuration and never changes while a
+//! request is under way.
+
+use std::time::Duration;
+
+use http::{HeaderName, Method, StatusCode};
+
+/// What a route's guard does with a write, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether verdicts are carried out, only reported, or not made.
+    pub mode: Mode,
+    /// The methods that are guarded even where no precondition is sent.
+    pub methods: Vec<Method>,
+    /// What becomes of a guarded write without a precondition.
+    pub missing: Missing,
+    /// The status of a refusal for a conflict: 409 or 412.
+    pub conflict_status: StatusCode,
+    /// How the tags of `If-Match` are compared.
+    pub comparison: Comparison,
+    /// Whether a tag that a compressing intermediary marked counts as the tag without the mark.
+    pub encoding_suffixes: bool,
+    /// When the backend is asked for the current tag.
+    pub verify: Verify,
+    /// How long knowledge is trusted; `None`: until a write or an eviction ends it.
+    pub max_age: Option<Duration>,
+    /// Which part of the query names the resource.
+    pub query: QueryRule,
+    /// Request fields whose values are part of the resource's name.
+    pub partition: Vec<HeaderName>,
+    /// What a method override on a POST means.
+    pub method_override: MethodOverride,
+    /// Whether the preconditions travel on to the backend.
+    pub forward_preconditions: bool,
+    /// How long a writer waits in line for a turn.
+    pub wait: Duration,
+    /// How many writers may wait in line for one resource.
+    pub line: usize,
+    /// How long a turn is held after a write whose outcome is in doubt.
+    pub settle: Duration,
+    /// Bodies of at most so many bytes are read whole before the turn is taken.
+    pub buffer: usize,
+    /// How long a client may pause within a body.
+    pub body_idle_timeout: Duration,
+    /// How much of a refused request's body is read and dropped before the answer, in bytes.
+    pub drain_bytes: u64,
+    /// How long a refused request's body is read and dropped.
+    pub drain_time: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            methods: vec![Method::PUT, Method::PATCH, Method::DELETE],
+            missing: Missing::Allow,
+            conflict_status: StatusCode::CONFLICT,
+            comparison: Comparison::Strong,
+            encoding_suffixes: true,
+            verify: Verify::Unknown,
+            max_age: None,
+            query: QueryRule::Include,
+            partition: Vec::new(),
+            method_override: MethodOverride::Honour,
+            forward_preconditions: true,
+            wait: Duration::from_secs(10),
+            line: 128,
+            settle: Duration::from_secs(5),
+            buffer: 64 * 1024,
+            body_idle_timeout: Duration::from_secs(30),
+            drain_bytes: 1024 * 1024,
+            drain_time: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What a route does with its verdicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A refused write does not reach the backend.
+    Enforce,
+    /// Every write is forwarded; what would have been refused is logged and counted.
+    Observe,
+    /// Nothing is judged and nothing is learned.
+    Off,
+}
+
+/// What becomes of a guarded write that carries no precondition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It is forwarded, in turn.
+    Allow,
+    /// It is refused with 428 (RFC 6585 §3).
+    Require,
+}
+
+/// How the tags of `If-Match` are compared (RFC 9110 §8.8.3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// Both must be strong and equal to the byte, as RFC 9110 §13.1.1 asks.
+    Strong,
+    /// The opaque parts must be equal; for backends that send only weak tags.
+    Weak,
+}
+
+/// When the backend is asked for the current tag before a conditional write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Never; what is not known is refused.
+    Never,
+    /// Where nothing is known.
+    Unknown,
+    /// Also where what is known does not match, unless the tag is known to be superseded.
+    Mismatch,
+    /// Before every conditional write.
+    Always,
+}
+
+/// Which part of the query names the resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryRule {
+    /// All of it.
+    Include,
+    /// None of it.
+    Ignore,
+    /// The parameters with these names (percent-decoded), in any order.
+    Only(Vec<String>),
+}
+
+/// What a method override on a POST means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MethodOverride {
+    /// The method it names decides whether the write is guarded.
+    Honour,
+    /// Such a request is refused with 400.
+    Refuse,
+}

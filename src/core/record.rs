@@ -1,0 +1,400 @@
+//! What is known of a resource, and its transitions.
+//!
+//! A record changes in four ways: a write begins, a write ends, a response to somebody's read is observed, a probe is
+//! learned by the writer who holds the turn. Each is one function here. Time comes in as [`Stamp`]s, which order events,
+//! and as [`Seconds`], which only say how old knowledge is.
+//!
+//! What makes it safe is what is *refused*: an observation that could be older than the last change (rule 3) leaves no
+//! trace, and whatever can't be told for certain leaves the record [`State::Unknown`], which costs a probe and no more.
+
+use super::{etag::EntityTag, policy::Comparison, precondition::Tags};
+
+/// How many tags are kept as current, one for each representation.
+const VARIANTS: usize = 8;
+/// How many superseded tags are remembered.
+const SUPERSEDED: usize = 8;
+
+/// A moment: larger is later. Drawn from one source, so that no two events share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Stamp(pub u64);
+
+/// Seconds since the tracker began. Only for `max_age`; never used to order events.
+pub type Seconds = u64;
+
+/// What is known of one resource.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    state: State,
+    /// The spelling through which `state` was learned; the others know nothing of it.
+    spelling: u64,
+    /// The last tags known to be current no longer, as fingerprints, oldest first.
+    superseded: Vec<u64>,
+    /// The last moment at which the resource changed, may have changed, or was found to have changed. A read that began
+    /// before it is old news.
+    changed: Stamp,
+    /// When the newest read that was recorded began.
+    observed: Stamp,
+    under_way: UnderWay,
+}
+
+/// One of the three things a record can say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum State {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// That there is no such resource.
+    Absent,
+    /// The tags of its representations; 1 to 8.
+    Current(Vec<Known>),
+}
+
+/// A tag that is current.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The tag.
+    pub tag: EntityTag,
+    /// Which representation it belongs to, where that was seen.
+    pub variant: Option<u64>,
+    /// Whose request it was learned from.
+    pub caller: u64,
+    /// When it was last seen.
+    pub seen: Seconds,
+}
+
+/// The writes under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum UnderWay {
+    #[default]
+    Nothing,
+    /// One guarded write. `disturbed`: meanwhile another resource's write was found to have changed this one.
+    Guarded { disturbed: bool },
+    /// So many unguarded ones.
+    Unguarded(u32),
+}
+
+/// In which company a write may be under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// A guarded write: alone.
+    Guarded,
+    /// An unguarded write: beside other unguarded ones. It is judged by nobody, but a guarded write must not be, either,
+    /// while it can change the resource underneath.
+    Unguarded,
+}
+
+/// What a response to somebody's read showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// A tag, and the representation it belongs to, where that can be told.
+    Tag(EntityTag, Option<u64>),
+    /// A representation without a tag.
+    Untagged,
+    /// 404 or 410: no such resource, or none for this reader.
+    Missing,
+}
+
+/// What a probe in the writer's own turn showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probed {
+    /// The resource is there, with this tag.
+    Tag(EntityTag),
+    /// The resource is there, and shows no tag.
+    Untagged,
+    /// There is no such resource.
+    Absent,
+}
+
+/// How a write ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was applied; its answer carried this tag of the new state, or none.
+    Committed(Option<EntityTag>),
+    /// It was applied, and the resource is gone.
+    Deleted,
+    /// It was not applied, and what was known still holds.
+    NotApplied,
+    /// It was not applied, and what was known was wrong: the backend answered 404 or 412.
+    Contradicted,
+    /// Nobody knows.
+    InDoubt,
+}
+
+/// Who learned something, through which spelling, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// See [`Key::spelling`](super::resource::Key::spelling).
+    pub spelling: u64,
+    /// See [`Namer::caller`](super::resource::Namer::caller).
+    pub caller: u64,
+    /// The present.
+    pub now: Seconds,
+}
+
+impl Record {
+    /// A record of a resource of which nothing is known, and of which reads that began up to `floor` are old news.
+    #[must_use]
+    pub fn new(floor: Stamp) -> Self {
+        Self { changed: floor, ..Self::default() }
+    }
+
+    /// What is known, as far as it may be used through this spelling and is not older than `max_age`.
+    #[must_use]
+    pub fn view(&self, spelling: u64, now: Seconds, max_age: Option<Seconds>) -> View<'_> {
+        let fresh = |known: &Known| max_age.is_none_or(|max| now.saturating_sub(known.seen) < max);
+        let usable = self.spelling == spelling
+            && match &self.state {
+                State::Unknown => true,
+                State::Absent => max_age.is_none(),
+                State::Current(set) => set.iter().all(fresh),
+            };
+        if usable { View { state: &self.state, superseded: &self.superseded } } else { View::NOTHING }
+    }
+
+    /// Whether a write may begin now.
+    #[must_use]
+    pub fn admits(&self, access: Access) -> bool {
+        match (self.under_way, access) {
+            (UnderWay::Nothing, _) | (UnderWay::Unguarded(_), Access::Unguarded) => true,
+            (UnderWay::Guarded { .. }, _) | (UnderWay::Unguarded(_), Access::Guarded) => false,
+        }
+    }
+
+    /// Whether nothing is under way, so that the record may be dropped (rule 8).
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.under_way == UnderWay::Nothing
+    }
+
+    /// The stamp up to which reads are old news once the record is forgotten.
+    #[must_use]
+    pub fn floor(&self) -> Stamp {
+        self.changed.max(self.observed)
+    }
+
+    /// A write begins. The caller has asked [`Record::admits`].
+    pub fn begin(&mut self, access: Access) {
+        self.under_way = match (access, self.under_way) {
+            (Access::Guarded, _) => UnderWay::Guarded { disturbed: false },
+            (Access::Unguarded, UnderWay::Unguarded(n)) => UnderWay::Unguarded(n + 1),
+            (Access::Unguarded, UnderWay::Nothing | UnderWay::Guarded { .. }) => UnderWay::Unguarded(1),
+        };
+    }
+
+    /// A write is under way no longer. Says nothing of how it ended.
+    pub fn end(&mut self) {
+        self.under_way = match self.under_way {
+            UnderWay::Unguarded(n) if n > 1 => UnderWay::Unguarded(n - 1),
+            UnderWay::Unguarded(_) | UnderWay::Guarded { .. } | UnderWay::Nothing => UnderWay::Nothing,
+        };
+    }
+
+    /// How a write that was forwarded ended, as the table of the design's section 5 has it. `at` is a new stamp: reads
+    /// that began before it overlapped the write, whatever became of it.
+    pub fn settle(&mut self, outcome: Outcome, at: Stamp, source: Source) {
+        self.changed = at;
+        // Of two writes that overlap, nobody can tell which the backend applied last.
+        let alone = self.under_way == UnderWay::Guarded { disturbed: false };
+        match outcome {
+            Outcome::NotApplied => {}
+            Outcome::Contradicted | Outcome::InDoubt => self.state = State::Unknown,
+            Outcome::Committed(Some(tag)) if alone => self.replace(tag, None, source),
+            Outcome::Deleted if alone => self.supersede_by(State::Absent, source.spelling),
+            Outcome::Committed(_) | Outcome::Deleted => self.supersede_by(State::Unknown, source.spelling),
+        }
+    }
+
+    /// The resource changed by a write to another one (rule 6): its tags are superseded.
+    pub fn change(&mut self, at: Stamp) {
+        self.changed = at;
+        if let UnderWay::Guarded { disturbed } = &mut self.under_way {
+            *disturbed = true;
+        }
+        self.supersede_by(State::Unknown, self.spelling);
+    }
+
+    /// The holder of the turn asked the backend. There is no write under way but the holder's own, which has not been
+    /// sent yet, so this is the newest there is; unless another resource's write came between, which leaves it unknown.
+    pub fn learn(&mut self, probed: Probed, at: Stamp, source: Source) {
+        if self.under_way == (UnderWay::Guarded { disturbed: true }) {
+            return;
+        }
+        match probed {
+            Probed::Untagged => {
+                self.state = State::Unknown;
+                self.changed = at;
+            }
+            Probed::Absent => {
+                self.supersede_by(State::Absent, source.spelling);
+                self.changed = at;
+            }
+            Probed::Tag(tag) => {
+                if let Some(known) = self.current_through(source.spelling).and_then(|set| find(set, &tag)) {
+                    (known.caller, known.seen) = (source.caller, source.now);
+                } else {
+                    self.supersede_by(State::Current(vec![source.known(tag, None)]), source.spelling);
+                    self.changed = at;
+                }
+            }
+        }
+    }
+
+    /// A response to a read came. `began` is the stamp that the read drew before it was forwarded, `at` a new one.
+    /// Returns whether anything was recorded.
+    pub fn observe(&mut self, seen: Seen, began: Stamp, at: Stamp, source: Source) -> bool {
+        if !self.is_idle() || began <= self.changed {
+            return false;
+        }
+        if began < self.observed {
+            return self.join(seen, source);
+        }
+        self.observed = began;
+        match seen {
+            Seen::Missing if self.state == State::Absent => {}
+            Seen::Missing => self.state = State::Unknown,
+            Seen::Untagged if self.state == State::Absent => self.state = State::Unknown,
+            Seen::Untagged => {}
+            Seen::Tag(tag, variant) => self.see(tag, variant, at, source),
+        }
+        true
+    }
+
+    /// The newest read's tag: it is current. What it can't stand beside is superseded.
+    fn see(&mut self, tag: EntityTag, variant: Option<u64>, at: Stamp, source: Source) {
+        let Some(set) = self.current_through(source.spelling) else {
+            self.replace(tag, variant, source);
+            return;
+        };
+        let known = source.known(tag, variant);
+        if let Some(same) = set.iter_mut().find(|k| k.tag == known.tag && (k.variant == variant || k.variant.is_none()))
+        {
+            *same = known;
+        } else if variant.is_none() && find(set, &known.tag).is_some() {
+            // A 304 says that the tag still holds, not whose it is.
+            if let Some(same) = find(set, &known.tag) {
+                (same.caller, same.seen) = (known.caller, known.seen);
+            }
+        } else if variant.is_none() || set.iter().any(|k| k.variant == variant) {
+            self.changed = at;
+            self.replace(known.tag, variant, source);
+        } else {
+            let gone = set.extract_if(.., |k| k.variant.is_none()).map(|k| k.tag.fingerprint()).collect::<Vec<_>>();
+            if set.len() == VARIANTS {
+                set.remove(0);
+            }
+            let fingerprint = known.tag.fingerprint();
+            set.push(known);
+            self.remember(gone);
+            self.superseded.retain(|&f| f != fingerprint);
+        }
+    }
+
+    /// An older read's tag: it may stand beside what a later read showed, as another representation's, and no more.
+    fn join(&mut self, seen: Seen, source: Source) -> bool {
+        let (Seen::Tag(tag, Some(variant)), Some(set)) = (seen, self.current_through(source.spelling)) else {
+            return false;
+        };
+        let beside = set.len() < VARIANTS && set.iter().all(|k| k.variant.is_some_and(|v| v != variant));
+        if beside {
+            let fingerprint = tag.fingerprint();
+            set.push(source.known(tag, Some(variant)));
+            self.superseded.retain(|&f| f != fingerprint);
+        }
+        beside
+    }
+
+    fn current_through(&mut self, spelling: u64) -> Option<&mut Vec<Known>> {
+        match &mut self.state {
+            State::Current(set) if self.spelling == spelling => Some(set),
+            State::Current(_) | State::Unknown | State::Absent => None,
+        }
+    }
+
+    fn replace(&mut self, tag: EntityTag, variant: Option<u64>, source: Source) {
+        self.supersede_by(State::Current(vec![source.known(tag, variant)]), source.spelling);
+    }
+
+    /// The new state takes the place of the old one, whose tags are superseded unless they are among the new ones.
+    fn supersede_by(&mut self, state: State, spelling: u64) {
+        if self.spelling != spelling {
+            // The old tags belong to another spelling, which may be another resource.
+            self.superseded.clear();
+            self.state = State::Unknown;
+            self.spelling = spelling;
+        }
+        if let State::Current(old) = std::mem::replace(&mut self.state, state) {
+            self.remember(old.iter().map(|k| k.tag.fingerprint()).collect());
+        }
+        if let State::Current(new) = &self.state {
+            self.superseded.retain(|f| new.iter().all(|k| k.tag.fingerprint() != *f));
+        }
+    }
+
+    fn remember(&mut self, fingerprints: Vec<u64>) {
+        self.superseded.retain(|f| !fingerprints.contains(f));
+        self.superseded.extend(fingerprints);
+        let surplus = self.superseded.len().saturating_sub(SUPERSEDED);
+        self.superseded.drain(..surplus);
+    }
+}
+
+impl Source {
+    fn known(self, tag: EntityTag, variant: Option<u64>) -> Known {
+        Known { tag, variant, caller: self.caller, seen: self.now }
+    }
+}
+
+fn find<'a>(set: &'a mut [Known], tag: &EntityTag) -> Option<&'a mut Known> {
+    set.iter_mut().find(|known| known.tag == *tag)
+}
+
+/// What a record says to one writer.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// What is known.
+    pub state: &'a State,
+    superseded: &'a [u64],
+}
+
+impl View<'_> {
+    /// What is known of a resource without a record.
+    pub const NOTHING: View<'static> = View { state: &State::Unknown, superseded: &[] };
+
+    /// Whether every one of these tags is known to be superseded. Never so for `*`.
+    #[must_use]
+    pub fn supersedes(&self, tags: &Tags) -> bool {
+        match tags {
+            Tags::Any => false,
+            Tags::OneOf(tags) => tags.iter().all(|tag| self.superseded.contains(&tag.fingerprint())),
+        }
+    }
+
+    /// Whether one of the current tags is among `tags`. `*` matches whatever is current.
+    #[must_use]
+    pub fn matches(&self, tags: &Tags, comparison: Comparison, encoding_suffixes: bool) -> bool {
+        match (self.state, tags) {
+            (State::Unknown | State::Absent, _) => false,
+            (State::Current(_), Tags::Any) => true,
+            (State::Current(set), Tags::OneOf(tags)) => {
+                set.iter().any(|k| tags.iter().any(|t| k.tag.matches(t, comparison, encoding_suffixes)))
+            }
+        }
+    }
+
+    /// The current tags that this caller may be told (rule 9).
+    #[must_use]
+    pub fn tags_for(&self, caller: u64) -> Vec<EntityTag> {
+        match self.state {
+            State::Unknown | State::Absent => Vec::new(),
+            State::Current(set) => {
+                let mut tags: Vec<EntityTag> = Vec::new();
+                for known in set.iter().filter(|k| k.caller == caller) {
+                    if !tags.contains(&known.tag) {
+                        tags.push(known.tag.clone());
+                    }
+                }
+                tags
+            }
+        }
+    }
+}

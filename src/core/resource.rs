@@ -1,0 +1,582 @@
+//! The canonical target and its key: which resource a request is about.
+//!
+//! Two spellings of one resource that had two records would be a way around the gateway: each could hold a tag that is
+//! long gone. So the path is brought into one form (RFC 3986 §6.2.2) and only that form is routed, tracked and forwarded.
+//!
+//! What RFC 3986 leaves apart, many backends do not: `/Notes//7/`, `/notes/7` and `/notes/%37;v=1` are one resource to
+//! some and several to others, and nothing here can know. A [`Key`] therefore has two parts. Its `cell` is folded
+//! coarsely, so that all these spellings share one record and one turn; its `spelling` is exact, and what was learned
+//! through one spelling counts as unknown to the others. Whichever way the backend sees it, nothing is lost; at worst the
+//! backend is asked once more.
+
+use std::{borrow::Cow, hash::Hasher};
+
+use http::{
+    HeaderMap, HeaderName,
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, VARY},
+    uri::PathAndQuery,
+};
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use super::policy::QueryRule;
+
+/// A request target in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target(PathAndQuery);
+
+/// Why a path can't be made canonical.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// It does not begin with `/`.
+    #[error("the path does not begin with /")]
+    NotAbsolute,
+    /// A `%` is not followed by two hexadecimal digits.
+    #[error("a % in the path is not followed by two hexadecimal digits")]
+    Escape,
+    /// A NUL, plain or escaped.
+    #[error("the path holds a NUL")]
+    Nul,
+    /// A byte that may not stand in a path, and that backends read in several ways.
+    #[error("the path holds the byte 0x{0:02X}")]
+    Byte(u8),
+    /// UTF-8 that spells a character in more bytes than it needs.
+    #[error("the path holds overlong UTF-8")]
+    Overlong,
+    /// A dot segment that only some backends see: `..%2F`, `..;x`.
+    #[error("the path hides a dot segment")]
+    HiddenDots,
+    /// Nothing that `http` takes for a path and query.
+    #[error("the target is not a path and query")]
+    Invalid,
+}
+
+impl Target {
+    /// Brings a path into canonical form. The query is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// A path that different backends would read differently.
+    pub fn parse(path: &str, query: Option<&str>) -> Result<Self, TargetError> {
+        let path = canonical_path(path)?;
+        let whole = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.into_owned(),
+        };
+        PathAndQuery::try_from(whole).map(Self).map_err(|_| TargetError::Invalid)
+    }
+
+    /// As [`Target::parse`], without a copy where nothing is to be changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::parse`].
+    pub fn from_path_and_query(target: &PathAndQuery) -> Result<Self, TargetError> {
+        match canonical_path(target.path())? {
+            Cow::Borrowed(_) => Ok(Self(target.clone())),
+            Cow::Owned(path) => Self::parse(&path, target.query()),
+        }
+    }
+
+    /// The canonical path; begins with `/`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.0.path()
+    }
+
+    /// The query as the client sent it, without the `?`.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.0.query()
+    }
+
+    /// Path and query, as they are forwarded.
+    #[must_use]
+    pub fn as_path_and_query(&self) -> &PathAndQuery {
+        &self.0
+    }
+}
+
+/// Unreserved percent-escapes decoded, the others in upper case, bytes that must be escaped escaped, dot segments removed.
+fn canonical_path(path: &str) -> Result<Cow<'_, str>, TargetError> {
+    if !path.starts_with('/') {
+        return Err(TargetError::NotAbsolute);
+    }
+    let plain = path.bytes().all(|b| is_unreserved(b) || is_kept(b)) && !path.contains("/.") && !path.contains(';');
+    if plain {
+        return Ok(Cow::Borrowed(path));
+    }
+    let escaped = normal_escapes(path.as_bytes())?;
+    let decoded = percent_decoded(escaped.as_bytes());
+    if decoded.contains(&0) {
+        return Err(TargetError::Nul);
+    }
+    if decoded.windows(2).any(is_overlong) {
+        return Err(TargetError::Overlong);
+    }
+    let canonical = without_dot_segments(&escaped)?;
+    Ok(if canonical == path { Cow::Borrowed(path) } else { Cow::Owned(canonical) })
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// The bytes that stand in a path as they are: `/`, `:`, `@` and the sub-delims of RFC 3986 §2.2.
+fn is_kept(byte: u8) -> bool {
+    matches!(byte, b'/' | b':' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+}
+
+fn normal_escapes(path: &[u8]) -> Result<String, TargetError> {
+    let mut out = String::with_capacity(path.len() + 8);
+    let mut rest = path;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match *byte {
+            b'%' => {
+                let (value, after) = escape(after).ok_or(TargetError::Escape)?;
+                push_escaped(&mut out, value, is_unreserved(value));
+                rest = after;
+            }
+            0 => return Err(TargetError::Nul),
+            b'\\' | 0x01..=0x20 | 0x7F => return Err(TargetError::Byte(*byte)),
+            byte => push_escaped(&mut out, byte, is_unreserved(byte) || is_kept(byte)),
+        }
+    }
+    Ok(out)
+}
+
+fn push_escaped(out: &mut String, byte: u8, plain: bool) {
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    if plain {
+        out.push(char::from(byte));
+    } else {
+        out.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    }
+}
+
+/// The byte that the two digits at the beginning of `bytes` spell, and what follows them.
+fn escape(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let [high, low, rest @ ..] = bytes else { return None };
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    Some((digit(*high)? << 4 | digit(*low)?, rest))
+}
+
+fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [byte, after @ ..] = rest {
+        let (value, after) = match (*byte, escape(after)) {
+            (b'%', Some(escaped)) => escaped,
+            _ => (*byte, after),
+        };
+        out.push(value);
+        rest = after;
+    }
+    out
+}
+
+/// Whether two bytes begin an overlong UTF-8 sequence, such as 0xC0 0xAF for `/`.
+fn is_overlong(pair: &[u8]) -> bool {
+    matches!(pair, [0xC0 | 0xC1, 0x80..=0xBF] | [0xE0, 0x80..=0x9F] | [0xF0, 0x80..=0x8F])
+}
+
+/// RFC 3986 §5.2.4, for a path that begins with `/`.
+fn without_dot_segments(path: &str) -> Result<String, TargetError> {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            _ if hides_dots(segment) => return Err(TargetError::HiddenDots),
+            _ => kept.push(segment),
+        }
+    }
+    Ok(format!("/{}", kept.join("/")))
+}
+
+/// Whether a backend that decodes `%2F` or `%5C`, or that cuts off parameters, sees a dot segment here.
+fn hides_dots(segment: &str) -> bool {
+    segment.contains([';', '%'])
+        && segment
+            .split("%2F")
+            .flat_map(|part| part.split("%5C"))
+            .any(|part| matches!(part.split(';').next(), Some("." | "..")))
+}
+
+/// The name under which a resource is tracked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Which record and which turn: 128 bits that all spellings of a resource share.
+    pub cell: [u64; 2],
+    /// Which spelling of it.
+    pub spelling: u64,
+}
+
+/// Gives names: every hash that the gateway keeps, under one random seed for each process, so that no one outside can
+/// choose two things that get the same name.
+#[derive(Debug, Clone, Copy)]
+pub struct Namer {
+    seed: [u64; 2],
+}
+
+impl Namer {
+    /// A namer with this seed.
+    #[must_use]
+    pub fn new(seed: [u64; 2]) -> Self {
+        Self { seed }
+    }
+
+    /// The key of the resource that a request is about.
+    ///
+    /// `host` is the `Host` that is forwarded; `headers` are the request's, of which the fields in `partition` count.
+    #[must_use]
+    pub fn key(
+        &self,
+        upstream: &str,
+        host: &str,
+        target: &Target,
+        query: &QueryRule,
+        partition: &[HeaderName],
+        headers: &HeaderMap,
+    ) -> Key {
+        let mut cell = self.hasher();
+        let mut spelling = self.hasher();
+        put(&mut cell, upstream.as_bytes());
+        put(&mut cell, folded_host(host).as_bytes());
+        put(&mut cell, &folded_path(target.path()));
+        put(&mut spelling, target.path().as_bytes());
+        let mut parameters = [0u64; 2];
+        for parameter in target.query().unwrap_or_default().split('&').filter(|p| counts(p, query)) {
+            put(&mut spelling, parameter.as_bytes());
+            let hash = self.parameter(parameter);
+            parameters = [parameters[0].wrapping_add(hash[0]), parameters[1].wrapping_add(hash[1])];
+        }
+        cell.write_u64(parameters[0]);
+        cell.write_u64(parameters[1]);
+        for name in partition {
+            put_values(&mut cell, name, headers);
+        }
+        Key { cell: finish(&cell), spelling: finish(&spelling)[0] }
+    }
+
+    /// A stand-in for the credentials of a request: equal only where `Authorization` and `Cookie` are.
+    #[must_use]
+    pub fn caller(&self, headers: &HeaderMap) -> u64 {
+        let mut hasher = self.hasher();
+        put_values(&mut hasher, &AUTHORIZATION, headers);
+        put_values(&mut hasher, &COOKIE, headers);
+        finish(&hasher)[0]
+    }
+
+    /// Which representation a response carries: its type, coding and language, and the values of the request fields that
+    /// its `Vary` names. `None` where `Vary: *` says that it can't be told.
+    #[must_use]
+    pub fn variant(&self, request: &HeaderMap, response: &HeaderMap) -> Option<u64> {
+        let mut hasher = self.hasher();
+        for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE] {
+            put_values(&mut hasher, &name, response);
+        }
+        for line in response.get_all(VARY) {
+            for name in line.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|n| !n.is_empty()) {
+                put_values(&mut hasher, &HeaderName::from_bytes(name).ok().filter(|n| n != "*")?, request);
+            }
+        }
+        Some(finish(&hasher)[0])
+    }
+
+    /// One parameter, however its bytes are escaped. Their hashes are added up, so that their order does not count.
+    fn parameter(&self, parameter: &str) -> [u64; 2] {
+        let mut hasher = self.hasher();
+        hasher.write(&decoded_parameter(parameter));
+        finish(&hasher)
+    }
+
+    fn hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.seed[0], self.seed[1])
+    }
+}
+
+/// Each part is preceded by its length, so that no two lists of parts run together alike.
+fn put(hasher: &mut SipHasher13, bytes: &[u8]) {
+    hasher.write_usize(bytes.len());
+    hasher.write(bytes);
+}
+
+fn put_values(hasher: &mut SipHasher13, name: &HeaderName, headers: &HeaderMap) {
+    let mut count = 0;
+    for value in headers.get_all(name) {
+        put(hasher, value.as_bytes());
+        count += 1;
+    }
+    hasher.write_usize(count);
+}
+
+fn finish(hasher: &SipHasher13) -> [u64; 2] {
+    let hash = hasher.finish128();
+    [hash.h1, hash.h2]
+}
+
+fn counts(parameter: &str, rule: &QueryRule) -> bool {
+    match rule {
+        QueryRule::Include => !parameter.is_empty(),
+        QueryRule::Ignore => false,
+        QueryRule::Only(names) => {
+            let name = decoded_parameter(parameter.split('=').next().unwrap_or_default());
+            names.iter().any(|n| n.as_bytes() == name)
+        }
+    }
+}
+
+/// Percent-escapes decoded, and `+` read as a space, as forms write it.
+fn decoded_parameter(parameter: &str) -> Vec<u8> {
+    percent_decoded(parameter.replace('+', " ").as_bytes())
+}
+
+/// The host in lower case, without a final dot or the default port.
+fn folded_host(host: &str) -> String {
+    let host = host.strip_suffix(":80").unwrap_or(host);
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+/// The path as the most lenient backend reads it: escapes decoded, lower case, `\` as `/`, no parameters of segments, no
+/// empty segments and so no final `/`.
+fn folded_path(path: &str) -> Vec<u8> {
+    let mut folded = Vec::with_capacity(path.len());
+    let mut in_parameters = false;
+    for byte in percent_decoded(path.as_bytes()) {
+        match byte {
+            b'/' | b'\\' => {
+                in_parameters = false;
+                if folded.last() != Some(&b'/') {
+                    folded.push(b'/');
+                }
+            }
+            b';' => in_parameters = true,
+            _ if in_parameters => {}
+            byte => folded.push(byte.to_ascii_lowercase()),
+        }
+    }
+    if folded.last() == Some(&b'/') {
+        folded.pop();
+    }
+    folded
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{
+        HeaderValue,
+        header::{ACCEPT, ACCEPT_LANGUAGE},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAMER: Namer = Namer { seed: [1, 2] };
+
+    fn key_of(host: &str, target: &str, rule: &QueryRule) -> Key {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let target = Target::parse(path, query).expect(target);
+        NAMER.key("u", host, &target, rule, &[], &HeaderMap::new())
+    }
+
+    #[test]
+    fn brings_paths_into_one_form() {
+        let rows = [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/%61", "/a"),
+            ("/%7euser/%2D%5f", "/~user/-_"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%3ab", "/a%3Ab"),
+            ("/%c3%a9", "/%C3%A9"),
+            ("/é", "/%C3%A9"),
+            ("/a|b{c}", "/a%7Cb%7Bc%7D"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/.", "/a/"),
+            ("/a/b/..", "/a/"),
+            ("/..", "/"),
+            ("/../../a", "/a"),
+            ("/a/..b/.c", "/a/..b/.c"),
+            ("/a/...", "/a/..."),
+            ("//evil/a", "//evil/a"),
+            ("/a//../b", "/a/b"),
+            ("/a;x=1", "/a;x=1"),
+            ("/a%20b", "/a%20b"),
+            ("/%252e%252e/", "/%252e%252e/"),
+            ("/%E9", "/%E9"),
+            ("/a'b(c)!*$&+,=:@", "/a'b(c)!*$&+,=:@"),
+        ];
+        for (path, canonical) in rows {
+            assert_eq!(Target::parse(path, None).expect(path).path(), canonical, "{path}");
+        }
+    }
+
+    #[test]
+    fn refuses_paths_that_backends_read_differently() {
+        let rows = [
+            ("", TargetError::NotAbsolute),
+            ("*", TargetError::NotAbsolute),
+            ("foo", TargetError::NotAbsolute),
+            ("/%", TargetError::Escape),
+            ("/%4", TargetError::Escape),
+            ("/%zz", TargetError::Escape),
+            ("/%+1", TargetError::Escape),
+            ("/%00", TargetError::Nul),
+            ("/a\\b", TargetError::Byte(b'\\')),
+            ("/a b", TargetError::Byte(b' ')),
+            ("/a\tb", TargetError::Byte(b'\t')),
+            ("/%c0%af", TargetError::Overlong),
+            ("/%c0%ae%c0%ae/", TargetError::Overlong),
+            ("/%e0%80%af", TargetError::Overlong),
+            ("/%f0%80%80%af", TargetError::Overlong),
+            ("/a/..%2fb", TargetError::HiddenDots),
+            ("/a%2f..", TargetError::HiddenDots),
+            ("/a/..%5cb", TargetError::HiddenDots),
+            ("/a/..;/b", TargetError::HiddenDots),
+            ("/a/.;x/b", TargetError::HiddenDots),
+            ("/a/%2e%2e%2f", TargetError::HiddenDots),
+            ("/.%2fa", TargetError::HiddenDots),
+        ];
+        for (path, error) in rows {
+            assert_eq!(Target::parse(path, None), Err(error), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_query_is_left_as_it_is() {
+        let target = Target::parse("/a/../b", Some("q=%7e&x=..")).expect("valid");
+        assert_eq!(target.as_path_and_query().as_str(), "/b?q=%7e&x=..");
+        assert_eq!(Target::parse("/b", None).expect("valid").query(), None);
+    }
+
+    /// Spellings that some backend takes for the same resource share a record; only equal ones share knowledge.
+    #[test]
+    fn spellings_share_a_cell_but_not_what_is_known() {
+        let include = &QueryRule::Include;
+        let same_cell = [
+            ("/notes/7", "/Notes/7"),
+            ("/notes/7", "/notes/7/"),
+            ("/notes/7", "/notes//7"),
+            ("/notes/7", "//notes/7"),
+            ("/notes/7", "/notes%2F7"),
+            ("/notes/7", "/notes%5C7"),
+            ("/notes/7", "/notes/7;v=1"),
+            ("/notes/7", "/notes;s=a/7"),
+            ("/a@b", "/a%40b"),
+            ("/('a')", "/(%27a%27)"),
+            ("/n?a=1&b=2", "/n?b=2&a=1"),
+            ("/n?a=b+c", "/n?a=b%20c"),
+            ("/n?a=1", "/n?&a=1&"),
+        ];
+        for (a, b) in same_cell {
+            let (ka, kb) = (key_of("h", a, include), key_of("h", b, include));
+            assert_eq!(ka.cell, kb.cell, "{a} {b}");
+            assert!(ka.spelling != kb.spelling || a == "/n?a=1", "{a} {b}");
+        }
+        let other_cell =
+            [("/a", "/b"), ("/a/b", "/ab"), ("/n?a=1", "/n?a=2"), ("/n", "/n?a=1"), ("/n?a=1", "/n?a=1&a=1")];
+        for (a, b) in other_cell {
+            assert_ne!(key_of("h", a, include).cell, key_of("h", b, include).cell, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn escapes_that_mean_the_same_are_one_resource() {
+        let include = &QueryRule::Include;
+        for (a, b) in [("/%61", "/a"), ("/a/../b", "/b"), ("/%c3%a9", "/%C3%A9")] {
+            assert_eq!(key_of("h", a, include), key_of("h", b, include), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn the_query_counts_as_the_policy_says() {
+        let only = QueryRule::Only(vec!["id".into(), "a b".into()]);
+        // policy, one target, another, the same resource
+        let rows = [
+            (&QueryRule::Include, "/a?id=1", "/a?id=1&x=2", false),
+            (&QueryRule::Ignore, "/a?id=1", "/a?id=2", true),
+            (&QueryRule::Ignore, "/a", "/a?id=2", true),
+            (&only, "/a?id=1&_=7", "/a?_=8&id=1", true),
+            (&only, "/a?id=1", "/a?id=2", false),
+            (&only, "/a?%69d=1", "/a?x=1", false),
+            (&only, "/a?a+b=1", "/a?x=1", false),
+        ];
+        for (rule, a, b, same) in rows {
+            assert_eq!(key_of("h", a, rule) == key_of("h", b, rule), same, "{rule:?} {a} {b}");
+        }
+    }
+
+    #[test]
+    fn upstream_host_partition_and_seed_count() {
+        let target = Target::parse("/a", None).expect("valid");
+        let auth = [AUTHORIZATION];
+        let mut alice = HeaderMap::new();
+        alice.insert(AUTHORIZATION, HeaderValue::from_static("alice"));
+        let key = |namer: &Namer, upstream, host, partition: &[HeaderName], headers| {
+            namer.key(upstream, host, &target, &QueryRule::Include, partition, headers)
+        };
+        let none = HeaderMap::new();
+        let base = key(&NAMER, "u", "h", &[], &none);
+        assert_ne!(base, key(&NAMER, "v", "h", &[], &none));
+        assert_ne!(base, key(&NAMER, "u", "i", &[], &none));
+        assert_ne!(base, key(&Namer::new([3, 4]), "u", "h", &[], &none));
+        assert_eq!(base, key(&NAMER, "u", "h", &[], &alice));
+        assert_ne!(key(&NAMER, "u", "h", &auth, &none), key(&NAMER, "u", "h", &auth, &alice));
+        assert_eq!(base, key(&NAMER, "u", "H.:80", &[], &none));
+        assert_ne!(base, key(&NAMER, "u", "h:8080", &[], &none));
+    }
+
+    #[test]
+    fn variants_and_callers_are_told_apart() {
+        let map = |fields: &[(HeaderName, &'static str)]| -> HeaderMap {
+            fields.iter().map(|(n, v)| (n.clone(), HeaderValue::from_static(v))).collect()
+        };
+        let json = map(&[(CONTENT_TYPE, "application/json"), (VARY, "Accept, accept-language")]);
+        let html = map(&[(CONTENT_TYPE, "text/html"), (VARY, "Accept, accept-language")]);
+        let german = map(&[(ACCEPT_LANGUAGE, "de")]);
+        let plain = map(&[]);
+        assert_ne!(NAMER.variant(&plain, &json), NAMER.variant(&plain, &html));
+        assert_ne!(NAMER.variant(&plain, &json), NAMER.variant(&german, &json));
+        assert_eq!(NAMER.variant(&map(&[(COOKIE, "a")]), &json), NAMER.variant(&plain, &json));
+        assert_ne!(NAMER.variant(&map(&[(ACCEPT, "a")]), &json), NAMER.variant(&plain, &json));
+        assert_eq!(NAMER.variant(&plain, &map(&[(VARY, "*")])), None);
+        assert_eq!(NAMER.variant(&plain, &map(&[(VARY, "accept, *")])), None);
+        let (alice, bob) = (map(&[(AUTHORIZATION, "a")]), map(&[(AUTHORIZATION, "b")]));
+        assert_ne!(NAMER.caller(&alice), NAMER.caller(&bob));
+        assert_ne!(NAMER.caller(&alice), NAMER.caller(&map(&[(COOKIE, "a")])));
+        assert_eq!(NAMER.caller(&plain), NAMER.caller(&german));
+    }
+
+    proptest! {
+        #[test]
+        fn canonicalising_is_idempotent(path in "/([a-zA-Z0-9./;~%é{-]|%[0-9a-fA-F]{2}|\\.\\.?/|%2[eEfF]){0,24}") {
+            if let Ok(once) = Target::parse(&path, None) {
+                let twice = Target::parse(once.path(), None);
+                prop_assert_eq!(twice.as_ref().map(Target::path), Ok(once.path()));
+                prop_assert!(!once.path().split('/').any(|s| s == "." || s == ".."));
+            }
+        }
+
+        #[test]
+        fn nothing_is_lost_or_let_through(path in "[\\x00-\\x7fé]{0,20}") {
+            if let Ok(target) = Target::parse(&path, None) {
+                prop_assert!(target.path().starts_with('/'));
+                prop_assert!(target.path().bytes().all(|b| is_unreserved(b) || is_kept(b) || b == b'%'));
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Record + demands + policy -> verdict, in the order of RFC 9110 §13.2.2.
+//!
+//! A write is judged by what is known first ([`judge`] without a probe) and, where that is not enough, once more by what
+//! a probe showed. Every branch that can't be sure of a match picks the conflict.
+
+use httpdate::HttpDate;
+
+use super::{
+    policy::{Comparison, Missing, Policy, Verify},
+    precondition::{Demands, Tags},
+    record::{State, View},
+};
+
+/// What the gateway decides about a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The backend gets it.
+    Forward,
+    /// What is known does not suffice; ask the backend and judge again. Only without a probe.
+    Probe,
+    /// The client gets a refusal.
+    Refuse(Refusal),
+}
+
+/// Why a write is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The resource is no longer in the state that the client names.
+    Stale,
+    /// The resource exists, or is in the state in which the client does not want to write.
+    Exists,
+    /// The resource's state can't be learned.
+    Unverifiable,
+    /// The route asks for a precondition, and there is none.
+    MissingPrecondition,
+}
+
+/// What a probe showed beside the tag, which is in the record by the time that the write is judged again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether the resource is there.
+    pub exists: bool,
+    /// When the backend says that it was last modified.
+    pub last_modified: Option<HttpDate>,
+}
+
+/// Judges a write. `guarded_method` says whether the route guards its method; `probe` is what a probe showed in the same
+/// turn, if there was one.
+#[must_use]
+pub fn judge(
+    policy: &Policy,
+    demands: &Demands,
+    guarded_method: bool,
+    view: View<'_>,
+    probe: Option<Probe>,
+) -> Verdict {
+    if demands.is_empty() {
+        return match policy.missing {
+            Missing::Require if guarded_method => Verdict::Refuse(Refusal::MissingPrecondition),
+            Missing::Require | Missing::Allow => Verdict::Forward,
+        };
+    }
+    if policy.verify == Verify::Always && probe.is_none() {
+        return Verdict::Probe;
+    }
+    let case = Case { policy, view, probe };
+    // §13.2.2 step 1, else step 2.
+    let first = match (&demands.if_match, demands.if_unmodified_since) {
+        (Some(tags), _) => case.if_match(tags),
+        (None, Some(date)) => case.if_unmodified_since(date),
+        (None, None) => Verdict::Forward,
+    };
+    // Step 3, where the first condition holds.
+    match (first, &demands.if_none_match) {
+        (Verdict::Forward, Some(tags)) => case.if_none_match(tags),
+        (Verdict::Forward, None) | (Verdict::Probe | Verdict::Refuse(_), _) => first,
+    }
+}
+
+struct Case<'a> {
+    policy: &'a Policy,
+    view: View<'a>,
+    probe: Option<Probe>,
+}
+
+impl Case<'_> {
+    /// RFC 9110 §13.1.1.
+    fn if_match(&self, tags: &Tags) -> Verdict {
+        match self.view.state {
+            State::Absent => Verdict::Refuse(Refusal::Stale),
+            State::Current(_) if self.view.matches(tags, self.policy.comparison, self.policy.encoding_suffixes) => {
+                Verdict::Forward
+            }
+            State::Current(_) => match self.policy.verify {
+                Verify::Mismatch if self.probe.is_none() && !self.view.supersedes(tags) => Verdict::Probe,
+                Verify::Never | Verify::Unknown | Verify::Mismatch | Verify::Always => Verdict::Refuse(Refusal::Stale),
+            },
+            State::Unknown => match (self.probe, tags) {
+                (None, _) => self.ask(),
+                (Some(probe), Tags::Any) if probe.exists => Verdict::Forward,
+                (Some(_), _) => Verdict::Refuse(Refusal::Unverifiable),
+            },
+        }
+    }
+
+    /// RFC 9110 §13.1.4. Where the backend shows no date the RFC would ignore the field; the client asked to be
+    /// protected, and that can't be done, so it is told so.
+    fn if_unmodified_since(&self, date: HttpDate) -> Verdict {
+        match self.probe {
+            None => self.ask(),
+            Some(probe) if !probe.exists => Verdict::Refuse(Refusal::Stale),
+            Some(probe) => match probe.last_modified {
+                Some(modified) if modified <= date => Verdict::Forward,
+                Some(_) => Verdict::Refuse(Refusal::Stale),
+                None => Verdict::Refuse(Refusal::Unverifiable),
+            },
+        }
+    }
+
+    /// RFC 9110 §13.1.2: weak comparison, whatever the route's.
+    fn if_none_match(&self, tags: &Tags) -> Verdict {
+        let weak = Comparison::Weak;
+        match self.view.state {
+            State::Absent => Verdict::Forward,
+            State::Current(_) if self.view.matches(tags, weak, self.policy.encoding_suffixes) => {
+                Verdict::Refuse(Refusal::Exists)
+            }
+            State::Current(_) => Verdict::Forward,
+            State::Unknown => match (self.probe, tags) {
+                (None, _) => self.ask(),
+                (Some(probe), Tags::Any) if probe.exists => Verdict::Refuse(Refusal::Exists),
+                (Some(_), _) => Verdict::Refuse(Refusal::Unverifiable),
+            },
+        }
+    }
+
+    fn ask(&self) -> Verdict {
+        match self.policy.verify {
+            Verify::Never => Verdict::Refuse(Refusal::Unverifiable),
+            Verify::Unknown | Verify::Mismatch | Verify::Always => Verdict::Probe,
+        }
+    }
+}
