@@ -4,3 +4,4 @@
 //! [`gateway`] the path of one request, [`upstream`] the backends, [`server`] the listeners.
 
 pub mod core;
+pub mod tracker;
