@@ -1,2 +1,10 @@
-//! ifmatch
-fn main() {}
+//! The `ifmatch` program.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ifmatch::cli::Arguments;
+
+fn main() -> ExitCode {
+    Arguments::parse().carry_out()
+}

@@ -1,0 +1,184 @@
+//! The path of one request, top to bottom.
+//!
+//! [`Gateway::handle`] is the outer function: it always gives an answer, and sees to it that a refusal arrives. The inner
+//! one reads like a list of steps: what the request is about ([`Exchange::new`]), then a read ([`forward::read`]) or a
+//! write ([`write::write`]). Only `write` holds a turn; only `answer` builds a response that the backend did not send.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, request::Parts};
+use hyper::body::Incoming;
+
+use crate::{
+    config::{Config, HostRule},
+    core::{
+        policy::Policy,
+        resource::{Key, Namer, Target},
+    },
+    telemetry::Counters,
+    tracker::Tracker,
+    upstream,
+};
+
+mod answer;
+mod body;
+mod forward;
+mod headers;
+mod probe;
+mod route;
+mod write;
+
+pub use answer::Failure;
+pub use body::Answer;
+
+type Upstream = upstream::Upstream<body::Outgoing>;
+
+/// What a worker needs to answer requests. The tracker and the counters are shared between workers, the connections to
+/// the backends are its own.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Arc<Config>,
+    tracker: Arc<Tracker>,
+    namer: Namer,
+    upstreams: Vec<Arc<Upstream>>,
+    counters: Arc<Counters>,
+    /// Held by each write that is being sent, whether or not its client is still there.
+    writes: Arc<()>,
+}
+
+/// The client at the other end of a connection.
+#[derive(Debug)]
+pub struct Client {
+    /// Its address, as `X-Forwarded-For` has it.
+    pub address: HeaderValue,
+    /// The same as `Forwarded` has it: `for=…`.
+    pub forwarded: String,
+}
+
+/// One request and what it is about.
+struct Exchange {
+    gateway: Arc<Gateway>,
+    client: Arc<Client>,
+    head: Parts,
+    target: Target,
+    /// The host that the client asked, as it wrote it.
+    asked: HeaderValue,
+    /// The `Host` that the backend gets.
+    host: HeaderValue,
+    /// The route's place in the configuration.
+    route: usize,
+}
+
+impl Gateway {
+    /// A gateway for one worker.
+    #[must_use]
+    pub fn new(config: Arc<Config>, tracker: Arc<Tracker>, namer: Namer, counters: Arc<Counters>) -> Arc<Self> {
+        let upstreams = config.upstreams.iter().cloned().map(Upstream::new).collect();
+        Arc::new(Self { config, tracker, namer, upstreams, counters, writes: Arc::default() })
+    }
+
+    /// Answers a request.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, a read is given up, and so is a write that is not being sent yet. A write that is being sent goes on in a
+    /// task of its own.
+    pub async fn handle(self: Arc<Self>, client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {
+        let (head, body) = request.into_parts();
+        let about = answer::About::new(&head);
+        let mut body = body::Inbound::new(body, head.headers.contains_key(http::header::EXPECT));
+        let exchange = match Exchange::new(&self, client, head) {
+            Ok(exchange) => Arc::new(exchange),
+            Err(failure) => return self.refuse(&about, failure, body, &Policy::default()).await,
+        };
+        let answer = if exchange.head.method.is_safe() {
+            forward::read(&exchange, &mut body).await
+        } else {
+            write::write(&exchange, &mut body).await
+        };
+        match answer {
+            Ok(response) => response,
+            Err(failure) => self.refuse(&about, failure, body, exchange.policy()).await,
+        }
+    }
+
+    /// Answers with a refusal that arrives: what the client still sends is read first, and the connection closes where
+    /// that is too much.
+    async fn refuse(
+        &self,
+        about: &answer::About,
+        failure: Failure,
+        body: body::Inbound,
+        limits: &Policy,
+    ) -> Response<Answer> {
+        self.counters.count(&failure);
+        let rest = body.drain(limits.drain_bytes, limits.drain_time).await;
+        let closes = rest.is_some();
+        if let Some(rest) = rest {
+            tokio::spawn(body::linger(rest, limits.drain_time));
+        }
+        answer::build(about, failure, closes)
+    }
+
+    /// How many writes are being sent. A stop waits for them.
+    #[must_use]
+    pub fn writes_under_way(&self) -> usize {
+        Arc::strong_count(&self.writes) - 1
+    }
+
+    fn write_begins(&self) -> Arc<()> {
+        Arc::clone(&self.writes)
+    }
+
+    /// Closes connections to backends that have been idle for too long.
+    pub fn close_expired(&self) {
+        for upstream in &self.upstreams {
+            upstream.close_expired();
+        }
+    }
+}
+
+impl Exchange {
+    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, head: Parts) -> Result<Self, Failure> {
+        if head.method == Method::CONNECT {
+            return Err(Failure::Method);
+        }
+        answer::check_expectation(&head)?;
+        let asked = route::asked_host(&head)?;
+        let target = route::target(&head)?;
+        let route = route::find(&gateway.config.routes, &asked, &target).ok_or(Failure::NoRoute)?;
+        let upstream = &gateway.config.upstreams[gateway.config.routes[route].upstream];
+        let host = match (upstream.host, asked.is_empty()) {
+            (HostRule::Preserve, false) => asked.clone(),
+            (HostRule::Preserve, true) | (HostRule::Rewrite, _) => {
+                HeaderValue::from_str(upstream.servers[0].as_str()).expect("an authority may stand in a field")
+            }
+        };
+        Ok(Self { gateway: Arc::clone(gateway), client, head, target, asked, host, route })
+    }
+
+    fn policy(&self) -> &Policy {
+        &self.gateway.config.routes[self.route].policy
+    }
+
+    fn upstream(&self) -> &Upstream {
+        &self.gateway.upstreams[self.gateway.config.routes[self.route].upstream]
+    }
+
+    /// Which resource it is about.
+    fn key(&self) -> Key {
+        self.key_of(&self.target, self.route)
+    }
+
+    /// The key of another resource on the same origin, whose route is `route`.
+    fn key_of(&self, target: &Target, route: usize) -> Key {
+        let route = &self.gateway.config.routes[route];
+        let upstream = &self.gateway.config.upstreams[route.upstream].name;
+        let host = self.host.to_str().unwrap_or_default();
+        self.gateway.namer.key(upstream, host, target, &route.policy.query, &route.policy.partition, &self.head.headers)
+    }
+
+    fn caller(&self) -> u64 {
+        self.gateway.namer.caller(&self.head.headers)
+    }
+}

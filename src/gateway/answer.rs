@@ -1,0 +1,388 @@
+//! The responses that the backend did not send: every refusal and every error, as the design's section 6 has them.
+//!
+//! A refusal is a problem detail (RFC 9457) with a sentence that a person can act on. `Proxy-Status` (RFC 9209) tells it
+//! from an answer of the backend's own.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
+    header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH, LINK, RETRY_AFTER},
+    request::Parts,
+};
+use serde::Serialize;
+
+use super::{
+    body::{Answer, BodyError},
+    forward::Received,
+    headers,
+};
+use crate::{
+    core::{etag::EntityTag, precondition::Malformed, resource::TargetError, verdict::Refusal},
+    tracker::Busy,
+    upstream::{Fault, SendError},
+};
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// Why a request gets an answer of the gateway's own.
+#[derive(Debug)]
+pub enum Failure {
+    /// A verdict.
+    Refused(Box<Refused>),
+    /// No turn was to be had.
+    Busy(Busy),
+    /// A precondition can't be read.
+    Malformed(Malformed),
+    /// The path can't be made canonical.
+    Target(TargetError),
+    /// There is no `Host`, there are several, or it names no host.
+    Host,
+    /// An `Expect` that the gateway does not know.
+    Expectation,
+    /// CONNECT, which the gateway does not do.
+    Method,
+    /// A method override that the route refuses, or several that differ.
+    MethodOverride,
+    /// The client's body can't be read.
+    Body(BodyError),
+    /// No route matches.
+    NoRoute,
+    /// The backend gave no answer.
+    Upstream(SendError),
+    /// The backend does not let the caller see the resource.
+    Relayed(Box<Received>),
+    /// A stale write's answer carries the current representation, as the client preferred; with this status.
+    Represented(Box<Received>, StatusCode),
+    /// The task that carried the write out is gone; nobody knows what became of the write.
+    Lost,
+}
+
+impl From<Box<Refused>> for Failure {
+    fn from(refused: Box<Refused>) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// A verdict against a write.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub why: Refusal,
+    /// The tags that are current, as far as the caller may be told.
+    pub current: Vec<EntityTag>,
+    /// The route's status for conflicts.
+    pub conflict_status: StatusCode,
+}
+
+/// What an answer needs to know of the request it answers.
+pub(super) struct About {
+    path: String,
+    version: Version,
+    if_match: Vec<String>,
+    accept: Vec<HeaderValue>,
+}
+
+impl About {
+    pub(super) fn new(head: &Parts) -> Self {
+        let lines = head.headers.get_all(IF_MATCH).iter();
+        Self {
+            path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+            version: head.version,
+            if_match: lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect(),
+            accept: head.headers.get_all(ACCEPT).iter().cloned().collect(),
+        }
+    }
+
+    /// The client's choice between the two media types (RFC 9110 §12.5.1); the second only where it rules out the first.
+    fn media_type(&self) -> HeaderValue {
+        let accepts = |media_type: &str| {
+            self.accept
+                .iter()
+                .any(|line| line.to_str().is_ok_and(|line| line.to_ascii_lowercase().contains(media_type)))
+        };
+        let only_json = accepts("application/json")
+            && !["application/problem+json", "application/*", "*/*"].iter().any(|other| accepts(other));
+        HeaderValue::from_static(if only_json { "application/json" } else { "application/problem+json" })
+    }
+}
+
+/// Only `100-continue` is known (RFC 9110 §10.1.1), and only as the whole field.
+pub(super) fn check_expectation(head: &Parts) -> Result<(), Failure> {
+    let mut lines = head.headers.get_all(EXPECT).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
+        (Some(_), _) => Err(Failure::Expectation),
+    }
+}
+
+/// What is said of a failure.
+struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    title: &'static str,
+    /// What to do about it, for a person.
+    error: String,
+    /// The error of RFC 9209 §2.3.
+    proxy_error: &'static str,
+}
+
+impl Failure {
+    fn problem(&self) -> Problem {
+        let bad = |kind, title, error: String| Problem {
+            status: StatusCode::BAD_REQUEST,
+            kind,
+            title,
+            error,
+            proxy_error: "http_request_error",
+        };
+        match self {
+            Self::Refused(refused) => refused.problem(),
+            Self::Busy(busy) => Problem {
+                status: StatusCode::CONFLICT,
+                kind: "busy",
+                title: "Another write is under way",
+                error: format!("Conflict: {busy}. Try again in a moment."),
+                proxy_error: "http_request_denied",
+            },
+            Self::Malformed(malformed) => bad(
+                "malformed-precondition",
+                "A precondition can't be read",
+                format!("{malformed}. Send the tag just as it came in ETag, quotes included."),
+            ),
+            Self::Target(error) => bad("bad-target", "The path can't be used", format!("{error}.")),
+            Self::Host => {
+                bad("bad-host", "The host can't be read", "A request must name one host, and in one Host field.".into())
+            }
+            Self::MethodOverride => bad(
+                "method-override",
+                "The method is overridden",
+                "This route does not take a POST that means another method. Send that method.".into(),
+            ),
+            Self::Expectation => Problem {
+                status: StatusCode::EXPECTATION_FAILED,
+                kind: "expectation",
+                title: "The expectation can't be met",
+                error: "Only Expect: 100-continue is understood.".into(),
+                proxy_error: "http_request_error",
+            },
+            Self::Method => Problem {
+                status: StatusCode::NOT_IMPLEMENTED,
+                kind: "method",
+                title: "CONNECT is not offered",
+                error: "This is a gateway to a service, not a proxy to others.".into(),
+                proxy_error: "http_request_error",
+            },
+            Self::Body(error) => body_problem(error),
+            Self::NoRoute => Problem {
+                status: StatusCode::NOT_FOUND,
+                kind: "no-route",
+                title: "No route",
+                error: "No route leads from this host and path to a service.".into(),
+                proxy_error: "destination_not_found",
+            },
+            Self::Upstream(error) => upstream_problem(error),
+            Self::Relayed(_) | Self::Represented(..) | Self::Lost => Problem {
+                status: StatusCode::BAD_GATEWAY,
+                kind: "in-doubt",
+                title: "The outcome is unknown",
+                error: "Whether the write was applied is unknown. Fetch the latest version before you try again."
+                    .into(),
+                proxy_error: "proxy_internal_error",
+            },
+        }
+    }
+}
+
+impl Refused {
+    fn problem(&self) -> Problem {
+        let (status, kind, title, error) = match self.why {
+            Refusal::Stale => (
+                self.conflict_status,
+                "stale",
+                "The resource has changed",
+                "Conflict: the version of the resource you are trying to update has been modified. Fetch the latest version \
+                 and try again.",
+            ),
+            Refusal::Exists => (
+                self.conflict_status,
+                "exists",
+                "The resource exists",
+                "Conflict: the resource exists already, in the state in which you do not want to write it. Fetch the latest \
+                 version and decide anew.",
+            ),
+            Refusal::Unverifiable => (
+                self.conflict_status,
+                "unverifiable",
+                "The resource's version can't be learned",
+                "Conflict: the current version of the resource can't be learned, so your change can't be matched with it. \
+                 Fetch the latest version and try again.",
+            ),
+            Refusal::MissingPrecondition => (
+                StatusCode::PRECONDITION_REQUIRED,
+                "precondition-required",
+                "A precondition is required",
+                "This resource is only written with a precondition. Fetch the latest version, and send its ETag in If-Match \
+                 with your change; to create a resource, send If-None-Match: *.",
+            ),
+        };
+        Problem { status, kind, title, error: error.into(), proxy_error: "http_request_denied" }
+    }
+
+    /// The current tags, where the client is told that there are others than it thinks.
+    fn told(&self) -> Option<&Vec<EntityTag>> {
+        matches!(self.why, Refusal::Stale | Refusal::Exists).then_some(&self.current)
+    }
+}
+
+fn body_problem(error: &BodyError) -> Problem {
+    let status = match error {
+        BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
+        BodyError::Broken(_) | BodyError::Short => StatusCode::BAD_REQUEST,
+    };
+    Problem {
+        status,
+        kind: "body",
+        title: "The request's body can't be read",
+        error: format!("{error}."),
+        proxy_error: "http_request_error",
+    }
+}
+
+fn upstream_problem(error: &SendError) -> Problem {
+    let (status, kind, title, proxy_error) = match &error.fault {
+        Fault::Resolve(..) => {
+            (StatusCode::BAD_GATEWAY, "upstream-refused", "The service can't be reached", "dns_error")
+        }
+        Fault::Connect(..) => {
+            (StatusCode::BAD_GATEWAY, "upstream-refused", "The service can't be reached", "connection_refused")
+        }
+        Fault::ConnectTimeout(_) => {
+            (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service can't be reached", "connection_timeout")
+        }
+        Fault::RequestBody(_) => {
+            (StatusCode::BAD_REQUEST, "body", "The request's body broke off", "http_request_error")
+        }
+        Fault::Connection(_) => {
+            (StatusCode::BAD_GATEWAY, "upstream-failed", "The service gave no answer", "connection_terminated")
+        }
+        Fault::BadAnswer => {
+            (StatusCode::BAD_GATEWAY, "upstream-failed", "The service's answer can't be used", "http_protocol_error")
+        }
+        Fault::ResponseTimeout => {
+            (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service did not answer", "http_response_timeout")
+        }
+    };
+    let known = if error.sent {
+        "Whether it was applied is unknown; fetch the latest version before you try again."
+    } else {
+        "It was not sent; try again later."
+    };
+    Problem { status, kind, title, error: format!("The request could not be completed. {known}"), proxy_error }
+}
+
+/// Builds the answer. `closes` says that more of the request's body was to come than is read.
+pub(super) fn build(about: &About, failure: Failure, closes: bool) -> Response<Answer> {
+    let mut response = if let Failure::Relayed(received) = failure {
+        relay(*received)
+    } else if let Failure::Represented(received, status) = failure {
+        represent(about, *received, status)
+    } else {
+        problem_details(about, &failure)
+    };
+    if closes && about.version <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The members of a problem detail, in the order in which a person would read them.
+#[derive(Serialize)]
+struct Details<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    error: &'a str,
+    detail: &'a str,
+    instance: &'a str,
+    #[serde(flatten)]
+    conflict: Option<Conflict<'a>>,
+}
+
+#[derive(Serialize)]
+struct Conflict<'a> {
+    current_etags: Vec<String>,
+    if_match: &'a [String],
+    latest: &'a str,
+}
+
+fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
+    let problem = failure.problem();
+    let conflict = if let Failure::Refused(refused) = failure { refused.told() } else { None };
+    let details = Details {
+        kind: format!("urn:ifmatch:{}", problem.kind),
+        title: problem.title,
+        status: problem.status.as_u16(),
+        error: &problem.error,
+        detail: &problem.error,
+        instance: &about.path,
+        conflict: conflict.map(|current| Conflict {
+            current_etags: current.iter().map(ToString::to_string).collect(),
+            if_match: &about.if_match,
+            latest: &about.path,
+        }),
+    };
+    let mut fields = HeaderMap::new();
+    if let Some([only]) = conflict.map(Vec::as_slice) {
+        fields.insert(ETAG, only.to_header_value());
+    }
+    if let Failure::Busy(_) = failure {
+        fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure {
+        let link = format!("<{0}>; rel=\"latest-version\"; anchor=\"{0}\"", about.path);
+        fields.extend(HeaderValue::from_str(&link).ok().map(|link| (LINK, link)));
+    }
+    fields.insert(CONTENT_TYPE, about.media_type());
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
+    let body = serde_json::to_vec(&details).expect("strings and numbers can be written as JSON");
+    let mut response = Response::new(Answer::Own(Bytes::from(body)));
+    *response.status_mut() = problem.status;
+    *response.headers_mut() = fields;
+    response
+}
+
+fn proxy_status(error: &str, details: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("ifmatch; error={error}; details=\"{details}\"")).expect("plain ASCII")
+}
+
+/// The backend's own 401 or 403 to a probe, for the write that it was made for. A probe's HEAD has no body to relay.
+fn relay(received: Received) -> Response<Answer> {
+    let (head, body) = received.into_parts();
+    let mut fields = headers::for_client(&head.headers, head.version);
+    for name in [http::header::CONTENT_LENGTH, ETAG, http::header::LAST_MODIFIED] {
+        fields.remove(name);
+    }
+    let mut response = Response::new(Answer::Backend(body));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = fields;
+    response
+}
+
+/// The current representation as the answer to a stale write (RFC 8144 §2.1 has it for 412).
+fn represent(about: &About, received: Received, status: StatusCode) -> Response<Answer> {
+    let (head, body) = received.into_parts();
+    let mut fields = headers::for_client(&head.headers, head.version);
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert("preference-applied", HeaderValue::from_static("return=representation"));
+    fields.insert(PROXY_STATUS, proxy_status("http_request_denied", "stale"));
+    if let Ok(path) = HeaderValue::from_str(&about.path) {
+        fields.insert(http::header::CONTENT_LOCATION, path);
+    }
+    let mut response = Response::new(Answer::Backend(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    response
+}

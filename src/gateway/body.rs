@@ -1,0 +1,317 @@
+//! Bodies on their way: read ahead, passed on, or read and dropped.
+//!
+//! A request's body is passed on as complete only if the client's ended as such, and short of its announced length it
+//! has not ended (the final chunk is the backend's sign to commit). Trailers do not pass yet: a trailer may bring any
+//! field, `Content-Length` among them.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep, timeout, timeout_at},
+};
+
+use crate::upstream::{FromUpstream, Progress};
+
+/// Why a client's body can't be passed on.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client paused for too long.
+    #[error("the request's body paused for longer than body_idle_timeout")]
+    Idle,
+    /// The connection broke, or the framing did.
+    #[error("the request's body broke off")]
+    Broken(#[source] hyper::Error),
+    /// It ended before its announced length.
+    #[error("the request's body is shorter than its Content-Length")]
+    Short,
+}
+
+/// The body of a request to a backend.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// None.
+    Empty,
+    /// All of it is here.
+    Whole(Bytes),
+    /// More of it is still to come.
+    Stream(Box<Stream>),
+}
+
+/// A body that is passed on while it is read.
+#[derive(Debug)]
+pub struct Stream {
+    /// What was read ahead.
+    prefix: Bytes,
+    rest: Incoming,
+    /// Runs while the client is waited for.
+    idle: Pin<Box<Sleep>>,
+    waiting: bool,
+    idle_timeout: Duration,
+    progress: Arc<Progress>,
+    /// Sent `true` once the body has ended as it should; dropped with the body otherwise.
+    ended: Option<oneshot::Sender<bool>>,
+}
+
+impl Outgoing {
+    /// A body to be streamed. The receiver learns whether it ended as it should; it gets an error if it was dropped before.
+    pub fn stream(
+        ahead: Bytes,
+        rest: Incoming,
+        idle_timeout: Duration,
+        progress: &Arc<Progress>,
+    ) -> (Self, oneshot::Receiver<bool>) {
+        let (ended, receiver) = oneshot::channel();
+        let stream = Stream {
+            prefix: ahead,
+            rest,
+            idle: Box::pin(sleep(idle_timeout)),
+            waiting: false,
+            idle_timeout,
+            progress: Arc::clone(progress),
+            ended: Some(ended),
+        };
+        (Self::Stream(Box::new(stream)), receiver)
+    }
+}
+
+impl Stream {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if !self.prefix.is_empty() {
+            self.progress.took();
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.prefix))));
+        }
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
+                if !self.waiting {
+                    self.waiting = true;
+                    self.idle.as_mut().reset(Instant::now() + self.idle_timeout);
+                    self.progress.waits_for_client();
+                }
+                ready!(self.idle.as_mut().poll(cx));
+                return Poll::Ready(Some(Err(BodyError::Idle)));
+            };
+            self.waiting = false;
+            self.progress.took();
+            return Poll::Ready(match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Some(Ok(data)),
+                    Err(_trailers) => continue,
+                },
+                Some(Err(error)) => Some(Err(BodyError::Broken(error))),
+                None if self.rest.size_hint().lower() > 0 => Some(Err(BodyError::Short)),
+                None => {
+                    self.finish();
+                    None
+                }
+            });
+        }
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.prefix.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn finish(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            // Nobody listens any more where the answer came first and the turn is over.
+            let _ = ended.send(true);
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(_) => match std::mem::replace(&mut *self, Self::Empty) {
+                Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Self::Empty | Self::Stream(_) => Poll::Ready(None),
+            },
+            Self::Stream(stream) => {
+                let data = ready!(stream.poll_data(cx));
+                if stream.is_at_end() && !matches!(data, Some(Err(_))) {
+                    stream.finish();
+                }
+                Poll::Ready(data.map(|data| data.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Stream(stream) => stream.is_at_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(stream) => match stream.rest.size_hint().exact() {
+                Some(rest) => SizeHint::with_exact(rest + stream.prefix.len() as u64),
+                None => SizeHint::default(),
+            },
+        }
+    }
+}
+
+/// A client's body, as far as nobody has taken it.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    body: Option<Incoming>,
+    awaits_continue: bool,
+}
+
+impl Inbound {
+    /// `expects_continue`: the client sends nothing before it is asked to, which the first look at the body does.
+    pub(super) fn new(body: Incoming, expects_continue: bool) -> Self {
+        Self { awaits_continue: expects_continue && !body.is_end_stream(), body: Some(body) }
+    }
+
+    /// Whether the client has not been asked for its body yet, and waits for that.
+    pub(super) fn awaits_continue(&self) -> bool {
+        self.awaits_continue
+    }
+
+    /// What is left of it; `None` if that is nothing.
+    pub(super) fn take(&mut self) -> Option<Incoming> {
+        self.body.take().filter(|body| !body.is_end_stream())
+    }
+
+    /// Reads it ahead. What is more than `limit` bytes is left, and not asked for where its length says so beforehand.
+    ///
+    /// # Errors
+    ///
+    /// A client that pauses for longer than `idle`, or whose body breaks off.
+    pub(super) async fn read_ahead(&mut self, limit: usize, idle: Duration) -> Result<Bytes, BodyError> {
+        let Some(mut body) = self.body.take_if(|body| body.size_hint().lower() <= limit as u64) else {
+            return Ok(Bytes::new());
+        };
+        self.awaits_continue = false;
+        let mut ahead = Pieces::default();
+        while !body.is_end_stream() {
+            if ahead.len() > limit {
+                self.body = Some(body);
+                break;
+            }
+            match timeout(idle, body.frame()).await.map_err(|_| BodyError::Idle)? {
+                Some(Ok(frame)) => ahead.extend(frame.into_data().unwrap_or_default()),
+                Some(Err(error)) => return Err(BodyError::Broken(error)),
+                None if body.size_hint().lower() > 0 => return Err(BodyError::Short),
+                None => break,
+            }
+        }
+        Ok(ahead.joined())
+    }
+
+    /// Reads and drops what a refused request still sends, so that the answer is not destroyed on its way by the reset
+    /// that follows closing on unread bytes. Returns the body if there was more than `bytes` of it, or more than came
+    /// within `time`. Of a client that was not asked for its body nothing is read.
+    pub(super) async fn drain(mut self, bytes: u64, time: Duration) -> Option<Incoming> {
+        if self.awaits_continue {
+            return None;
+        }
+        let mut body = self.take()?;
+        let deadline = Instant::now() + time;
+        let mut dropped = 0;
+        while dropped <= bytes {
+            match timeout_at(deadline, body.frame()).await {
+                Ok(Some(Ok(frame))) => dropped += frame.data_ref().map_or(0, |data| data.len() as u64),
+                Ok(Some(Err(_)) | None) => return None,
+                Err(_) => break,
+            }
+        }
+        Some(body)
+    }
+}
+
+/// Pieces of a body. Most bodies come in one, which is passed on without a copy.
+#[derive(Default)]
+struct Pieces {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Pieces {
+    fn len(&self) -> usize {
+        self.first.len().max(self.all.len())
+    }
+
+    fn extend(&mut self, piece: Bytes) {
+        if self.first.is_empty() {
+            self.first = piece;
+            return;
+        }
+        if self.all.is_empty() {
+            self.all.extend_from_slice(&self.first);
+        }
+        self.all.extend_from_slice(&piece);
+    }
+
+    fn joined(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
+}
+
+/// Goes on reading and dropping beside the answer, which says that the connection closes: for a client that reads the
+/// answer only after it has sent everything, this is the difference between an answer and a broken connection.
+pub(super) async fn linger(mut body: Incoming, time: Duration) {
+    // Over time or at the end, there is nothing left to do for the answer.
+    let _ = timeout(time, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+}
+
+/// The body of an answer to a client.
+#[derive(Debug)]
+pub enum Answer {
+    /// The gateway's own, or none.
+    Own(Bytes),
+    /// The backend's.
+    Backend(FromUpstream<Outgoing>),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Backend(body) => loop {
+                match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                    Some(Ok(frame)) if frame.is_trailers() => {}
+                    other => return Poll::Ready(other),
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_empty(),
+            Self::Backend(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Backend(body) => body.size_hint(),
+        }
+    }
+}

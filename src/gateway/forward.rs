@@ -1,0 +1,171 @@
+//! A request on its way to the backend and its answer on the way back; and reads, which are nothing more than that.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, Method, Request, Response, StatusCode, Version,
+    header::{CONTENT_TYPE, ETAG},
+};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use super::{
+    Exchange,
+    answer::Failure,
+    body::{Answer, Inbound, Outgoing},
+    headers,
+};
+use crate::{
+    core::{
+        etag::EntityTag,
+        policy::Mode,
+        record::{Seen, Stamp},
+    },
+    upstream::{Fault, FromUpstream, Progress},
+};
+
+/// The backend's answer.
+pub(super) type Received = Response<FromUpstream<Outgoing>>;
+
+/// Passes a read on and records the tag that its answer shows.
+pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    let tracker = &exchange.gateway.tracker;
+    // Before the request is forwarded: whatever happens to the resource from here on makes the answer old news.
+    let began = if exchange.policy().mode == Mode::Off { None } else { Some(tracker.stamp().await) };
+    let received = send_read(exchange, body).await?;
+    if let Some(began) = began {
+        observe(exchange, &exchange.head.method, &exchange.head.headers, began, &received).await;
+    }
+    Ok(pass_on(exchange, received))
+}
+
+/// Sends a read. One that goes by a connection that the backend was just closing goes once more, by another: a read may
+/// reach the backend twice (rule 5 is about writes).
+async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<Received, Failure> {
+    let upstream = exchange.upstream();
+    let method = &exchange.head.method;
+    let rest = body.take();
+    let mut attempts = if rest.is_some() { 1 } else { 3 };
+    let (mut outgoing, progress, _ended) = outgoing(exchange, Bytes::new(), rest);
+    loop {
+        attempts -= 1;
+        match upstream.send(request(exchange, method.clone(), outgoing), &progress).await {
+            Ok(received) => return Ok(received),
+            Err(error) if attempts > 0 && error.reused && matches!(error.fault, Fault::Connection(_)) => {
+                outgoing = Outgoing::Empty;
+            }
+            Err(error) => return Err(Failure::Upstream(error)),
+        }
+    }
+}
+
+/// The request as the backend gets it.
+pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Request<Outgoing> {
+    let Exchange { client, head, host, .. } = exchange;
+    let keep = exchange.policy().forward_preconditions || method.is_safe();
+    let mut fields = headers::for_backend(client, head.version, &head.headers, host, keep);
+    headers::describe_body(&mut fields, &method, &body);
+    assemble(exchange, method, fields, body)
+}
+
+/// A request for the exchange's target with these fields.
+pub(super) fn assemble(exchange: &Exchange, method: Method, fields: HeaderMap, body: Outgoing) -> Request<Outgoing> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = exchange.target.as_path_and_query().clone().into();
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = fields;
+    request
+}
+
+/// A body as the backend gets it, from what was read ahead of it and what is left; how far it has got; and word of its
+/// end, where there is more to come.
+pub(super) fn outgoing(
+    exchange: &Exchange,
+    ahead: Bytes,
+    rest: Option<Incoming>,
+) -> (Outgoing, Arc<Progress>, Option<oneshot::Receiver<bool>>) {
+    let progress = Arc::default();
+    match rest {
+        None if ahead.is_empty() => (Outgoing::Empty, progress, None),
+        None => (Outgoing::Whole(ahead), progress, None),
+        Some(rest) => {
+            let idle = exchange.policy().body_idle_timeout;
+            let (outgoing, ended) = Outgoing::stream(ahead, rest, idle, &progress);
+            (outgoing, progress, Some(ended))
+        }
+    }
+}
+
+/// The backend's answer as the client gets it.
+pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answer> {
+    let (head, body) = received.into_parts();
+    let mut response = Response::new(Answer::Backend(body));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = headers::for_client(&head.headers, head.version);
+    tracing::debug!(method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");
+    response
+}
+
+/// Records what the answer to a read with these fields shows of the resource (the design's section 4).
+pub(super) async fn observe(
+    exchange: &Exchange,
+    method: &Method,
+    asked: &HeaderMap,
+    began: Stamp,
+    received: &Received,
+) {
+    if let Some(seen) = seen(exchange, method, asked, received) {
+        exchange.gateway.tracker.observe(exchange.key(), began, seen, exchange.caller()).await;
+    }
+}
+
+fn seen(exchange: &Exchange, method: &Method, asked: &HeaderMap, received: &Received) -> Option<Seen> {
+    let is_get = method == Method::GET;
+    if !is_get && method != Method::HEAD {
+        return None;
+    }
+    let fields = received.headers();
+    let with_variant = match received.status() {
+        StatusCode::OK => true,
+        StatusCode::NON_AUTHORITATIVE_INFORMATION if is_get => true,
+        // The type of a part, or of several, is not the representation's.
+        StatusCode::PARTIAL_CONTENT if is_get => is_one_part(fields),
+        StatusCode::NOT_MODIFIED => false,
+        StatusCode::NOT_FOUND | StatusCode::GONE => return Some(Seen::Missing),
+        _ => return None,
+    };
+    Some(match tag(fields) {
+        Tagged::With(tag) => {
+            let variant = with_variant.then(|| exchange.gateway.namer.variant(asked, fields)).flatten();
+            Seen::Tag(tag, variant)
+        }
+        Tagged::Without => Seen::Untagged,
+        Tagged::Unreadable => Seen::Missing,
+    })
+}
+
+fn is_one_part(fields: &HeaderMap) -> bool {
+    fields.get(CONTENT_TYPE).is_some_and(|t| !t.as_bytes().to_ascii_lowercase().starts_with(b"multipart/byteranges"))
+}
+
+/// Whether an answer shows a tag.
+pub(super) enum Tagged {
+    /// This one.
+    With(EntityTag),
+    /// None.
+    Without,
+    /// Several, or something that is no tag.
+    Unreadable,
+}
+
+/// The tag that an answer shows.
+pub(super) fn tag(fields: &HeaderMap) -> Tagged {
+    let mut lines = fields.get_all(ETAG).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Tagged::Without,
+        (Some(only), None) => EntityTag::parse(only.as_bytes().trim_ascii()).map_or(Tagged::Unreadable, Tagged::With),
+        (Some(_), Some(_)) => Tagged::Unreadable,
+    }
+}

@@ -1,0 +1,230 @@
+//! Header fields on their way through: what is left behind, what is added.
+//!
+//! Fields are filtered while they are copied. A client can't use `Connection` to take away a field that the gateway or
+//! the backend decides by ([`is_protected`]), nor pass one in by writing `_` for `-`, as CGI-like backends fold them.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Version,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED,
+        HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VIA,
+    },
+};
+use http_body::Body;
+
+use super::{Client, body::Outgoing};
+use crate::core::precondition;
+
+/// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
+const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
+/// What a client says of the host that it asked, for the backend to build links with.
+const X_FORWARDED: [HeaderName; 4] = [
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-port"),
+];
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+/// The fields by which a POST says that it means another method.
+pub(super) const METHOD_OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
+
+/// The fields of a request as the backend gets them, but for those that describe its body.
+pub(super) fn for_backend(
+    client: &Client,
+    version: Version,
+    headers: &HeaderMap,
+    host: &HeaderValue,
+    keep_preconditions: bool,
+) -> HeaderMap {
+    let named = Named::by(headers);
+    let mut out = HeaderMap::with_capacity(headers.len() + 6);
+    out.insert(HOST, host.clone());
+    let mut cookies: Option<Vec<u8>> = None;
+    for (name, value) in headers {
+        if is_hop_by_hop(name) || is_set_here(name) || named.contains(name) || folds_into_protected(name) {
+            continue;
+        }
+        if !keep_preconditions && precondition::FIELDS.contains(name) {
+            continue;
+        }
+        if name == COOKIE {
+            // HTTP/2 may send one field a cookie; HTTP/1 backends know one field (RFC 9113 §8.2.3).
+            match &mut cookies {
+                None => cookies = Some(value.as_bytes().to_vec()),
+                Some(all) => {
+                    all.extend_from_slice(b"; ");
+                    all.extend_from_slice(value.as_bytes());
+                }
+            }
+            continue;
+        }
+        out.append(name.clone(), value.clone());
+    }
+    if let Some(cookies) = cookies.and_then(|all| HeaderValue::from_bytes(&all).ok()) {
+        out.insert(COOKIE, cookies);
+    }
+    add_forwarding(&mut out, client, version, headers);
+    out
+}
+
+/// The fields of a probe: those of the caller that decide what it may see and which representation it is shown.
+pub(super) fn for_probe(
+    client: &Client,
+    version: Version,
+    headers: &HeaderMap,
+    host: &HeaderValue,
+    partition: &[HeaderName],
+) -> HeaderMap {
+    let mut only = HeaderMap::with_capacity(12);
+    let carried = [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, USER_AGENT, VIA];
+    for name in carried.iter().chain(partition) {
+        if !only.contains_key(name) {
+            for value in headers.get_all(name) {
+                only.append(name.clone(), value.clone());
+            }
+        }
+    }
+    let mut out = for_backend(client, version, &only, host, false);
+    // A cache behind the gateway must not answer for the backend.
+    out.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    out
+}
+
+/// Describes the body that is sent. Whatever framing the client used stays with the client.
+pub(super) fn describe_body(headers: &mut HeaderMap, method: &Method, body: &Outgoing) {
+    match body.size_hint().exact() {
+        // GET and the like do not even say that they have none (RFC 9110 §8.6).
+        Some(0) if method.is_safe() || method == Method::DELETE => {}
+        Some(length) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        None => {}
+    }
+}
+
+/// The fields of a response as the client gets them.
+pub(super) fn for_client(headers: &HeaderMap, version: Version) -> HeaderMap {
+    let named = Named::by(headers);
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let mut out = HeaderMap::with_capacity(headers.len() + 2);
+    for (name, value) in headers {
+        let replaced = name == CONTENT_LENGTH && chunked;
+        if !is_hop_by_hop(name) && !named.contains(name) && !replaced {
+            out.append(name.clone(), value.clone());
+        }
+    }
+    out.append(VIA, via(version));
+    out
+}
+
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2.0 ifmatch",
+        Version::HTTP_10 => "1.0 ifmatch",
+        _ => "1.1 ifmatch",
+    })
+}
+
+/// Says for whom the request is forwarded. What a client says of that itself is replaced: anybody can write it.
+fn add_forwarding(out: &mut HeaderMap, client: &Client, version: Version, headers: &HeaderMap) {
+    out.append(VIA, via(version));
+    let [for_, host, proto, _] = X_FORWARDED;
+    out.insert(for_, client.address.clone());
+    out.insert(proto, HeaderValue::from_static("http"));
+    let mut forwarded = client.forwarded.as_bytes().to_vec();
+    if let Some(asked) = headers.get(HOST) {
+        forwarded.extend_from_slice(b";host=\"");
+        forwarded.extend_from_slice(asked.as_bytes());
+        forwarded.push(b'"');
+        out.insert(host, asked.clone());
+    }
+    if let Ok(forwarded) = HeaderValue::from_bytes(&forwarded) {
+        out.insert(FORWARDED, forwarded);
+    }
+}
+
+/// The fields of one hop (RFC 9110 §7.6.1), and those that the gateway answers itself.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+    ]
+    .contains(name)
+}
+
+/// The request fields that the gateway writes itself.
+fn is_set_here(name: &HeaderName) -> bool {
+    [HOST, CONTENT_LENGTH, EXPECT, FORWARDED].contains(name) || X_FORWARDED.contains(name)
+}
+
+/// The fields that decide what a message means or who sent it: no `Connection` takes one away.
+fn is_protected(name: &str) -> bool {
+    matches!(
+        name,
+        "authorization"
+            | "cache-control"
+            | "cookie"
+            | "content-encoding"
+            | "content-language"
+            | "content-length"
+            | "content-location"
+            | "content-range"
+            | "content-type"
+            | "date"
+            | "etag"
+            | "expect"
+            | "forwarded"
+            | "host"
+            | "last-modified"
+            | "location"
+            | "prefer"
+            | "range"
+            | "set-cookie"
+            | "vary"
+            | "via"
+            | "www-authenticate"
+    ) || ["if-", "x-forwarded-", "x-http-method", "x-method-override"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether a backend that reads `_` as `-` would take this for a field that decides something.
+fn folds_into_protected(name: &HeaderName) -> bool {
+    name.as_str().contains('_') && {
+        let folded = name.as_str().replace('_', "-");
+        is_protected(&folded) || HeaderName::try_from(folded).is_ok_and(|name| is_hop_by_hop(&name))
+    }
+}
+
+/// The fields that a message's `Connection` names, to be left behind.
+struct Named<'a>(Vec<&'a [u8]>);
+
+impl<'a> Named<'a> {
+    fn by(headers: &'a HeaderMap) -> Self {
+        let lines = headers.get_all(CONNECTION).iter();
+        let tokens = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+        Self(
+            tokens
+                .filter(|t| {
+                    !t.is_empty() && !t.eq_ignore_ascii_case(b"close") && !t.eq_ignore_ascii_case(b"keep-alive")
+                })
+                .collect(),
+        )
+    }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.0.iter().any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes())) && !is_protected(name.as_str())
+    }
+}

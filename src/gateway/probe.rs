@@ -1,0 +1,84 @@
+//! Asking the backend for the current tag, with the caller's own credentials.
+//!
+//! A HEAD first; where it is not conclusive a GET, whose body is dropped. A 404 to HEAD is not conclusive: there are
+//! frameworks that answer so wherever only GET is routed, and to take that for *absent* would let `If-None-Match: *`
+//! overwrite what is there.
+
+use http::{HeaderMap, Method, StatusCode, header::LAST_MODIFIED};
+use httpdate::HttpDate;
+
+use super::{
+    Exchange,
+    answer::Failure,
+    body::Outgoing,
+    forward::{self, Received, Tagged},
+    headers,
+};
+use crate::{
+    core::{record::Probed, verdict::Probe},
+    upstream::Progress,
+};
+
+/// What the backend said.
+pub(super) enum Said {
+    /// What there is, to be recorded and judged by.
+    Shown(Probed, Probe),
+    /// Nothing that a verdict could rest on.
+    Nothing,
+}
+
+/// Asks the backend. `by_date` says that the write is judged by the date of the last modification alone.
+pub(super) async fn probe(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
+    match read(&Method::HEAD, send(exchange, Method::HEAD).await?, by_date)? {
+        Reading::Said(said) => Ok(said),
+        Reading::AskAgain => match read(&Method::GET, send(exchange, Method::GET).await?, by_date)? {
+            Reading::Said(said) => Ok(said),
+            Reading::AskAgain => Ok(Said::Nothing),
+        },
+    }
+}
+
+/// Sends a HEAD or a GET of the gateway's own.
+pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received, Failure> {
+    let Exchange { client, head, host, .. } = exchange;
+    let fields = headers::for_probe(client, head.version, &head.headers, host, &exchange.policy().partition);
+    let request = forward::assemble(exchange, method.clone(), fields, Outgoing::Empty);
+    let received = exchange.upstream().send(request, &Progress::default()).await.map_err(Failure::Upstream)?;
+    tracing::debug!(path = exchange.target.path(), %method, status = received.status().as_u16(), "probed");
+    Ok(received)
+}
+
+enum Reading {
+    Said(Said),
+    /// HEAD is not understood, or does not say enough.
+    AskAgain,
+}
+
+fn read(method: &Method, received: Received, by_date: bool) -> Result<Reading, Failure> {
+    let unless_head = |said| if *method == Method::HEAD { Reading::AskAgain } else { Reading::Said(said) };
+    Ok(match received.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(Failure::Relayed(Box::new(received))),
+        status if status.is_success() => {
+            let last_modified = last_modified(received.headers());
+            let probe = Probe { exists: true, last_modified };
+            let enough_by_date = !by_date || last_modified.is_some();
+            match forward::tag(received.headers()) {
+                Tagged::With(tag) if enough_by_date => Reading::Said(Said::Shown(Probed::Tag(tag), probe)),
+                Tagged::With(tag) => unless_head(Said::Shown(Probed::Tag(tag), probe)),
+                Tagged::Without | Tagged::Unreadable if by_date && last_modified.is_some() => {
+                    Reading::Said(Said::Shown(Probed::Untagged, probe))
+                }
+                Tagged::Without | Tagged::Unreadable => unless_head(Said::Shown(Probed::Untagged, probe)),
+            }
+        }
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            unless_head(Said::Shown(Probed::Absent, Probe { exists: false, last_modified: None }))
+        }
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => unless_head(Said::Nothing),
+        _ => Reading::Said(Said::Nothing),
+    })
+}
+
+fn last_modified(fields: &HeaderMap) -> Option<HttpDate> {
+    fields.get(LAST_MODIFIED)?.to_str().ok()?.trim().parse().ok()
+}

@@ -1,0 +1,377 @@
+//! A write: judged, forwarded, settled.
+//!
+//! In order: judged by what is known, where a sure conflict needs neither turn nor body; the body read ahead, so that a
+//! slow sender of a small one holds up nobody; the turn taken; judged again, bindingly, with a probe where need be;
+//! forwarded and settled.
+//!
+//! Until the write is sent, the client may hang up and all of it ends: the turn goes to the next in line. From then on it
+//! runs in a task of its own ([`carry_out`]) that owns the turn; the client's connection only waits for word from it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_LOCATION};
+use tokio::{sync::oneshot, task::AbortHandle, time::timeout};
+
+use super::{
+    Exchange,
+    answer::{Failure, Refused},
+    body::{Answer, Inbound},
+    forward::{self, Received, Tagged},
+    headers::METHOD_OVERRIDES,
+    probe::{self, Said},
+    route,
+};
+use crate::{
+    core::{
+        policy::{MethodOverride, Mode},
+        precondition::Demands,
+        record::{Access, Outcome, View},
+        verdict::{self, Probe, Refusal, Verdict},
+    },
+    tracker::{Ask, Busy, Turn, TurnLost},
+    upstream::Progress,
+};
+
+/// Answers a write.
+pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    let answer = match exchange.policy().mode {
+        Mode::Off => forward_untracked(exchange, body).await,
+        Mode::Observe => {
+            Demand::of(exchange)?.report(exchange).await;
+            forward_unguarded(exchange, body).await
+        }
+        Mode::Enforce => {
+            let demand = Demand::of(exchange)?;
+            if demand.is_guarded() {
+                guarded(exchange, demand, body).await
+            } else {
+                forward_unguarded(exchange, body).await
+            }
+        }
+    };
+    match answer {
+        Err(Failure::Refused(refused)) if refused.why == Refusal::Stale && prefers_representation(exchange) => {
+            represent(exchange, refused).await
+        }
+        answer => answer,
+    }
+}
+
+async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    demand.judge_on_arrival(exchange).await?;
+    if body.awaits_continue() {
+        // Its body must not be asked for only to be refused, so this verdict has to be as good as the binding one.
+        let mut turn = take_turn(exchange, Access::Guarded).await?;
+        demand.judge_in_turn(exchange, &mut turn).await?;
+    }
+    let policy = exchange.policy();
+    let ahead = body.read_ahead(policy.buffer, policy.body_idle_timeout).await.map_err(Failure::Body)?;
+    let mut turn = take_turn(exchange, Access::Guarded).await?;
+    demand.judge_in_turn(exchange, &mut turn).await?;
+    forward_in_turn(exchange, turn, ahead, body).await
+}
+
+/// A write that nobody judges still counts: it is under way, and its outcome is recorded (rules 3, 4 and 6).
+async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    let turn = take_turn(exchange, Access::Unguarded).await?;
+    forward_in_turn(exchange, turn, Bytes::new(), body).await
+}
+
+/// A write on a route that is off changes nothing that is known there, but perhaps a resource of another route.
+async fn forward_untracked(exchange: &Exchange, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    let (outgoing, progress, _ended) = forward::outgoing(exchange, Bytes::new(), body.take());
+    let request = forward::request(exchange, exchange.head.method.clone(), outgoing);
+    let received = exchange.upstream().send(request, &progress).await.map_err(Failure::Upstream)?;
+    note_changes(exchange, &received).await;
+    Ok(forward::pass_on(exchange, received))
+}
+
+/// What a write demands of the resource's state.
+struct Demand {
+    preconditions: Demands,
+    /// Whether the route guards its method.
+    guarded_method: bool,
+}
+
+impl Demand {
+    fn of(exchange: &Exchange) -> Result<Self, Failure> {
+        let preconditions = Demands::parse(&exchange.head.headers).map_err(Failure::Malformed)?;
+        let method = meant_method(exchange)?;
+        Ok(Self { preconditions, guarded_method: exchange.policy().methods.contains(&method) })
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.guarded_method || !self.preconditions.is_empty()
+    }
+
+    /// Refuses what is sure to be refused, by what is known now and only if no write is under way.
+    async fn judge_on_arrival(&self, exchange: &Exchange) -> Result<(), Failure> {
+        let tracker = &exchange.gateway.tracker;
+        let max_age = exchange.policy().max_age;
+        match tracker.known(exchange.key(), max_age, |view| self.judge(exchange, view, None)).await {
+            Some(Err(refused)) => Err(refused.into()),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// The binding verdict. An `Ok` holds for as long as the turn does.
+    async fn judge_in_turn(&self, exchange: &Exchange, turn: &mut Turn) -> Result<(), Failure> {
+        let by_memory = turn.known(exchange.policy().max_age, |view| self.judge(exchange, view, None)).await?;
+        if by_memory == Go::Forward {
+            return Ok(());
+        }
+        let by_date = self.preconditions.if_match.is_none() && self.preconditions.if_none_match.is_none();
+        let Said::Shown(probed, probe) = probe::probe(exchange, by_date).await? else {
+            return Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into());
+        };
+        turn.learn(probed).await;
+        match turn.known(None, |view| self.judge(exchange, view, Some(probe))).await? {
+            Go::Forward => Ok(()),
+            Go::Probe => Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into()),
+        }
+    }
+
+    fn judge(&self, exchange: &Exchange, view: View<'_>, probe: Option<Probe>) -> Result<Go, Box<Refused>> {
+        match verdict::judge(exchange.policy(), &self.preconditions, self.guarded_method, view, probe) {
+            Verdict::Forward => Ok(Go::Forward),
+            Verdict::Probe => Ok(Go::Probe),
+            Verdict::Refuse(why) => Err(self.refused(exchange, why, view)),
+        }
+    }
+
+    fn refused(&self, exchange: &Exchange, why: Refusal, view: View<'_>) -> Box<Refused> {
+        let current = view.tags_for(exchange.caller());
+        Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status })
+    }
+
+    /// What would have become of the write, had the route been enforced. Nobody is asked.
+    async fn report(&self, exchange: &Exchange) {
+        let tracker = &exchange.gateway.tracker;
+        let judged =
+            tracker.known(exchange.key(), exchange.policy().max_age, |view| self.judge(exchange, view, None)).await;
+        if let Some(Err(refused)) = judged
+            && self.is_guarded()
+        {
+            exchange.gateway.counters.would_refuse();
+            let (method, path, why) = (&exchange.head.method, exchange.target.path(), refused.why);
+            tracing::info!(%method, path, ?why, "would be refused");
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Go {
+    Forward,
+    Probe,
+}
+
+/// The method that the client means: a POST may override its own.
+fn meant_method(exchange: &Exchange) -> Result<Method, Failure> {
+    let head = &exchange.head;
+    if head.method != Method::POST {
+        return Ok(head.method.clone());
+    }
+    let mut meant = None;
+    for value in METHOD_OVERRIDES.iter().flat_map(|name| head.headers.get_all(name)) {
+        let named = Method::from_bytes(&value.as_bytes().trim_ascii().to_ascii_uppercase());
+        let named = named.map_err(|_| Failure::MethodOverride)?;
+        if exchange.policy().method_override == MethodOverride::Refuse || meant.as_ref().is_some_and(|m| *m != named) {
+            return Err(Failure::MethodOverride);
+        }
+        meant = Some(named);
+    }
+    Ok(meant.unwrap_or(Method::POST))
+}
+
+async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
+    let policy = exchange.policy();
+    let ask = Ask {
+        key: exchange.key(),
+        access,
+        caller: exchange.caller(),
+        wait: policy.wait,
+        line: policy.line,
+        hold: policy.settle,
+    };
+    exchange.gateway.tracker.begin_write(ask).await.map_err(Failure::Busy)
+}
+
+/// Hands the write to a task of its own and waits for its answer.
+async fn forward_in_turn(
+    exchange: &Arc<Exchange>,
+    turn: Turn,
+    ahead: Bytes,
+    body: &mut Inbound,
+) -> Result<Response<Answer>, Failure> {
+    let (reply, answer) = oneshot::channel();
+    let under_way = exchange.gateway.write_begins();
+    let write = carry_out(Arc::clone(exchange), turn, ahead, body.take(), reply);
+    tokio::spawn(async move {
+        write.await;
+        drop(under_way);
+    });
+    answer.await.unwrap_or(Err(Failure::Lost))
+}
+
+type Reply = oneshot::Sender<Result<Response<Answer>, Failure>>;
+
+/// Sends a write and settles its turn with what became of it, whether or not the client is still there. The turn is
+/// settled before the client hears of it: the client's next write may follow at once.
+async fn carry_out(
+    exchange: Arc<Exchange>,
+    mut turn: Turn,
+    ahead: Bytes,
+    rest: Option<hyper::body::Incoming>,
+    reply: Reply,
+) {
+    if let Err(TurnLost) = turn.confirm().await {
+        return answer(reply, Err(Failure::Busy(Busy::TimedOut)));
+    }
+    let (outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
+    let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
+    match exchange.upstream().send(request, &progress).await {
+        Err(error) => {
+            let path = exchange.target.path();
+            if error.sent {
+                tracing::warn!(%error, path, "a write is in doubt");
+                drop(turn);
+            } else {
+                tracing::warn!(%error, path, "a write was not sent");
+                turn.settle(Outcome::NotApplied).await;
+            }
+            answer(reply, Err(Failure::Upstream(error)));
+        }
+        Ok(received) => {
+            note_changes(&exchange, &received).await;
+            let outcome = outcome(&exchange, &received);
+            let connection = received.body().abort_handle();
+            let mut under_way = ended.map(|ended| UnderWay { ended, progress, connection });
+            let still_under_way = under_way.take_if(|body| !body.is_over());
+            let response = Ok(forward::pass_on(&exchange, received));
+            if let Some(body) = still_under_way {
+                // The backend answered before it had the whole body. The client may wait for that answer before it goes
+                // on, or gives up, so it gets it now; the turn ends when the body does.
+                answer(reply, response);
+                let whole = body.end(exchange.upstream().config().response_timeout).await;
+                settle(turn, outcome.filter(|outcome| whole || stands_without_body(outcome))).await;
+            } else {
+                settle(turn, outcome).await;
+                answer(reply, response);
+            }
+        }
+    }
+}
+
+/// The client may have hung up, which changes nothing any more.
+fn answer(reply: Reply, answer: Result<Response<Answer>, Failure>) {
+    let _ = reply.send(answer);
+}
+
+/// `None`: in doubt, and the backend may still be at work.
+async fn settle(turn: Turn, outcome: Option<Outcome>) {
+    match outcome {
+        Some(outcome) => turn.settle(outcome).await,
+        None => drop(turn),
+    }
+}
+
+/// Whether an answer that came before the end of the body holds although the body broke off: a refusal does.
+fn stands_without_body(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::NotApplied | Outcome::Contradicted)
+}
+
+/// A request's body that is still being sent.
+struct UnderWay {
+    ended: oneshot::Receiver<bool>,
+    progress: Arc<Progress>,
+    connection: AbortHandle,
+}
+
+impl UnderWay {
+    fn is_over(&mut self) -> bool {
+        matches!(self.ended.try_recv(), Ok(true))
+    }
+
+    /// Waits until nothing more of the body is sent, or makes it so where the backend takes no more. Returns whether all
+    /// of it was sent.
+    async fn end(mut self, patience: Duration) -> bool {
+        loop {
+            match timeout(patience, &mut self.ended).await {
+                Ok(whole) => return whole == Ok(true),
+                Err(_) if self.progress.is_stalled(patience) => {
+                    self.connection.abort();
+                    return false;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// What the backend's answer says of the write; `None`: nothing, and the backend may still be at work.
+fn outcome(exchange: &Exchange, received: &Received) -> Option<Outcome> {
+    let status = received.status();
+    Some(match status {
+        // 202: it will be applied, nobody knows when.
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT | StatusCode::ACCEPTED => return None,
+        StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED => Outcome::Contradicted,
+        _ if status.is_client_error() => Outcome::NotApplied,
+        _ if status.is_redirection() => Outcome::Committed(None),
+        _ if status.is_success() => match exchange.head.method {
+            Method::DELETE => Outcome::Deleted,
+            Method::PUT | Method::PATCH if is_of_target(exchange, received.headers()) => {
+                Outcome::Committed(match forward::tag(received.headers()) {
+                    Tagged::With(tag) => Some(tag),
+                    Tagged::Without | Tagged::Unreadable => None,
+                })
+            }
+            _ => Outcome::Committed(None),
+        },
+        _ => Outcome::InDoubt,
+    })
+}
+
+/// Whether the fields of a write's answer describe its target, and not a resource that `Content-Location` names.
+fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
+    fields
+        .get_all(CONTENT_LOCATION)
+        .iter()
+        .all(|named| route::same_origin(exchange, named).is_some_and(|target| target == exchange.target))
+}
+
+/// A write that was applied, or may have been, changed the resources that its answer names, too (rule 6).
+async fn note_changes(exchange: &Exchange, received: &Received) {
+    if !received.status().is_success() && !received.status().is_redirection() {
+        return;
+    }
+    let own = exchange.key();
+    for key in route::related(exchange, received.headers()) {
+        if key.cell != own.cell {
+            exchange.gateway.tracker.change(key).await;
+        }
+    }
+}
+
+fn prefers_representation(exchange: &Exchange) -> bool {
+    exchange.head.headers.get_all("prefer").iter().filter_map(|line| line.to_str().ok()).any(|line| {
+        line.split(',').filter_map(|preference| preference.split(';').next()?.split_once('=')).any(|(name, value)| {
+            name.trim().eq_ignore_ascii_case("return")
+                && value.trim().trim_matches('"').eq_ignore_ascii_case("representation")
+        })
+    })
+}
+
+/// A stale write's answer with the current representation, where the caller may have it.
+async fn represent(exchange: &Exchange, refused: Box<Refused>) -> Result<Response<Answer>, Failure> {
+    let began = exchange.gateway.tracker.stamp().await;
+    let Ok(received) = probe::send(exchange, Method::GET).await else {
+        return Err(Failure::Refused(refused));
+    };
+    forward::observe(exchange, &Method::GET, &exchange.head.headers, began, &received).await;
+    if received.status() == StatusCode::OK {
+        Err(Failure::Represented(Box::new(received), refused.conflict_status))
+    } else {
+        Err(Failure::Refused(refused))
+    }
+}

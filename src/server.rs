@@ -1,0 +1,292 @@
+//! Listeners, protocols, draining.
+//!
+//! Every worker is a thread with a runtime of its own and a socket of its own on every address (`SO_REUSEPORT`), so that a
+//! request stays on one core from the first byte to the last; only the tracker is shared. HTTP/1.1 and HTTP/2 with prior
+//! knowledge are told apart by a connection's first bytes, which must come within `header_read_timeout`.
+//!
+//! Absent for now: TLS, the PROXY protocol, limits on connections.
+
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher, RandomState},
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use http::HeaderValue;
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime,
+    sync::watch,
+    task::JoinSet,
+    time::{interval, sleep, timeout},
+};
+
+use crate::{
+    config::Config,
+    core::resource::Namer,
+    gateway::{Client, Gateway},
+    telemetry::Counters,
+    tracker::Tracker,
+};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// What a client with prior knowledge of HTTP/2 sends first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A pause where there is nothing to wait for: between looks at a preface that came in pieces, or at what still drains.
+const MOMENT: Duration = Duration::from_millis(10);
+/// A pause after an error that concerns no single connection, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A gateway whose addresses are bound.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<Config>,
+    /// For each worker its socket on each address.
+    sockets: Vec<Vec<std::net::TcpListener>>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Server {
+    /// Binds every address. Connections wait from here on.
+    ///
+    /// # Errors
+    ///
+    /// An address that can't be bound; the error names it.
+    pub fn bind(config: Config) -> io::Result<Self> {
+        let mut sockets: Vec<Vec<_>> = (0..config.workers).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::new();
+        for listener in &config.listeners {
+            // The first bind finds the port where the configuration leaves it open.
+            let mut address = listener.address;
+            for worker in &mut sockets {
+                let socket = bind(address).map_err(|error| {
+                    io::Error::new(error.kind(), format!("{address} can't be listened on: {error}"))
+                })?;
+                address = socket.local_addr()?;
+                worker.push(socket);
+            }
+            addresses.push(address);
+        }
+        Ok(Self { config: Arc::new(config), sockets, addresses })
+    }
+
+    /// The addresses, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves until `stop` says `true` or its sender is gone, then finishes what is under way for as long as
+    /// `drain_timeout` allows. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// A worker that can't be started. Those that were are stopped.
+    pub fn run(self, stop: &watch::Receiver<bool>) -> io::Result<()> {
+        let Self { config, sockets, addresses } = self;
+        let tracker = Arc::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes));
+        let counters = Arc::new(Counters::default());
+        let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
+        for address in addresses {
+            tracing::info!(%address, workers = config.workers, "listening");
+        }
+        thread::scope(|scope| {
+            let workers: Vec<_> = sockets
+                .into_iter()
+                .map(|sockets| {
+                    let (config, stop) = (Arc::clone(&config), stop.clone());
+                    let gateway = Gateway::new(Arc::clone(&config), Arc::clone(&tracker), namer, Arc::clone(&counters));
+                    let work = move || {
+                        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+                        runtime.block_on(work(gateway, &config, sockets, stop))
+                    };
+                    thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)
+                })
+                .collect();
+            for worker in workers {
+                worker?.join().map_err(|_| io::Error::other("a worker panicked"))??;
+            }
+            counters.log();
+            Ok(())
+        })
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+async fn work(
+    gateway: Arc<Gateway>,
+    config: &Config,
+    sockets: Vec<std::net::TcpListener>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut accepting = JoinSet::new();
+    for socket in sockets {
+        let listener = TcpListener::from_std(socket)?;
+        accepting.spawn(accept(listener, Arc::clone(&gateway), config.header_read_timeout, stop.clone()));
+    }
+    let tidying = tokio::spawn(tidy(Arc::clone(&gateway)));
+    stopped(&mut stop).await;
+    let drained = timeout(config.drain_timeout, async {
+        while accepting.join_next().await.is_some() {}
+        while gateway.writes_under_way() > 0 {
+            sleep(MOMENT).await;
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!(writes = gateway.writes_under_way(), "stopped before everything had ended");
+    }
+    tidying.abort();
+    Ok(())
+}
+
+async fn tidy(gateway: Arc<Gateway>) {
+    let mut every = interval(Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        gateway.close_expired();
+    }
+}
+
+/// Returns once the process should stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that whoever could say so is gone.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Accepts connections until the stop, then waits until they have ended.
+async fn accept(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    header_read_timeout: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stop) => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                connections.spawn(serve(stream, peer, Arc::clone(&gateway), header_read_timeout, stop.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    gateway: Arc<Gateway>,
+    header_read_timeout: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let is_http2 = tokio::select! {
+        spoken = timeout(header_read_timeout, speaks_http2(&stream)) => spoken,
+        () = stopped(&mut stop) => return,
+    };
+    let Ok(Ok(is_http2)) = is_http2 else { return };
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let client = Arc::new(client(peer));
+    let service = service_fn(move |request| {
+        let answer = Arc::clone(&gateway).handle(Arc::clone(&client), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let io = TokioIo::new(stream);
+    let ended = if is_http2 {
+        let mut protocol = http2::Builder::new(TokioExecutor::new());
+        protocol
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let mut connection = pin!(protocol.serve_connection(io, service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopped(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let mut protocol = http1::Builder::new();
+        protocol.timer(TokioTimer::new()).header_read_timeout(header_read_timeout);
+        let mut connection = pin!(protocol.serve_connection(io, service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopped(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %peer, "a client's connection ended");
+    }
+}
+
+/// Whether a connection begins with the preface of HTTP/2. Takes nothing from it. An error where it ends before that can
+/// be told.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        if seen == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !PREFACE.starts_with(&first[..seen]) {
+            return Ok(false);
+        }
+        if seen == PREFACE.len() {
+            return Ok(true);
+        }
+        sleep(MOMENT).await;
+    }
+}
+
+fn client(peer: SocketAddr) -> Client {
+    let ip = peer.ip().to_canonical();
+    let address = HeaderValue::try_from(ip.to_string()).expect("an address is plain ASCII");
+    let forwarded = match ip {
+        IpAddr::V4(ip) => format!("for={ip};proto=http"),
+        IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto=http"),
+    };
+    Client { address, forwarded }
+}
