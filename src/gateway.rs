@@ -67,6 +67,10 @@ struct Exchange {
     host: HeaderValue,
     /// The route's place in the configuration.
     route: usize,
+    /// Which resource it is about.
+    key: Key,
+    /// Whose credentials it carries, as a hash.
+    caller: u64,
 }
 
 impl Gateway {
@@ -126,6 +130,14 @@ impl Gateway {
         Arc::strong_count(&self.writes) - 1
     }
 
+    /// The key of a resource that `route` leads to, for a request with this head.
+    fn key(&self, head: &Parts, host: &HeaderValue, target: &Target, route: usize) -> Key {
+        let route = &self.config.routes[route];
+        let upstream = &self.config.upstreams[route.upstream].name;
+        let host = host.to_str().unwrap_or_default();
+        self.namer.key(upstream, host, target, &route.policy.query, &route.policy.partition, &head.headers)
+    }
+
     fn write_begins(&self) -> Arc<()> {
         Arc::clone(&self.writes)
     }
@@ -154,7 +166,9 @@ impl Exchange {
                 HeaderValue::from_str(upstream.servers[0].as_str()).expect("an authority may stand in a field")
             }
         };
-        Ok(Self { gateway: Arc::clone(gateway), client, head, target, asked, host, route })
+        let key = gateway.key(&head, &host, &target, route);
+        let caller = gateway.namer.caller(&head.headers);
+        Ok(Self { gateway: Arc::clone(gateway), client, head, target, asked, host, route, key, caller })
     }
 
     fn policy(&self) -> &Policy {
@@ -163,22 +177,5 @@ impl Exchange {
 
     fn upstream(&self) -> &Upstream {
         &self.gateway.upstreams[self.gateway.config.routes[self.route].upstream]
-    }
-
-    /// Which resource it is about.
-    fn key(&self) -> Key {
-        self.key_of(&self.target, self.route)
-    }
-
-    /// The key of another resource on the same origin, whose route is `route`.
-    fn key_of(&self, target: &Target, route: usize) -> Key {
-        let route = &self.gateway.config.routes[route];
-        let upstream = &self.gateway.config.upstreams[route.upstream].name;
-        let host = self.host.to_str().unwrap_or_default();
-        self.gateway.namer.key(upstream, host, target, &route.policy.query, &route.policy.partition, &self.head.headers)
-    }
-
-    fn caller(&self) -> u64 {
-        self.gateway.namer.caller(&self.head.headers)
     }
 }

@@ -4,16 +4,17 @@
 //! long gone. So the path is brought into one form (RFC 3986 §6.2.2) and only that form is routed, tracked and forwarded.
 //!
 //! What RFC 3986 leaves apart, many backends do not: `/Notes//7/`, `/notes/7` and `/notes/%37;v=1` are one resource to
-//! some and several to others, and nothing here can know. A [`Key`] therefore has two parts. Its `cell` is folded
-//! coarsely, so that all these spellings share one record and one turn; its `spelling` is exact, and what was learned
-//! through one spelling counts as unknown to the others. Whichever way the backend sees it, nothing is lost; at worst the
-//! backend is asked once more.
+//! some and several to others, and so are `www.example.com` and `example.com`; nothing here can know. A [`Key`] therefore
+//! has two parts. Its `cell` is folded coarsely, so that all these spellings share one record and one turn; its
+//! `spelling` is exact, and what was learned through one spelling counts as unknown to the others. Whichever way the
+//! backend sees it, nothing is lost; at worst the backend is asked once more. Where a backend does serve many hosts apart,
+//! a partition by `Host` keeps their turns apart, too.
 
 use std::{borrow::Cow, hash::Hasher};
 
 use http::{
     HeaderMap, HeaderName,
-    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, VARY},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, HOST, VARY},
     uri::PathAndQuery,
 };
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -249,9 +250,10 @@ impl Namer {
     ) -> Key {
         let mut cell = self.hasher();
         let mut spelling = self.hasher();
+        let host = folded_host(host);
         put(&mut cell, upstream.as_bytes());
-        put(&mut cell, folded_host(host).as_bytes());
         put(&mut cell, &folded_path(target.path()));
+        put(&mut spelling, host.as_bytes());
         put(&mut spelling, target.path().as_bytes());
         let mut parameters = [0u64; 2];
         for parameter in target.query().unwrap_or_default().split('&').filter(|p| counts(p, query)) {
@@ -262,7 +264,11 @@ impl Namer {
         cell.write_u64(parameters[0]);
         cell.write_u64(parameters[1]);
         for name in partition {
-            put_values(&mut cell, name, headers);
+            if name == HOST {
+                put(&mut cell, host.as_bytes());
+            } else {
+                put_values(&mut cell, name, headers);
+            }
         }
         Key { cell: finish(&cell), spelling: finish(&spelling)[0] }
     }
@@ -341,9 +347,10 @@ fn decoded_parameter(parameter: &str) -> Vec<u8> {
 }
 
 /// The host in lower case, without a final dot or the default port.
-fn folded_host(host: &str) -> String {
+fn folded_host(host: &str) -> Cow<'_, str> {
     let host = host.strip_suffix(":80").unwrap_or(host);
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
 /// The path as the most lenient backend reads it: escapes decoded, lower case, `\` as `/`, no parameters of segments, no
@@ -532,7 +539,10 @@ mod tests {
         let none = HeaderMap::new();
         let base = key(&NAMER, "u", "h", &[], &none);
         assert_ne!(base, key(&NAMER, "v", "h", &[], &none));
-        assert_ne!(base, key(&NAMER, "u", "i", &[], &none));
+        assert_ne!(base.spelling, key(&NAMER, "u", "i", &[], &none).spelling);
+        assert_eq!(base.cell, key(&NAMER, "u", "i", &[], &none).cell);
+        let by_host = [HOST];
+        assert_ne!(key(&NAMER, "u", "h", &by_host, &none).cell, key(&NAMER, "u", "i", &by_host, &none).cell);
         assert_ne!(base, key(&Namer::new([3, 4]), "u", "h", &[], &none));
         assert_eq!(base, key(&NAMER, "u", "h", &[], &alice));
         assert_ne!(key(&NAMER, "u", "h", &auth, &none), key(&NAMER, "u", "h", &auth, &alice));

@@ -188,6 +188,11 @@ impl Inbound {
         self.awaits_continue
     }
 
+    /// Whether its length is known beforehand.
+    pub(super) fn is_sized(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
+    }
+
     /// What is left of it; `None` if that is nothing.
     pub(super) fn take(&mut self) -> Option<Incoming> {
         self.body.take().filter(|body| !body.is_end_stream())

@@ -62,9 +62,8 @@ async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<Received, 
 
 /// The request as the backend gets it.
 pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Request<Outgoing> {
-    let Exchange { client, head, host, .. } = exchange;
     let keep = exchange.policy().forward_preconditions || method.is_safe();
-    let mut fields = headers::for_backend(client, head.version, &head.headers, host, keep);
+    let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
     headers::describe_body(&mut fields, &method, &body);
     assemble(exchange, method, fields, body)
 }
@@ -117,7 +116,7 @@ pub(super) async fn observe(
     received: &Received,
 ) {
     if let Some(seen) = seen(exchange, method, asked, received) {
-        exchange.gateway.tracker.observe(exchange.key(), began, seen, exchange.caller()).await;
+        exchange.gateway.tracker.observe(exchange.key, began, seen, exchange.caller).await;
     }
 }
 

@@ -12,7 +12,7 @@ use http::{
 };
 use http_body::Body;
 
-use super::{Client, body::Outgoing};
+use super::{Exchange, body::Outgoing};
 use crate::core::precondition;
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
@@ -35,16 +35,10 @@ pub(super) const METHOD_OVERRIDES: [HeaderName; 3] = [
 ];
 
 /// The fields of a request as the backend gets them, but for those that describe its body.
-pub(super) fn for_backend(
-    client: &Client,
-    version: Version,
-    headers: &HeaderMap,
-    host: &HeaderValue,
-    keep_preconditions: bool,
-) -> HeaderMap {
+pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_preconditions: bool) -> HeaderMap {
     let named = Named::by(headers);
     let mut out = HeaderMap::with_capacity(headers.len() + 6);
-    out.insert(HOST, host.clone());
+    out.insert(HOST, exchange.host.clone());
     let mut cookies: Option<Vec<u8>> = None;
     for (name, value) in headers {
         if is_hop_by_hop(name) || is_set_here(name) || named.contains(name) || folds_into_protected(name) {
@@ -69,28 +63,23 @@ pub(super) fn for_backend(
     if let Some(cookies) = cookies.and_then(|all| HeaderValue::from_bytes(&all).ok()) {
         out.insert(COOKIE, cookies);
     }
-    add_forwarding(&mut out, client, version, headers);
+    add_forwarding(&mut out, exchange);
     out
 }
 
 /// The fields of a probe: those of the caller that decide what it may see and which representation it is shown.
-pub(super) fn for_probe(
-    client: &Client,
-    version: Version,
-    headers: &HeaderMap,
-    host: &HeaderValue,
-    partition: &[HeaderName],
-) -> HeaderMap {
+pub(super) fn for_probe(exchange: &Exchange) -> HeaderMap {
+    let headers = &exchange.head.headers;
     let mut only = HeaderMap::with_capacity(12);
     let carried = [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, USER_AGENT, VIA];
-    for name in carried.iter().chain(partition) {
+    for name in carried.iter().chain(&exchange.policy().partition) {
         if !only.contains_key(name) {
             for value in headers.get_all(name) {
                 only.append(name.clone(), value.clone());
             }
         }
     }
-    let mut out = for_backend(client, version, &only, host, false);
+    let mut out = for_backend(exchange, &only, false);
     // A cache behind the gateway must not answer for the backend.
     out.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     out
@@ -132,13 +121,14 @@ fn via(version: Version) -> HeaderValue {
 }
 
 /// Says for whom the request is forwarded. What a client says of that itself is replaced: anybody can write it.
-fn add_forwarding(out: &mut HeaderMap, client: &Client, version: Version, headers: &HeaderMap) {
-    out.append(VIA, via(version));
+fn add_forwarding(out: &mut HeaderMap, exchange: &Exchange) {
+    let Exchange { client, head, asked, .. } = exchange;
+    out.append(VIA, via(head.version));
     let [for_, host, proto, _] = X_FORWARDED;
     out.insert(for_, client.address.clone());
     out.insert(proto, HeaderValue::from_static("http"));
     let mut forwarded = client.forwarded.as_bytes().to_vec();
-    if let Some(asked) = headers.get(HOST) {
+    if !asked.is_empty() {
         forwarded.extend_from_slice(b";host=\"");
         forwarded.extend_from_slice(asked.as_bytes());
         forwarded.push(b'"');

@@ -40,8 +40,7 @@ pub(super) async fn probe(exchange: &Exchange, by_date: bool) -> Result<Said, Fa
 
 /// Sends a HEAD or a GET of the gateway's own.
 pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received, Failure> {
-    let Exchange { client, head, host, .. } = exchange;
-    let fields = headers::for_probe(client, head.version, &head.headers, host, &exchange.policy().partition);
+    let fields = headers::for_probe(exchange);
     let request = forward::assemble(exchange, method.clone(), fields, Outgoing::Empty);
     let received = exchange.upstream().send(request, &Progress::default()).await.map_err(Failure::Upstream)?;
     tracing::debug!(path = exchange.target.path(), %method, status = received.status().as_u16(), "probed");

@@ -1,7 +1,7 @@
 //! Which resource a request names, and which route it takes.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Uri, Version,
+    HeaderMap, HeaderValue, Uri, Version,
     header::{CONTENT_LOCATION, HOST, LOCATION},
     request::Parts,
     uri::Authority,
@@ -38,15 +38,10 @@ fn checked(host: &[u8]) -> Result<HeaderValue, Failure> {
     if valid { HeaderValue::from_bytes(host).map_err(|_| Failure::Host) } else { Err(Failure::Host) }
 }
 
-/// The canonical target. `*`, which only OPTIONS may ask (RFC 9110 §9.3.7), is not passed on.
+/// The canonical target. `*`, which only OPTIONS may ask (RFC 9110 §9.3.7), names no resource and is not passed on.
 pub(super) fn target(head: &Parts) -> Result<Target, Failure> {
-    match head.uri.path_and_query() {
-        Some(target) => Target::from_path_and_query(target).map_err(Failure::Target),
-        None if head.method == Method::OPTIONS || head.uri.authority().is_some() => {
-            Target::parse("/", None).map_err(Failure::Target)
-        }
-        None => Err(Failure::Target(TargetError::NotAbsolute)),
-    }
+    let target = head.uri.path_and_query().ok_or(TargetError::NotAbsolute);
+    target.and_then(Target::from_path_and_query).map_err(Failure::Target)
 }
 
 /// The first route that matches.
@@ -66,14 +61,16 @@ fn without_port(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`.
+/// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`, and of the one
+/// that a WebDAV request writes to (`Destination`, RFC 4918 §10.3).
 pub(super) fn related(exchange: &Exchange, fields: &HeaderMap) -> Vec<Key> {
     let named = fields.get_all(LOCATION).iter().chain(fields.get_all(CONTENT_LOCATION));
     named
+        .chain(exchange.head.headers.get_all("destination"))
         .filter_map(|reference| {
             let target = same_origin(exchange, reference)?;
             let route = find(&exchange.gateway.config.routes, &exchange.asked, &target)?;
-            Some(exchange.key_of(&target, route))
+            Some(exchange.gateway.key(&exchange.head, &exchange.host, &target, route))
         })
         .collect()
 }

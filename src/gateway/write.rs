@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     core::{
-        policy::{MethodOverride, Mode},
+        policy::{MethodOverride, Mode, Policy},
         precondition::Demands,
         record::{Access, Outcome, View},
         verdict::{self, Probe, Refusal, Verdict},
@@ -65,17 +65,23 @@ async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -
         let mut turn = take_turn(exchange, Access::Guarded).await?;
         demand.judge_in_turn(exchange, &mut turn).await?;
     }
-    let policy = exchange.policy();
-    let ahead = body.read_ahead(policy.buffer, policy.body_idle_timeout).await.map_err(Failure::Body)?;
+    let ahead = read_ahead(exchange.policy(), body).await?;
     let mut turn = take_turn(exchange, Access::Guarded).await?;
     demand.judge_in_turn(exchange, &mut turn).await?;
     forward_in_turn(exchange, turn, ahead, body).await
 }
 
-/// A write that nobody judges still counts: it is under way, and its outcome is recorded (rules 3, 4 and 6).
+/// A write that nobody judges still counts: it is under way, and its outcome is recorded (rules 3, 4 and 6). Its body is
+/// read ahead only where its length says that it is small: one without a length may be half of a conversation.
 async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    let policy = exchange.policy();
+    let ahead = if body.is_sized() { read_ahead(policy, body).await? } else { Bytes::new() };
     let turn = take_turn(exchange, Access::Unguarded).await?;
-    forward_in_turn(exchange, turn, Bytes::new(), body).await
+    forward_in_turn(exchange, turn, ahead, body).await
+}
+
+async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Bytes, Failure> {
+    body.read_ahead(policy.buffer, policy.body_idle_timeout).await.map_err(Failure::Body)
 }
 
 /// A write on a route that is off changes nothing that is known there, but perhaps a resource of another route.
@@ -109,7 +115,7 @@ impl Demand {
     async fn judge_on_arrival(&self, exchange: &Exchange) -> Result<(), Failure> {
         let tracker = &exchange.gateway.tracker;
         let max_age = exchange.policy().max_age;
-        match tracker.known(exchange.key(), max_age, |view| self.judge(exchange, view, None)).await {
+        match tracker.known(exchange.key, max_age, |view| self.judge(exchange, view, None)).await {
             Some(Err(refused)) => Err(refused.into()),
             Some(Ok(_)) | None => Ok(()),
         }
@@ -141,7 +147,7 @@ impl Demand {
     }
 
     fn refused(&self, exchange: &Exchange, why: Refusal, view: View<'_>) -> Box<Refused> {
-        let current = view.tags_for(exchange.caller());
+        let current = view.tags_for(exchange.caller);
         Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status })
     }
 
@@ -149,7 +155,7 @@ impl Demand {
     async fn report(&self, exchange: &Exchange) {
         let tracker = &exchange.gateway.tracker;
         let judged =
-            tracker.known(exchange.key(), exchange.policy().max_age, |view| self.judge(exchange, view, None)).await;
+            tracker.known(exchange.key, exchange.policy().max_age, |view| self.judge(exchange, view, None)).await;
         if let Some(Err(refused)) = judged
             && self.is_guarded()
         {
@@ -187,9 +193,9 @@ fn meant_method(exchange: &Exchange) -> Result<Method, Failure> {
 async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
     let policy = exchange.policy();
     let ask = Ask {
-        key: exchange.key(),
+        key: exchange.key,
         access,
-        caller: exchange.caller(),
+        caller: exchange.caller,
         wait: policy.wait,
         line: policy.line,
         hold: policy.settle,
@@ -340,14 +346,14 @@ fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
         .all(|named| route::same_origin(exchange, named).is_some_and(|target| target == exchange.target))
 }
 
-/// A write that was applied, or may have been, changed the resources that its answer names, too (rule 6).
+/// A write that was applied, or may have been, changed the resources that its answer or its `Destination` names, too
+/// (rule 6).
 async fn note_changes(exchange: &Exchange, received: &Received) {
     if !received.status().is_success() && !received.status().is_redirection() {
         return;
     }
-    let own = exchange.key();
     for key in route::related(exchange, received.headers()) {
-        if key.cell != own.cell {
+        if key.cell != exchange.key.cell {
             exchange.gateway.tracker.change(key).await;
         }
     }

@@ -1,0 +1,84 @@
+//! What the rules cost: one operation each, on one thread.
+//!
+//! `cargo bench` prints the time of each. The machine's noise counts here; compare runs side by side, and only those.
+
+use std::{hint::black_box, sync::Arc, time::Duration};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderValue, header::IF_MATCH};
+use ifmatch::{
+    core::{
+        etag::EntityTag,
+        policy::{Policy, QueryRule},
+        precondition::Demands,
+        record::{Access, Outcome, Seen},
+        resource::{Key, Namer, Target},
+        verdict,
+    },
+    tracker::{Ask, Tracker},
+};
+
+fn tag() -> EntityTag {
+    EntityTag::parse(b"\"5d8c72a5edda8\"").expect("a tag")
+}
+
+fn preconditions() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(IF_MATCH, HeaderValue::from_static("\"5d8c72a5edda8\""));
+    headers
+}
+
+fn key(path: &str) -> Key {
+    let target = Target::parse(path, None).expect("a path");
+    Namer::new([1, 2]).key("service", "api.example.com", &target, &QueryRule::Include, &[], &HeaderMap::new())
+}
+
+fn rules(c: &mut Criterion) {
+    let headers = preconditions();
+    c.bench_function("parse a precondition", |b| b.iter(|| Demands::parse(black_box(&headers))));
+    c.bench_function("canonicalise a plain target", |b| {
+        b.iter(|| Target::parse(black_box("/users/4711/addresses/home"), None));
+    });
+    c.bench_function("canonicalise an escaped target", |b| {
+        b.iter(|| Target::parse(black_box("/users/%34711/../4711/addresses/hom%65"), None));
+    });
+    c.bench_function("name a resource", |b| b.iter(|| key(black_box("/users/4711/addresses/home"))));
+}
+
+fn tracker(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let tracker = Arc::new(Tracker::new(100_000, 1024));
+    let policy = Policy::default();
+    let demands = Demands::parse(&preconditions()).expect("well-formed");
+    let ask = Ask {
+        key: key("/users/4711"),
+        access: Access::Guarded,
+        caller: 0,
+        wait: Duration::from_secs(1),
+        line: 128,
+        hold: Duration::ZERO,
+    };
+    let observe = async || {
+        let began = tracker.stamp().await;
+        tracker.observe(ask.key, began, Seen::Tag(tag(), Some(1)), 0).await;
+    };
+    runtime.block_on(observe());
+    c.bench_function("observe a read", |b| b.iter(|| runtime.block_on(observe())));
+    c.bench_function("judge on arrival", |b| {
+        b.iter(|| runtime.block_on(tracker.known(ask.key, None, |view| verdict::judge(&policy, &demands, true, view, None))));
+    });
+    c.bench_function("take a turn, judge, settle", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                let mut turn = tracker.begin_write(ask).await.expect("nobody else writes");
+                let verdict = turn.known(None, |view| verdict::judge(&policy, &demands, true, view, None)).await;
+                turn.confirm().await.expect("a turn in this process is not lost");
+                turn.settle(Outcome::Committed(Some(tag()))).await;
+                verdict
+            })
+        });
+    });
+}
+
+criterion_group!(benches, rules, tracker);
+criterion_main!(benches);

@@ -1,0 +1,2 @@
+//! x
+#[tokio::test] async fn x() {}
