@@ -277,7 +277,7 @@ async fn what_is_read_while_a_turn_is_held_is_not_recorded() {
     drop(first);
     let during = tracker.stamp().await;
     read(&tracker, 1, "a").await;
-    sleep(HOLD).await;
+    sleep(2 * HOLD).await;
     tracker.observe(key(1), during, seen("a"), CALLER).await;
     assert_eq!(known(&tracker, key(1)).await, "unknown");
     read(&tracker, 1, "b").await;
@@ -291,8 +291,7 @@ async fn an_unguarded_write_in_doubt_holds_guarded_ones_off() {
     let mut first = turn(&tracker, unguarded()).await;
     first.confirm().await.expect("it is ours");
     drop(first);
-    let _beside = has_turn(pin!(tracker.begin_write(unguarded())));
-    drop(_beside);
+    drop(has_turn(pin!(tracker.begin_write(unguarded()))));
     let dropped = Instant::now();
     let next = turn(&tracker, guarded()).await;
     assert_eq!((dropped.elapsed(), next.known(None, in_a_word).await), (HOLD, "unknown".into()));
@@ -385,7 +384,7 @@ async fn a_read_that_overlaps_a_write_is_not_recorded() {
     }
 }
 
-/// The write's own record is gone and another resource's read has brought a new one: the floor is still there.
+/// The write's own record is gone, and a later one, which begins with the floor, knows it too.
 #[tokio::test(start_paused = true)]
 async fn the_floor_outlives_the_next_record_too() {
     let tracker = tracker();
@@ -559,10 +558,10 @@ async fn many_threads_keep_apart_and_nobody_waits_for_ever() {
 }
 
 async fn a_writer(tracker: Arc<Tracker>, inside: Arc<Inside>, n: u64) {
-    let access = if n % 3 == 0 { Access::Unguarded } else { Access::Guarded };
+    let access = if n.is_multiple_of(3) { Access::Unguarded } else { Access::Guarded };
     let ask = Ask { wait: Duration::from_secs(60), line: 10_000, hold: Duration::ZERO, ..ask(n % KEYS, access) };
     // Every seventh hangs up, in line or with the turn.
-    let patience = if n % 7 == 0 { Duration::from_micros(n) } else { Duration::MAX };
+    let patience = if n.is_multiple_of(7) { Duration::from_micros(n) } else { Duration::MAX };
     let _ = timeout(patience, async {
         let mut turn = turn(&tracker, ask).await;
         let entered = Entered::new(&inside, n % KEYS, access);
