@@ -10,3 +10,6 @@ pub mod precondition;
 pub mod record;
 pub mod resource;
 pub mod verdict;
+
+#[cfg(test)]
+mod tests;

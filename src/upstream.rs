@@ -197,7 +197,9 @@ where
             let answer = self.answer(connection.sender.try_send_request(request), progress).await;
             match answer {
                 Ok(response) => return self.received(response, server, connection, reused),
-                Err(Failed::Unsent(handed_back)) => request = handed_back,
+                // Only a connection that has served before may be found closed; a new one that is has its reasons.
+                Err(Failed::Unsent(handed_back, _)) if reused => request = *handed_back,
+                Err(Failed::Unsent(_, fault)) => return Err(SendError { fault, sent: false, reused }),
                 Err(Failed::Fault(fault)) => {
                     // Whatever of the request is still being sent must not reach the backend any more.
                     connection.task.abort();
@@ -220,9 +222,11 @@ where
             match timeout_at(deadline, &mut answer).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(mut error)) => {
-                    return Err(match error.take_message() {
-                        Some(request) => Failed::Unsent(request),
-                        None => Failed::Fault(fault(error.into_error())),
+                    let handed_back = error.take_message();
+                    let fault = fault(error.into_error());
+                    return Err(match handed_back {
+                        Some(request) => Failed::Unsent(Box::new(request), fault),
+                        None => Failed::Fault(fault),
                     });
                 }
                 Err(_) if progress.is_stalled(patience) => {
@@ -312,7 +316,7 @@ impl<B> Server<B> {
 
 enum Failed<B> {
     /// No byte has left; here is the request again.
-    Unsent(Request<B>),
+    Unsent(Box<Request<B>>, Fault),
     Fault(Fault),
 }
 

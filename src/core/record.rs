@@ -398,3 +398,6 @@ impl View<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,14 +166,19 @@ fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let [byte, after @ ..] = rest {
-        let (value, after) = match (*byte, escape(after)) {
-            (b'%', Some(escaped)) => escaped,
-            _ => (*byte, after),
-        };
-        out.push(value);
+        let (byte, after) = unescaped(*byte, after);
+        out.push(byte);
         rest = after;
     }
     out
+}
+
+/// The byte that `byte` and what follows it spell, and what is left. An escape that can't be read stands for itself.
+fn unescaped(byte: u8, after: &[u8]) -> (u8, &[u8]) {
+    match escape(after) {
+        Some(spelled) if byte == b'%' => spelled,
+        Some(_) | None => (byte, after),
+    }
 }
 
 /// Whether two bytes begin an overlong UTF-8 sequence, such as 0xC0 0xAF for `/`.
@@ -358,7 +363,10 @@ fn folded_host(host: &str) -> Cow<'_, str> {
 fn folded_path(path: &str) -> Vec<u8> {
     let mut folded = Vec::with_capacity(path.len());
     let mut in_parameters = false;
-    for byte in percent_decoded(path.as_bytes()) {
+    let mut rest = path.as_bytes();
+    while let [byte, after @ ..] = rest {
+        let (byte, after) = unescaped(*byte, after);
+        rest = after;
         match byte {
             b'/' | b'\\' => {
                 in_parameters = false;
