@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header::EXPECT, request::Parts};
 use hyper::body::Incoming;
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
 
 mod answer;
 mod body;
+mod client;
 mod forward;
 mod headers;
 mod probe;
@@ -30,6 +31,7 @@ mod write;
 
 pub use answer::Failure;
 pub use body::Answer;
+pub use client::Client;
 
 type Upstream = upstream::Upstream<body::Outgoing>;
 
@@ -44,15 +46,6 @@ pub struct Gateway {
     counters: Arc<Counters>,
     /// Held by each write that is being sent, whether or not its client is still there.
     writes: Arc<()>,
-}
-
-/// The client at the other end of a connection.
-#[derive(Debug)]
-pub struct Client {
-    /// Its address, as `X-Forwarded-For` has it.
-    pub address: HeaderValue,
-    /// The same as `Forwarded` has it: `for=…`.
-    pub forwarded: String,
 }
 
 /// One request and what it is about.
@@ -88,9 +81,15 @@ impl Gateway {
     /// Dropped, a read is given up, and so is a write that is not being sent yet. A write that is being sent goes on in a
     /// task of its own.
     pub async fn handle(self: Arc<Self>, client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {
+        let until_answered = client.begin_exchange();
+        let response = self.answer(client, request).await;
+        response.map(|body| body.until_answered(until_answered))
+    }
+
+    async fn answer(self: Arc<Self>, client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {
         let (head, body) = request.into_parts();
         let about = answer::About::new(&head);
-        let mut body = body::Inbound::new(body, head.headers.contains_key(http::header::EXPECT));
+        let mut body = body::Inbound::new(body, head.headers.contains_key(EXPECT), &client);
         let exchange = match Exchange::new(&self, client, head) {
             Ok(exchange) => Arc::new(exchange),
             Err(failure) => return self.refuse(&about, failure, body, &Policy::default()).await,

@@ -11,8 +11,9 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     net::{IpAddr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll, ready},
     thread,
     time::Duration,
 };
@@ -25,6 +26,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     runtime,
     sync::watch,
@@ -225,19 +227,18 @@ async fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let client = Arc::new(client(peer));
-    let service = service_fn(move |request| {
+    let client = client(peer);
+    let service = service_fn(|request| {
         let answer = Arc::clone(&gateway).handle(Arc::clone(&client), request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let io = TokioIo::new(stream);
     let ended = if is_http2 {
         let mut protocol = http2::Builder::new(TokioExecutor::new());
         protocol
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
-        let mut connection = pin!(protocol.serve_connection(io, service));
+        let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             ended = connection.as_mut() => ended,
             () = stopped(&mut stop) => {
@@ -248,6 +249,7 @@ async fn serve(
     } else {
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(header_read_timeout);
+        let io = TokioIo::new(Patient { stream, client: Arc::clone(&client) });
         let mut connection = pin!(protocol.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -281,12 +283,53 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-fn client(peer: SocketAddr) -> Client {
+fn client(peer: SocketAddr) -> Arc<Client> {
     let ip = peer.ip().to_canonical();
-    let address = HeaderValue::try_from(ip.to_string()).expect("an address is plain ASCII");
     let forwarded = match ip {
         IpAddr::V4(ip) => format!("for={ip};proto=http"),
         IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto=http"),
     };
-    Client { address, forwarded }
+    let plain = |text: String| HeaderValue::try_from(text).expect("an address is plain ASCII");
+    Client::new(plain(ip.to_string()), plain(forwarded))
+}
+
+/// A client's HTTP/1 connection, whose end is kept from hyper where the client may still wait for an answer.
+struct Patient {
+    stream: TcpStream,
+    client: Arc<Client>,
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let is_end = buf.filled().len() == before && buf.remaining() > 0;
+        if is_end && self.client.keeps_back_the_end(cx.waker()) { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }

@@ -348,7 +348,7 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
     let body = serde_json::to_vec(&details).expect("strings and numbers can be written as JSON");
-    let mut response = Response::new(Answer::Own(Bytes::from(body)));
+    let mut response = Response::new(Answer::own(Bytes::from(body)));
     *response.status_mut() = problem.status;
     *response.headers_mut() = fields;
     response
@@ -365,7 +365,7 @@ fn relay(received: Received) -> Response<Answer> {
     for name in [http::header::CONTENT_LENGTH, ETAG, http::header::LAST_MODIFIED] {
         fields.remove(name);
     }
-    let mut response = Response::new(Answer::Backend(body));
+    let mut response = Response::new(Answer::backend(body));
     *response.status_mut() = head.status;
     *response.headers_mut() = fields;
     response
@@ -381,7 +381,7 @@ fn represent(about: &About, received: Received, status: StatusCode) -> Response<
     if let Ok(path) = HeaderValue::from_str(&about.path) {
         fields.insert(http::header::CONTENT_LOCATION, path);
     }
-    let mut response = Response::new(Answer::Backend(body));
+    let mut response = Response::new(Answer::backend(body));
     *response.status_mut() = status;
     *response.headers_mut() = fields;
     response

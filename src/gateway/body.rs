@@ -20,6 +20,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
+use super::client::{Client, UntilAnswered};
 use crate::upstream::{FromUpstream, Progress};
 
 /// Why a client's body can't be passed on.
@@ -60,6 +61,7 @@ pub struct Stream {
     progress: Arc<Progress>,
     /// Sent `true` once the body has ended as it should; dropped with the body otherwise.
     ended: Option<oneshot::Sender<bool>>,
+    client: Arc<Client>,
 }
 
 impl Outgoing {
@@ -69,6 +71,7 @@ impl Outgoing {
         rest: Incoming,
         idle_timeout: Duration,
         progress: &Arc<Progress>,
+        client: &Arc<Client>,
     ) -> (Self, oneshot::Receiver<bool>) {
         let (ended, receiver) = oneshot::channel();
         let stream = Stream {
@@ -79,6 +82,7 @@ impl Outgoing {
             idle_timeout,
             progress: Arc::clone(progress),
             ended: Some(ended),
+            client: Arc::clone(client),
         };
         (Self::Stream(Box::new(stream)), receiver)
     }
@@ -123,6 +127,7 @@ impl Stream {
 
     fn finish(&mut self) {
         if let Some(ended) = self.ended.take() {
+            self.client.received();
             // Nobody listens any more where the answer came first and the turn is over.
             let _ = ended.send(true);
         }
@@ -175,12 +180,17 @@ impl Body for Outgoing {
 pub(super) struct Inbound {
     body: Option<Incoming>,
     awaits_continue: bool,
+    client: Arc<Client>,
 }
 
 impl Inbound {
     /// `expects_continue`: the client sends nothing before it is asked to, which the first look at the body does.
-    pub(super) fn new(body: Incoming, expects_continue: bool) -> Self {
-        Self { awaits_continue: expects_continue && !body.is_end_stream(), body: Some(body) }
+    pub(super) fn new(body: Incoming, expects_continue: bool, client: &Arc<Client>) -> Self {
+        let is_empty = body.is_end_stream();
+        if is_empty {
+            client.received();
+        }
+        Self { awaits_continue: expects_continue && !is_empty, body: Some(body), client: Arc::clone(client) }
     }
 
     /// Whether the client has not been asked for its body yet, and waits for that.
@@ -221,6 +231,9 @@ impl Inbound {
                 None => break,
             }
         }
+        if self.body.is_none() {
+            self.client.received();
+        }
         Ok(ahead.joined())
     }
 
@@ -237,7 +250,11 @@ impl Inbound {
         while dropped <= bytes {
             match timeout_at(deadline, body.frame()).await {
                 Ok(Some(Ok(frame))) => dropped += frame.data_ref().map_or(0, |data| data.len() as u64),
-                Ok(Some(Err(_)) | None) => return None,
+                Ok(Some(Err(_))) => return None,
+                Ok(None) => {
+                    self.client.received();
+                    return None;
+                }
                 Err(_) => break,
             }
         }
@@ -282,11 +299,32 @@ pub(super) async fn linger(mut body: Incoming, time: Duration) {
 
 /// The body of an answer to a client.
 #[derive(Debug)]
-pub enum Answer {
-    /// The gateway's own, or none.
+pub struct Answer {
+    source: Source,
+    until_answered: Option<UntilAnswered>,
+}
+
+#[derive(Debug)]
+enum Source {
     Own(Bytes),
-    /// The backend's.
     Backend(FromUpstream<Outgoing>),
+}
+
+impl Answer {
+    /// A body of the gateway's own.
+    pub(super) fn own(bytes: Bytes) -> Self {
+        Self { source: Source::Own(bytes), until_answered: None }
+    }
+
+    /// The backend's.
+    pub(super) fn backend(body: FromUpstream<Outgoing>) -> Self {
+        Self { source: Source::Backend(body), until_answered: None }
+    }
+
+    pub(super) fn until_answered(mut self, until_answered: UntilAnswered) -> Self {
+        self.until_answered = Some(until_answered);
+        self
+    }
 }
 
 impl Body for Answer {
@@ -294,10 +332,10 @@ impl Body for Answer {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            Self::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Backend(body) => loop {
+        match &mut self.source {
+            Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Backend(body) => loop {
                 match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                     Some(Ok(frame)) if frame.is_trailers() => {}
                     other => return Poll::Ready(other),
@@ -307,16 +345,16 @@ impl Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(bytes) => bytes.is_empty(),
-            Self::Backend(body) => body.is_end_stream(),
+        match &self.source {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Backend(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Backend(body) => body.size_hint(),
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Backend(body) => body.size_hint(),
         }
     }
 }

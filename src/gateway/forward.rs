@@ -91,7 +91,7 @@ pub(super) fn outgoing(
         None => (Outgoing::Whole(ahead), progress, None),
         Some(rest) => {
             let idle = exchange.policy().body_idle_timeout;
-            let (outgoing, ended) = Outgoing::stream(ahead, rest, idle, &progress);
+            let (outgoing, ended) = Outgoing::stream(ahead, rest, idle, &progress, &exchange.client);
             (outgoing, progress, Some(ended))
         }
     }
@@ -100,7 +100,7 @@ pub(super) fn outgoing(
 /// The backend's answer as the client gets it.
 pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answer> {
     let (head, body) = received.into_parts();
-    let mut response = Response::new(Answer::Backend(body));
+    let mut response = Response::new(Answer::backend(body));
     *response.status_mut() = head.status;
     *response.headers_mut() = headers::for_client(&head.headers, head.version);
     tracing::debug!(method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");

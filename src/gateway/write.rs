@@ -200,7 +200,12 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
         line: policy.line,
         hold: policy.settle,
     };
-    exchange.gateway.tracker.begin_write(ask).await.map_err(Failure::Busy)
+    tokio::select! {
+        biased;
+        turn = exchange.gateway.tracker.begin_write(ask) => turn.map_err(Failure::Busy),
+        // Out of line with it, and an answer in case that it only has nothing more to say.
+        () = exchange.client.gone() => Err(Failure::Busy(Busy::TimedOut)),
+    }
 }
 
 /// Hands the write to a task of its own and waits for its answer.

@@ -369,7 +369,8 @@ async fn a_read_that_overlaps_a_write_is_not_recorded() {
             let mut turn = turn(&tracker, guarded()).await;
             turn.confirm().await.expect("it is ours");
             let during = tracker.stamp().await;
-            read(&tracker, 1, "a").await;
+            read(&tracker, 1, "x").await;
+            assert_ne!(turn.known(None, in_a_word).await, "\"x\"");
             turn.settle(Outcome::Committed(None)).await;
             if evicted {
                 assert!(tracker.evict(Cell(key(1).cell), true) && tracker.is_empty());
@@ -423,6 +424,16 @@ async fn a_404_makes_older_reads_of_an_untracked_resource_old_news() {
     assert_eq!(known(&tracker, key(1)).await, "unknown");
     read(&tracker, 1, "b").await;
     assert_eq!(known(&tracker, key(1)).await, "\"b\"");
+}
+
+/// The reader may simply not be allowed to see it.
+#[tokio::test(start_paused = true)]
+async fn a_404_makes_a_tracked_resource_unknown() {
+    let tracker = tracker();
+    read(&tracker, 1, "a").await;
+    let missing = tracker.stamp().await;
+    tracker.observe(key(1), missing, Seen::Missing, CALLER).await;
+    assert_eq!(known(&tracker, key(1)).await, "unknown");
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,11 +32,17 @@ impl World {
         for _ in 0..ROUNDS {
             sleep(self.up_to(150)).await;
             let patience = if self.one_in(4) { self.up_to(150) } else { Duration::MAX };
-            let _hung_up = timeout(patience, self.act(caller)).await;
+            // A task of its own is dropped without another poll, so that one can hang up in the moment in which the turn
+            // is granted.
+            let mut acting = tokio::spawn(Arc::clone(&self).act(caller));
+            match timeout(patience, &mut acting).await {
+                Ok(ended) => ended.expect("nobody panics"),
+                Err(_) => acting.abort(),
+            }
         }
     }
 
-    async fn act(self: &Arc<Self>, caller: u64) {
+    async fn act(self: Arc<Self>, caller: u64) {
         let target = self.a_target();
         match self.below(12) {
             0..4 => drop(self.read(target, caller).await),

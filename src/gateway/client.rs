@@ -1,0 +1,95 @@
+//! The client at the other end of a connection, and whether it is still there.
+//!
+//! The end of what a client sends can mean that it has gone, or only that it has nothing more to say and waits for the
+//! answer, as `printf … | nc` and some old clients do; TCP does not tell the two apart. So once a request has been
+//! received whole, the end is kept from hyper, which would give the request up, until the answer is through. Where
+//! waiting holds up others, in line for a turn, the end counts as gone ([`Client::gone`]). A connection that breaks is
+//! another matter: that gets through at once.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+};
+
+use http::HeaderValue;
+use tokio::sync::Notify;
+
+/// A client, for as long as its connection lives.
+#[derive(Debug)]
+pub struct Client {
+    /// Its address, as `X-Forwarded-For` has it.
+    pub(super) address: HeaderValue,
+    /// The same as `Forwarded` has it: `for=…`, and the protocol.
+    pub(super) forwarded: HeaderValue,
+    /// Whether a request has been received whole and its answer is not through yet.
+    awaits_answer: AtomicBool,
+    /// Whether the end of what it sends has been seen.
+    ended: AtomicBool,
+    end: Notify,
+    /// Who reads the connection, where the end was kept back.
+    reader: Mutex<Option<Waker>>,
+}
+
+impl Client {
+    /// A client whose address has these forms.
+    #[must_use]
+    pub fn new(address: HeaderValue, forwarded: HeaderValue) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            forwarded,
+            awaits_answer: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            end: Notify::new(),
+            reader: Mutex::new(None),
+        })
+    }
+
+    /// The connection's reader has come to the end. Returns whether to keep it back; `reader` is then woken when the
+    /// answer is through.
+    pub fn keeps_back_the_end(&self, reader: &Waker) -> bool {
+        self.ended.store(true, Ordering::SeqCst);
+        self.end.notify_waiters();
+        let mut waiting = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let keeps_back = self.awaits_answer.load(Ordering::SeqCst);
+        *waiting = keeps_back.then(|| reader.clone());
+        keeps_back
+    }
+
+    /// A request begins. What is returned lives until its answer is through.
+    pub(super) fn begin_exchange(self: &Arc<Self>) -> UntilAnswered {
+        UntilAnswered(Arc::clone(self))
+    }
+
+    /// The request that is under way has been received whole.
+    pub(super) fn received(&self) {
+        self.awaits_answer.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns once the client is gone, as far as that can be told.
+    pub(super) async fn gone(&self) {
+        loop {
+            let end = self.end.notified();
+            if self.ended.load(Ordering::SeqCst) {
+                return;
+            }
+            end.await;
+        }
+    }
+}
+
+/// Held by an answer until it is through.
+#[derive(Debug)]
+pub(super) struct UntilAnswered(Arc<Client>);
+
+impl Drop for UntilAnswered {
+    fn drop(&mut self) {
+        let mut waiting = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.awaits_answer.store(false, Ordering::SeqCst);
+        if let Some(reader) = waiting.take() {
+            reader.wake();
+        }
+    }
+}
