@@ -185,7 +185,7 @@ impl Tracker {
             Entry::Vacant(vacant) => match seen {
                 Seen::Untagged => return,
                 Seen::Missing => {
-                    self.raise_floor(key.cell, began);
+                    self.raise_floor(key.cell, self.tick());
                     return;
                 }
                 Seen::Tag(..) => {
@@ -472,14 +472,16 @@ impl Turn {
         }
     }
 
-    /// Records what a probe in this turn showed.
-    pub async fn learn(&mut self, probed: Probed) {
+    /// Records what a probe in this turn showed. Returns false where it was overtaken: another resource's write changed
+    /// this one meanwhile, and nothing may be decided by the probe.
+    #[must_use]
+    pub async fn learn(&mut self, probed: Probed) -> bool {
         let too_long = matches!(&probed, Probed::Tag(tag) if !self.tracker.fits(tag));
         let probed = if too_long { Probed::Untagged } else { probed };
-        if let Some(mut slot) = self.tracker.slots.get_mut(&Cell(self.ask.key.cell)) {
+        self.tracker.slots.get_mut(&Cell(self.ask.key.cell)).is_some_and(|mut slot| {
             let source = self.tracker.source(self.ask.key, self.ask.caller);
-            slot.record.learn(probed, self.tracker.tick(), source);
-        }
+            slot.record.learn(probed, self.tracker.tick(), source)
+        })
     }
 
     /// The write is about to be sent. From here on the turn must be settled.

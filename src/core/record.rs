@@ -214,29 +214,27 @@ impl Record {
     }
 
     /// The holder of the turn asked the backend. There is no write under way but the holder's own, which has not been
-    /// sent yet, so this is the newest there is; unless another resource's write came between, which leaves it unknown.
-    pub fn learn(&mut self, probed: Probed, at: Stamp, source: Source) {
+    /// sent yet, so this is the newest there is, and all that is known: the other tags may be as old as they like. Returns
+    /// false, and leaves all unknown, where another resource's write came between.
+    #[must_use]
+    pub fn learn(&mut self, probed: Probed, at: Stamp, source: Source) -> bool {
         if self.under_way == (UnderWay::Guarded { disturbed: true }) {
-            return;
+            return false;
         }
+        self.changed = at;
         match probed {
-            Probed::Untagged => {
-                self.state = State::Unknown;
-                self.changed = at;
-            }
-            Probed::Absent => {
-                self.supersede_by(State::Absent, source.spelling);
-                self.changed = at;
-            }
-            Probed::Tag(tag) => {
-                if let Some(known) = self.current_through(source.spelling).and_then(|set| find(set, &tag)) {
-                    (known.caller, known.seen) = (source.caller, source.now);
-                } else {
-                    self.supersede_by(State::Current(vec![source.known(tag, None)]), source.spelling);
-                    self.changed = at;
+            Probed::Untagged => self.state = State::Unknown,
+            Probed::Absent => self.supersede_by(State::Absent, source.spelling),
+            Probed::Tag(tag) => match self.current_through(source.spelling) {
+                Some(set) if set.iter().any(|known| known.tag == tag) => {
+                    set.retain(|known| known.tag == tag);
+                    set.truncate(1);
+                    set.iter_mut().for_each(|known| (known.caller, known.seen) = (source.caller, source.now));
                 }
-            }
+                Some(_) | None => self.replace(tag, None, source),
+            },
         }
+        true
     }
 
     /// A response to a read came. `began` is the stamp that the read drew before it was forwarded, `at` a new one.
@@ -249,12 +247,10 @@ impl Record {
             return self.join(seen, source);
         }
         self.observed = began;
-        match seen {
-            Seen::Missing if self.state == State::Absent => {}
-            Seen::Missing => self.state = State::Unknown,
-            Seen::Untagged if self.state == State::Absent => self.state = State::Unknown,
-            Seen::Untagged => {}
-            Seen::Tag(tag, variant) => self.see(tag, variant, at, source),
+        match (seen, &self.state) {
+            (Seen::Missing, State::Absent) | (Seen::Untagged, State::Unknown | State::Current(_)) => {}
+            (Seen::Missing, State::Unknown | State::Current(_)) | (Seen::Untagged, State::Absent) => self.forget(at),
+            (Seen::Tag(tag, variant), _) => self.see(tag, variant, at, source),
         }
         true
     }
@@ -303,6 +299,12 @@ impl Record {
         beside
     }
 
+    /// What was known may be wrong, and so may what is still on its way.
+    fn forget(&mut self, at: Stamp) {
+        self.state = State::Unknown;
+        self.changed = at;
+    }
+
     fn current_through(&mut self, spelling: u64) -> Option<&mut Vec<Known>> {
         match &mut self.state {
             State::Current(set) if self.spelling == spelling => Some(set),
@@ -331,8 +333,11 @@ impl Record {
     }
 
     fn remember(&mut self, fingerprints: Vec<u64>) {
-        self.superseded.retain(|f| !fingerprints.contains(f));
-        self.superseded.extend(fingerprints);
+        for fingerprint in fingerprints {
+            if !self.superseded.contains(&fingerprint) {
+                self.superseded.push(fingerprint);
+            }
+        }
         let surplus = self.superseded.len().saturating_sub(SUPERSEDED);
         self.superseded.drain(..surplus);
     }

@@ -131,7 +131,9 @@ impl Demand {
         let Said::Shown(probed, probe) = probe::probe(exchange, by_date).await? else {
             return Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into());
         };
-        turn.learn(probed).await;
+        if !turn.learn(probed).await {
+            return Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into());
+        }
         match turn.known(None, |view| self.judge(exchange, view, Some(probe))).await? {
             Go::Forward => Ok(()),
             Go::Probe => Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into()),
