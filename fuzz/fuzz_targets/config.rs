@@ -90,7 +90,9 @@ fn assert_upstream(upstream: &Upstream) {
         assert!(!server.as_str().contains('@'), "{server} has user information");
         assert_eq!(server.as_str().parse::<Authority>().ok().as_ref(), Some(server));
     }
-    [upstream.connect_timeout, upstream.response_timeout, upstream.idle_timeout].map(assert_timeout);
+    for timeout in [upstream.connect_timeout, upstream.response_timeout, upstream.idle_timeout] {
+        assert_timeout(timeout);
+    }
 }
 
 fn assert_route(route: &Route) {
