@@ -1,6 +1,7 @@
 //! The commands: run, check, demo.
 
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -21,8 +22,6 @@ use crate::{
     server::Server,
     telemetry,
 };
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where the configuration is looked for.
 const DEFAULT_FILE: &str = "/etc/ifmatch/ifmatch.toml";
@@ -83,24 +82,39 @@ impl Arguments {
     #[must_use]
     pub fn carry_out(self) -> ExitCode {
         let done = match self.command {
-            Command::Run(run) => run.config().map(|config| start(config, |_| ())),
-            Command::Check(file) => Config::load(&file.path()).map(|config| {
-                print!("{}", config.describe());
-                Ok(())
-            }),
-            Command::Demo(demo) => demo.config().map(|config| demo.start(config)),
+            Command::Run(run) => run.start(),
+            Command::Check(file) => file.check(),
+            Command::Demo(demo) => demo.start(),
         };
         match done {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => {
-                eprintln!("ifmatch: {error}");
-                ExitCode::FAILURE
-            }
-            Err(errors) => {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Failed::Configuration(errors)) => {
                 eprintln!("{errors}");
                 ExitCode::from(BAD_CONFIGURATION)
             }
+            Err(Failed::Start(error)) => {
+                eprintln!("ifmatch: {error}");
+                ExitCode::FAILURE
+            }
         }
+    }
+}
+
+/// Why a command could not be carried out.
+enum Failed {
+    Configuration(ConfigErrors),
+    Start(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<ConfigErrors> for Failed {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Configuration(errors)
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Start(error.into())
     }
 }
 
@@ -110,37 +124,41 @@ impl File {
             std::env::var_os(FILE_VARIABLE).map_or_else(|| Path::new(DEFAULT_FILE).into(), PathBuf::from)
         })
     }
+
+    fn check(&self) -> Result<(), Failed> {
+        print!("{}", Config::load(&self.path())?.describe());
+        Ok(())
+    }
 }
 
 impl Run {
-    fn config(&self) -> Result<Config, ConfigErrors> {
-        match (self.listen, &self.upstream) {
-            (Some(listen), Some(upstream)) => Config::single(listen, upstream),
-            (None, _) | (_, None) => Config::load(&self.file.path()),
-        }
+    fn start(&self) -> Result<(), Failed> {
+        let config = match (self.listen, &self.upstream) {
+            (Some(listen), Some(upstream)) => Config::single(listen, upstream)?,
+            (None, _) | (_, None) => Config::load(&self.file.path())?,
+        };
+        start(config, |_| ())
     }
 }
 
 impl Demo {
-    fn config(&self) -> Result<Config, ConfigErrors> {
-        Config::single(self.listen, &format!("http://{}", self.store))
-    }
-
     /// The store runs in a thread of its own, as if it were somebody else's, and ends with the process.
-    fn start(&self, config: Config) -> Result<(), Error> {
+    fn start(&self) -> Result<(), Failed> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime
-            .block_on(TcpListener::bind(self.store))
-            .map_err(|error| format!("{} can't be listened on: {error}; choose another with --store", self.store))?;
+        let listener = runtime.block_on(TcpListener::bind(self.store)).map_err(|error| {
+            let hint = format!("{} can't be listened on: {error}; choose another with --store", self.store);
+            io::Error::new(error.kind(), hint)
+        })?;
         let store = listener.local_addr()?;
+        let config = Config::single(self.listen, &format!("http://{store}"))?;
         thread::Builder::new().name("store".into()).spawn(move || runtime.block_on(demo::serve(listener)))?;
         start(config, |server| print!("{}", demo::transcript(store, server.addresses()[0])))
     }
 }
 
 /// Runs the gateway until it is told to stop.
-fn start(config: Config, announce: impl FnOnce(&Server)) -> Result<(), Error> {
-    telemetry::init(&config.log)?;
+fn start(config: Config, announce: impl FnOnce(&Server)) -> Result<(), Failed> {
+    telemetry::init(&config.log).map_err(Failed::Start)?;
     let server = Server::bind(config)?;
     announce(&server);
     let (stop, stopped) = watch::channel(false);

@@ -1,10 +1,10 @@
 //! A small JSON store that overwrites blindly: the backend of `ifmatch demo` and of tests that need a careless one.
 //!
-//! It shows what the gateway is for, so it lacks what the gateway adds: **there are no preconditions here at all**. Every
-//! document has a strong entity tag (`"1"`, `"2"`, … one more with each write), and `If-Match`, `If-None-Match` and the
-//! rest of RFC 9110 §13 are never looked at: the last writer wins and the first one's work is gone. That is no bug to be
-//! mended. Also absent, because nobody needs them to lose an update: persistence, authentication, TLS, HTTP/2, `POST`,
-//! and a bound on the number of connections. It is meant for a loopback address.
+//! It shows what the gateway is for, so it lacks what the gateway adds: **there are no preconditions here at all**.
+//! Every document has a strong entity tag (`"1"`, `"2"`, … one more with each write), and `If-Match`, `If-None-Match`
+//! and the rest of RFC 9110 §13 are never looked at: the last writer wins and the first one's work is gone. That is no
+//! bug to be mended. Also absent, because nobody needs them to lose an update: persistence, authentication, TLS,
+//! HTTP/2, `POST`, and a bound on the number of connections. It is meant for a loopback address.
 //!
 //! | request | answer |
 //! |---|---|
@@ -14,9 +14,8 @@
 //! | `PATCH`, a JSON object | 200: its members put in place of those of the same name, the others kept; 404 |
 //! | `DELETE` | 204; 404 |
 //!
-//! A document's name is the whole request target, query included, byte for byte, so two targets are never one document
-//! and the gateway's view of what a resource is can't differ from the store's. A tag is not used twice for one name, not
-//! even where a document was deleted and made again.
+//! A document's name is the whole request target, query included, byte for byte, so two targets are never one document.
+//! A tag is not used twice for one name, not even where a document was deleted and made again.
 
 use std::{
     collections::BTreeMap,
@@ -54,8 +53,8 @@ const REST: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 ///
-/// Returns only when the listener itself is broken. A connection that fails to be accepted, and a lack of descriptors or
-/// memory, are waited out.
+/// Returns only when the listener itself is broken. A connection that fails to be accepted, and a lack of descriptors
+/// or memory, are waited out.
 ///
 /// # Cancel safety
 ///
@@ -106,8 +105,8 @@ Ctrl-C ends the demo; the next one starts afresh.
     )
 }
 
-/// Whether `accept` will never succeed again. Linux reports a socket that does not listen (any more) as EINVAL; all else
-/// that it reports concerns one connection, or a shortage that may pass.
+/// Whether `accept` will never succeed again. Linux reports a socket that does not listen (any more) as EINVAL; all
+/// else that it reports concerns one connection, or a shortage that may pass.
 fn is_fatal(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput
 }
@@ -555,7 +554,7 @@ mod tests {
         for (command, server) in commands.iter().zip([store, store, gateway, gateway]) {
             let ["curl -i -X PUT ", url, " -H ", field, " -d ", body, ""] = command[..] else { panic!("{command:?}") };
             let target = url.strip_prefix(&format!("http://{server}")).expect("the URL names the server");
-            // What the gateway would do with the last two is tested where there is a gateway; the store loses those too.
+            // The last two are sent to the store as well: that there is a gateway is tested elsewhere.
             let seen = send(store, "PUT", target, &format!("{field}\r\n"), body).await;
             assert_eq!((seen.status, seen.body.as_str()), (200, body));
         }

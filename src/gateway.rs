@@ -80,10 +80,17 @@ impl Gateway {
     ///
     /// Dropped, a read is given up, and so is a write that is not being sent yet. A write that is being sent goes on in a
     /// task of its own.
-    pub async fn handle(self: Arc<Self>, client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {
+    pub fn handle(
+        self: Arc<Self>,
+        client: Arc<Client>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Answer>> {
+        // Before the future is first polled: the end of the client's connection may be seen before that.
         let until_answered = client.begin_exchange();
-        let response = self.answer(client, request).await;
-        response.map(|body| body.until_answered(until_answered))
+        async move {
+            let response = self.answer(client, request).await;
+            response.map(|body| body.until_answered(until_answered))
+        }
     }
 
     async fn answer(self: Arc<Self>, client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {

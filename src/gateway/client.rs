@@ -1,10 +1,10 @@
 //! The client at the other end of a connection, and whether it is still there.
 //!
 //! The end of what a client sends can mean that it has gone, or only that it has nothing more to say and waits for the
-//! answer, as `printf … | nc` and some old clients do; TCP does not tell the two apart. So once a request has been
-//! received whole, the end is kept from hyper, which would give the request up, until the answer is through. Where
-//! waiting holds up others, in line for a turn, the end counts as gone ([`Client::gone`]). A connection that breaks is
-//! another matter: that gets through at once.
+//! answer, as `printf … | nc` and some old clients do; TCP does not tell the two apart. So while a request is under way
+//! the end is kept from hyper, which would give the request up. Who waits for more of the request's body, or for a turn
+//! while others wait behind, looks at [`Client::gone`]. A connection that breaks is another matter: hyper learns of that
+//! at once.
 
 use std::{
     sync::{
@@ -24,7 +24,7 @@ pub struct Client {
     pub(super) address: HeaderValue,
     /// The same as `Forwarded` has it: `for=…`, and the protocol.
     pub(super) forwarded: HeaderValue,
-    /// Whether a request has been received whole and its answer is not through yet.
+    /// Whether a request is under way, from its head to the end of its answer.
     awaits_answer: AtomicBool,
     /// Whether the end of what it sends has been seen.
     ended: AtomicBool,
@@ -60,15 +60,11 @@ impl Client {
 
     /// A request begins. What is returned lives until its answer is through.
     pub(super) fn begin_exchange(self: &Arc<Self>) -> UntilAnswered {
+        self.awaits_answer.store(true, Ordering::SeqCst);
         UntilAnswered(Arc::clone(self))
     }
 
-    /// The request that is under way has been received whole.
-    pub(super) fn received(&self) {
-        self.awaits_answer.store(true, Ordering::SeqCst);
-    }
-
-    /// Returns once the client is gone, as far as that can be told.
+    /// Returns once there is nothing more to come from the client, which may mean that it is gone.
     pub(super) async fn gone(&self) {
         loop {
             let end = self.end.notified();
