@@ -70,9 +70,8 @@ impl Counters {
             Failure::Represented(..) => self.stale.add(),
             Failure::Busy(_) => self.busy.add(),
             Failure::Malformed(_) => self.malformed.add(),
-            Failure::Upstream(error) if error.sent => self.in_doubt.add(),
-            Failure::Lost => self.in_doubt.add(),
-            Failure::Upstream(_)
+            Failure::Upstream(..)
+            | Failure::Lost
             | Failure::Target(_)
             | Failure::Host
             | Failure::Expectation
@@ -87,6 +86,11 @@ impl Counters {
     /// A write was forwarded that an enforcing route would have refused.
     pub fn would_refuse(&self) {
         self.would_refuse.add();
+    }
+
+    /// A write was sent, and nobody knows what became of it.
+    pub fn in_doubt(&self) {
+        self.in_doubt.add();
     }
 
     fn refusal(&self, why: Refusal) -> &Count {

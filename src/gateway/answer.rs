@@ -48,13 +48,24 @@ pub enum Failure {
     /// No route matches.
     NoRoute,
     /// The backend gave no answer.
-    Upstream(SendError),
+    Upstream(SendError, Sent),
     /// The backend does not let the caller see the resource.
     Relayed(Box<Received>),
     /// A stale write's answer carries the current representation, as the client preferred; with this status.
     Represented(Box<Received>, StatusCode),
     /// The task that carried the write out is gone; nobody knows what became of the write.
     Lost,
+}
+
+/// What the backend gave no answer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The client's read.
+    Read,
+    /// A question of the gateway's own; the client's write was not sent.
+    Probe,
+    /// The client's write.
+    Write,
 }
 
 impl From<Box<Refused>> for Failure {
@@ -181,7 +192,7 @@ impl Failure {
                 error: "No route leads from this host and path to a service.".into(),
                 proxy_error: "destination_not_found",
             },
-            Self::Upstream(error) => upstream_problem(error),
+            Self::Upstream(error, sent) => upstream_problem(error, *sent),
             Self::Relayed(_) | Self::Represented(..) | Self::Lost => Problem {
                 status: StatusCode::BAD_GATEWAY,
                 kind: "in-doubt",
@@ -236,12 +247,8 @@ impl Refused {
 }
 
 fn body_problem(error: &BodyError) -> Problem {
-    let status = match error {
-        BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
-        BodyError::Broken(_) | BodyError::Gone | BodyError::Short => StatusCode::BAD_REQUEST,
-    };
     Problem {
-        status,
+        status: error.status(),
         kind: "body",
         title: "The request's body can't be read",
         error: format!("{error}."),
@@ -249,7 +256,7 @@ fn body_problem(error: &BodyError) -> Problem {
     }
 }
 
-fn upstream_problem(error: &SendError) -> Problem {
+fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
     let (status, kind, title, proxy_error) = match &error.fault {
         Fault::Resolve(..) => {
             (StatusCode::BAD_GATEWAY, "upstream-refused", "The service can't be reached", "dns_error")
@@ -260,9 +267,7 @@ fn upstream_problem(error: &SendError) -> Problem {
         Fault::ConnectTimeout(_) => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service can't be reached", "connection_timeout")
         }
-        Fault::RequestBody(_) => {
-            (StatusCode::BAD_REQUEST, "body", "The request's body broke off", "http_request_error")
-        }
+        Fault::RequestBody(cause) => (body_status(cause), "body", "The request's body broke off", "http_request_error"),
         Fault::Connection(_) => {
             (StatusCode::BAD_GATEWAY, "upstream-failed", "The service gave no answer", "connection_terminated")
         }
@@ -273,12 +278,20 @@ fn upstream_problem(error: &SendError) -> Problem {
             (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service did not answer", "http_response_timeout")
         }
     };
-    let known = if error.sent {
-        "Whether it was applied is unknown; fetch the latest version before you try again."
-    } else {
-        "It was not sent; try again later."
+    let advice = match sent {
+        Sent::Read => "Try again later.",
+        Sent::Write if error.sent => {
+            "Whether it was applied is unknown; fetch the latest version before you try again."
+        }
+        Sent::Write | Sent::Probe => "Nothing was changed; try again later.",
     };
-    Problem { status, kind, title, error: format!("The request could not be completed. {known}"), proxy_error }
+    Problem { status, kind, title, error: format!("The request could not be completed. {advice}"), proxy_error }
+}
+
+/// What a client is told whose body could not be sent on.
+fn body_status(error: &hyper::Error) -> StatusCode {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<BodyError>());
+    cause.map_or(StatusCode::BAD_REQUEST, BodyError::status)
 }
 
 /// Builds the answer. `closes` says that more of the request's body was to come than is read.

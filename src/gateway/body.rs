@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -39,6 +40,16 @@ pub enum BodyError {
     /// It ended before its announced length.
     #[error("the request's body is shorter than its Content-Length")]
     Short,
+}
+
+impl BodyError {
+    /// What the client is told, if it can still be told something.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Idle => StatusCode::REQUEST_TIMEOUT,
+            Self::Broken(_) | Self::Gone | Self::Short => StatusCode::BAD_REQUEST,
+        }
+    }
 }
 
 /// The body of a request to a backend.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Exchange,
-    answer::Failure,
+    answer::{Failure, Sent},
     body::{Answer, Inbound, Outgoing},
     headers,
 };
@@ -55,7 +55,7 @@ async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<Received, 
             Err(error) if attempts > 0 && error.reused && matches!(error.fault, Fault::Connection(_)) => {
                 outgoing = Outgoing::Empty;
             }
-            Err(error) => return Err(Failure::Upstream(error)),
+            Err(error) => return Err(Failure::Upstream(error, Sent::Read)),
         }
     }
 }

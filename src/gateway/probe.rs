@@ -9,7 +9,7 @@ use httpdate::HttpDate;
 
 use super::{
     Exchange,
-    answer::Failure,
+    answer::{Failure, Sent},
     body::Outgoing,
     forward::{self, Received, Tagged},
     headers,
@@ -42,7 +42,11 @@ pub(super) async fn probe(exchange: &Exchange, by_date: bool) -> Result<Said, Fa
 pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received, Failure> {
     let fields = headers::for_probe(exchange);
     let request = forward::assemble(exchange, method.clone(), fields, Outgoing::Empty);
-    let received = exchange.upstream().send(request, &Progress::default()).await.map_err(Failure::Upstream)?;
+    let received = exchange
+        .upstream()
+        .send(request, &Progress::default())
+        .await
+        .map_err(|error| Failure::Upstream(error, Sent::Probe))?;
     tracing::debug!(path = exchange.target.path(), %method, status = received.status().as_u16(), "probed");
     Ok(received)
 }

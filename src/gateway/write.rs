@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, task::AbortHandle, time::timeout};
 
 use super::{
     Exchange,
-    answer::{Failure, Refused},
+    answer::{Failure, Refused, Sent},
     body::{Answer, Inbound},
     forward::{self, Received, Tagged},
     headers::METHOD_OVERRIDES,
@@ -88,7 +88,8 @@ async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Bytes, Failur
 async fn forward_untracked(exchange: &Exchange, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     let (outgoing, progress, _ended) = forward::outgoing(exchange, Bytes::new(), body.take());
     let request = forward::request(exchange, exchange.head.method.clone(), outgoing);
-    let received = exchange.upstream().send(request, &progress).await.map_err(Failure::Upstream)?;
+    let sent = exchange.upstream().send(request, &progress).await;
+    let received = sent.map_err(|error| Failure::Upstream(error, Sent::Write))?;
     note_changes(exchange, &received).await;
     Ok(forward::pass_on(exchange, received))
 }
@@ -248,16 +249,20 @@ async fn carry_out(
             let path = exchange.target.path();
             if error.sent {
                 tracing::warn!(%error, path, "a write is in doubt");
+                exchange.gateway.counters.in_doubt();
                 drop(turn);
             } else {
                 tracing::warn!(%error, path, "a write was not sent");
                 turn.settle(Outcome::NotApplied).await;
             }
-            answer(reply, Err(Failure::Upstream(error)));
+            answer(reply, Err(Failure::Upstream(error, Sent::Write)));
         }
         Ok(received) => {
             note_changes(&exchange, &received).await;
             let outcome = outcome(&exchange, &received);
+            if matches!(outcome, None | Some(Outcome::InDoubt)) {
+                exchange.gateway.counters.in_doubt();
+            }
             let connection = received.body().abort_handle();
             let mut under_way = ended.map(|ended| UnderWay { ended, progress, connection });
             let still_under_way = under_way.take_if(|body| !body.is_over());
