@@ -1,8 +1,8 @@
 //! The path of one request, top to bottom.
 //!
 //! [`Gateway::handle`] is the outer function: it always gives an answer, and sees to it that a refusal arrives. The inner
-//! one reads like a list of steps: what the request is about ([`Exchange::new`]), then a read ([`forward::read`]) or a
-//! write ([`write::write`]). Only `write` holds a turn; only `answer` builds a response that the backend did not send.
+//! one reads like a list of steps: what the request is about (`Exchange::new`), then a read (`forward::read`) or a
+//! write (`write::write`). Only `write` holds a turn; only `answer` builds a response that the backend did not send.
 
 use std::sync::Arc;
 

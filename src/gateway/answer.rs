@@ -139,6 +139,11 @@ struct Problem {
 }
 
 impl Failure {
+    /// The last part of its problem type.
+    pub(super) fn kind(&self) -> &'static str {
+        self.problem().kind
+    }
+
     fn problem(&self) -> Problem {
         let bad = |kind, title, error: String| Problem {
             status: StatusCode::BAD_REQUEST,

@@ -38,7 +38,7 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
     let answer = match exchange.policy().mode {
         Mode::Off => forward_untracked(exchange, body).await,
         Mode::Observe => {
-            Demand::of(exchange)?.report(exchange).await;
+            report(exchange).await;
             forward_unguarded(exchange, body).await
         }
         Mode::Enforce => {
@@ -153,19 +153,19 @@ impl Demand {
         let current = view.tags_for(exchange.caller);
         Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status })
     }
+}
 
-    /// What would have become of the write, had the route been enforced. Nobody is asked.
-    async fn report(&self, exchange: &Exchange) {
-        let tracker = &exchange.gateway.tracker;
-        let judged =
-            tracker.known(exchange.key, exchange.policy().max_age, |view| self.judge(exchange, view, None)).await;
-        if let Some(Err(refused)) = judged
-            && self.is_guarded()
-        {
-            exchange.gateway.counters.would_refuse();
-            let (method, path, why) = (&exchange.head.method, exchange.target.path(), refused.why);
-            tracing::info!(%method, path, ?why, "would be refused");
-        }
+/// Reports what would have become of a write, had the route been enforced. Nobody is asked, and nobody waits.
+async fn report(exchange: &Exchange) {
+    let refusal = match Demand::of(exchange) {
+        Err(malformed) => Some(malformed),
+        Ok(demand) if demand.is_guarded() => demand.judge_on_arrival(exchange).await.err(),
+        Ok(_) => None,
+    };
+    if let Some(refusal) = refusal {
+        exchange.gateway.counters.would_refuse();
+        let (method, path, why) = (&exchange.head.method, exchange.target.path(), refusal.kind());
+        tracing::info!(%method, path, why, "would be refused");
     }
 }
 
