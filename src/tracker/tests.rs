@@ -338,7 +338,7 @@ async fn the_holder_of_the_turn_learns_from_a_probe() {
     let mut turn = turn(&tracker, guarded()).await;
     for (probed, word) in [(Probed::Tag(tag("a")), "\"a\""), (Probed::Absent, "absent"), (Probed::Untagged, "unknown")]
     {
-        turn.learn(probed).await;
+        assert!(turn.learn(probed).await);
         assert_eq!(turn.known(None, in_a_word).await, word);
     }
 }
@@ -528,10 +528,10 @@ async fn tags_that_are_too_long_are_as_none() {
     assert_eq!(tracker.len(), 1);
 
     let mut turn = turn(&tracker, guarded()).await;
-    turn.learn(Probed::Tag(tag("a"))).await;
-    turn.learn(Probed::Tag(tag(&too_long))).await;
+    assert!(turn.learn(Probed::Tag(tag("a"))).await);
+    assert!(turn.learn(Probed::Tag(tag(&too_long))).await);
     assert_eq!(turn.known(None, in_a_word).await, "unknown");
-    turn.learn(Probed::Tag(tag("a"))).await;
+    assert!(turn.learn(Probed::Tag(tag("a"))).await);
     turn.settle(committed(&too_long)).await;
     assert_eq!(known(&tracker, key(1)).await, "unknown");
 }

@@ -1,2 +1,21 @@
-//! x
-#[tokio::test] async fn x() {}
+//! The gateway between real sockets: what a client is told, and what reaches the backend.
+
+mod support;
+
+mod race;
+mod turns;
+
+mod hangup;
+mod learning;
+mod outcome;
+mod probe;
+
+mod precondition;
+mod target;
+
+mod body;
+mod refusal;
+
+mod intermediary;
+mod policy;
+mod stop;

@@ -133,7 +133,7 @@ impl Resource {
             Learn(probed) => return self.record.learn(probed, at, self.source),
             Probe(probed) => {
                 self.record.begin(Access::Guarded);
-                self.record.learn(probed, at, self.source);
+                assert!(self.record.learn(probed, at, self.source));
                 self.record.end();
             }
             Change => self.record.change(at),
@@ -875,7 +875,8 @@ impl World {
             }
             Event::ProbeIsAnswered(write) => {
                 if let Some(probed) = self.writes[write].as_mut().and_then(|write| write.probed.take()) {
-                    self.resource.record.learn(probed, at, self.resource.source);
+                    // One that was overtaken teaches nothing, and nothing is judged here.
+                    let _ = self.resource.record.learn(probed, at, self.resource.source);
                 }
             }
             Event::BackendWrites(write, to, tagged) => self.backend_writes(write, to, tagged),

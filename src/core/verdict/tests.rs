@@ -45,7 +45,7 @@ fn unknown() -> Record {
 
 fn absent() -> Record {
     let mut record = Record::default();
-    record.learn(Probed::Absent, Stamp(1), SOURCE);
+    assert!(record.learn(Probed::Absent, Stamp(1), SOURCE));
     record
 }
 

@@ -114,8 +114,7 @@ impl World {
             Some(held) => Probed::Tag(held.tag),
         };
         self.tell(|| format!("{:?} is {probed:?} to a probe", write.target));
-        turn.learn(probed).await;
-        Ok(probe)
+        if turn.learn(probed).await { Ok(probe) } else { Err(Refusal::Unverifiable) }
     }
 
     fn refuse(&self, write: &Write, refusal: Refusal) -> Failed {

@@ -1,0 +1,154 @@
+//! What a configuration means, in words: what `ifmatch check` prints.
+
+use super::{
+    Config, HostRule, LogFormat, Upstream,
+    raw::form::{duration_text, size_text},
+};
+use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify};
+
+impl Config {
+    /// What the configuration means, in words, for somebody who wants to know whether it says what they wanted.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut lines: Vec<String> =
+            self.listeners.iter().map(|listener| format!("Listens on {}.", listener.address)).collect();
+        lines.extend(self.upstreams.iter().map(Upstream::describe));
+        for (index, route) in self.routes.iter().enumerate() {
+            let upstream = &self.upstreams[route.upstream].name;
+            let host = route.host.as_deref().unwrap_or("any");
+            lines.push(format!("Route {}: host {host}, path {}, to {upstream:?}.", index + 1, route.path));
+            lines.extend(rules(&route.policy).into_iter().map(|rule| format!("    {rule}")));
+        }
+        lines.push(self.describe_process());
+        lines.join("\n") + "\n"
+    }
+
+    fn describe_process(&self) -> String {
+        format!(
+            "Remembers {} resources at most, with tags of up to {}. Logs {} at {:?}.\n\
+             Runs {} workers; a request's head may take {}; a stop waits {} for what is under way.",
+            self.tracker.capacity,
+            size_text(self.tracker.tag_bytes as u64),
+            match self.log.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "JSON",
+            },
+            self.log.level,
+            self.workers,
+            duration_text(self.header_read_timeout),
+            duration_text(self.drain_timeout),
+        )
+    }
+}
+
+impl Upstream {
+    fn describe(&self) -> String {
+        let host = match self.host {
+            HostRule::Preserve => "the client's Host",
+            HostRule::Rewrite => "its own Host",
+        };
+        format!(
+            "Upstream {:?} is {}, and sees {host}. It has {} to connect, {} to answer; idle connections are kept {}.",
+            self.name,
+            listed(&self.servers, "or"),
+            duration_text(self.connect_timeout),
+            duration_text(self.response_timeout),
+            duration_text(self.idle_timeout),
+        )
+    }
+}
+
+/// What a guard does, a sentence each. The main choices are always told, the rest where it differs from the default.
+fn rules(policy: &Policy) -> Vec<String> {
+    if policy.mode == Mode::Off {
+        return vec!["Not guarded: everything is forwarded, nothing is learned.".to_owned()];
+    }
+    let mut rules = vec![
+        match policy.methods.as_slice() {
+            [] => "Guards every write that has a precondition, and no other.".to_owned(),
+            methods => format!("Guards {}, and every write that has a precondition.", listed(methods, "and")),
+        },
+        match policy.mode {
+            Mode::Observe => "Only observes: a conflict is logged and counted, and the write is forwarded.".to_owned(),
+            Mode::Enforce | Mode::Off => format!("A conflict is answered {}.", policy.conflict_status.as_u16()),
+        },
+        match policy.missing {
+            Missing::Allow => "A guarded write without a precondition is forwarded, in turn.".to_owned(),
+            Missing::Require => "A guarded write without a precondition is answered 428.".to_owned(),
+        },
+        match policy.verify {
+            Verify::Never => "The backend is never asked for a tag: what is not known is a conflict.",
+            Verify::Unknown => "The backend is asked for a tag that is not known.",
+            Verify::Mismatch => "The backend is asked for a tag that is not known, and before a conflict is answered.",
+            Verify::Always => "The backend is asked before every conditional write.",
+        }
+        .to_owned(),
+    ];
+    rules.extend(departures(policy));
+    let settings = settings(policy);
+    if !settings.is_empty() {
+        rules.push(format!("Also set: {}.", settings.join(", ")));
+    }
+    rules
+}
+
+/// The choices that are not the default ones.
+fn departures(policy: &Policy) -> Vec<String> {
+    let mut rules = Vec::new();
+    if policy.comparison == Comparison::Weak {
+        rules.push("If-Match is compared weakly: W/\"x\" matches \"x\".".to_owned());
+    }
+    if !policy.encoding_suffixes {
+        rules.push("A tag such as \"x-gzip\" is not taken for \"x\".".to_owned());
+    }
+    if let Some(age) = policy.max_age {
+        rules.push(format!("What was learned longer than {} ago is no longer trusted.", duration_text(age)));
+    }
+    match &policy.query {
+        QueryRule::Include => {}
+        QueryRule::Ignore => rules.push("The query does not tell resources apart.".to_owned()),
+        QueryRule::Only(names) => rules.push(format!("Of the query, only {names:?} tells resources apart.")),
+    }
+    if !policy.partition.is_empty() {
+        rules.push(format!("Resources are kept apart by {}.", listed(&policy.partition, "and")));
+    }
+    if policy.method_override == MethodOverride::Refuse {
+        rules.push("A POST that overrides its method is answered 400.".to_owned());
+    }
+    if !policy.forward_preconditions {
+        rules.push("The backend does not see the preconditions.".to_owned());
+    }
+    rules
+}
+
+/// The numbers that are not the default ones, as the file writes them.
+fn settings(policy: &Policy) -> Vec<String> {
+    let standard = Policy::default();
+    let durations = [
+        ("wait", policy.wait, standard.wait),
+        ("settle", policy.settle, standard.settle),
+        ("body_idle_timeout", policy.body_idle_timeout, standard.body_idle_timeout),
+        ("drain_time", policy.drain_time, standard.drain_time),
+    ];
+    let sizes = [
+        ("buffer", policy.buffer as u64, standard.buffer as u64),
+        ("drain_bytes", policy.drain_bytes, standard.drain_bytes),
+    ];
+    let line = (policy.line != standard.line).then(|| format!("line {}", policy.line));
+    let durations = durations.iter().filter(|(_, value, standard)| value != standard);
+    let sizes = sizes.iter().filter(|(_, value, standard)| value != standard);
+    durations
+        .map(|(key, value, _)| format!("{key} {}", duration_text(*value)))
+        .chain(sizes.map(|(key, value, _)| format!("{key} {}", size_text(*value))))
+        .chain(line)
+        .collect()
+}
+
+/// `a, b and c`.
+fn listed<T: ToString>(things: &[T], last: &str) -> String {
+    let things: Vec<String> = things.iter().map(ToString::to_string).collect();
+    match things.as_slice() {
+        [things @ .., end] if !things.is_empty() => format!("{} {last} {end}", things.join(", ")),
+        things => things.concat(),
+    }
+}

@@ -1,0 +1,372 @@
+//! What is refused, with its place, and what is told.
+
+use std::time::Duration;
+
+use super::{form::*, section::is_near, *};
+use crate::config::ConfigError;
+
+/// Four lines without an error.
+const BASE: &str = "[[listeners]]\naddress = \"127.0.0.1:80\"\n[upstreams.a]\nservers = [\"http://h\"]\n";
+
+fn errors(text: &str) -> Vec<ConfigError> {
+    read(text).expect_err(text).errors
+}
+
+/// One error, at this line, for this key, with this in its message.
+fn assert_error(text: &str, line: usize, key: &str, part: &str) {
+    let errors = errors(text);
+    assert_eq!(errors.len(), 1, "{text}\n{errors:?}");
+    assert_eq!((errors[0].line, errors[0].key.as_str()), (Some(line), key), "{text}\n{errors:?}");
+    assert!(errors[0].message.contains(part), "{text}\n{errors:?} lacks {part:?}");
+}
+
+/// Rows of one line in `[guard]`, its key there, and a part of the message.
+fn assert_guard_errors(rows: &[(&str, &str, &str)]) {
+    for (text, key, part) in rows {
+        assert_error(&format!("{BASE}[guard]\n{text}\n"), 6, &format!("guard.{key}"), part);
+    }
+}
+
+fn assert_errors_after_base(rows: &[(&str, usize, &str, &str)]) {
+    for (text, line, key, part) in rows {
+        assert_error(&format!("{BASE}{text}\n"), *line, key, part);
+    }
+}
+
+#[test]
+fn a_syntax_error_is_one_error_whatever_else_is_wrong() {
+    assert_errors_after_base(&[
+        ("[guard]\nwait = \nlien = 3", 6, "", "string"),
+        ("[guard]\nwait = \"1s\"\nwait = \"2s\"", 7, "", "duplicate key"),
+    ]);
+}
+
+#[test]
+fn unknown_keys_in_each_kind_of_table() {
+    assert_guard_errors(&[
+        ("colour = 1", "colour", "the keys here are mode, methods"),
+        // Near to mode too.
+        ("mine = 1", "mine", "did you mean line?"),
+    ]);
+    assert_errors_after_base(&[
+        ("[gaurd]", 5, "gaurd", "did you mean guard?"),
+        ("[guard]\n\nwiat = \"1s\"", 7, "guard.wiat", "did you mean wait?"),
+        ("[guard]\n\"a b\" = 1", 6, "guard.\"a b\"", "is not a known key"),
+        ("[log]\nlevle = \"info\"", 6, "log.levle", "did you mean level?"),
+        ("[tracker]\nsize = 3", 6, "tracker.size", "the keys here are capacity, tag_bytes"),
+        ("[[routes]]\nhots = \"h\"", 6, "routes[0].hots", "did you mean host?"),
+        ("[[routes]]\nguard = { verfy = \"always\" }", 6, "routes[0].guard.verfy", "did you mean verify?"),
+        ("[[listeners]]\naddress = \"[::1]:80\"\nport = 1", 7, "listeners[1].port", "the keys here are address"),
+        (
+            "[upstreams.b]\nservers = [\"http://h\"]\nserver = 1\n[[routes]]\nupstream = \"a\"",
+            7,
+            "upstreams.b.server",
+            "did you mean servers?",
+        ),
+    ]);
+}
+
+#[test]
+fn keys_of_later_work() {
+    assert_errors_after_base(&[
+        ("[admin]\naddress = \"127.0.0.1:1\"", 5, "admin", "this release does not support admin"),
+        ("[[listeners]]\naddress = \"[::1]:80\"\ntls = {}", 7, "listeners[1].tls", "this release does not support tls"),
+        (
+            "[[listeners]]\naddress = \"[::1]:80\"\nproxy_protocol = true",
+            7,
+            "listeners[1].proxy_protocol",
+            "this release does not support",
+        ),
+        ("[upstreams.a.health]\npath = \"/\"", 5, "upstreams.a.health", "this release does not support health"),
+    ]);
+}
+
+#[test]
+fn values_of_another_type() {
+    assert_guard_errors(&[
+        ("mode = 3", "mode", "must be a string; here it is of the type integer"),
+        ("encoding_suffixes = \"yes\"", "encoding_suffixes", "must be true or false"),
+        ("methods = \"PUT\"", "methods", "must be an array"),
+        ("line = \"5\"", "line", "must be an integer"),
+    ]);
+    assert_errors_after_base(&[
+        ("[[guard]]\nline = 5", 5, "guard", "must be a table; here it is of the type array"),
+        ("[routes]\npath = \"/\"", 5, "routes", "must be an array of tables: [[routes]]"),
+        ("[[routes]]\nguard = 1", 6, "routes[0].guard", "must be a table"),
+    ]);
+}
+
+#[test]
+fn choices_that_are_not_there() {
+    assert_guard_errors(&[
+        ("mode = \"on\"", "mode", "\"on\" is not known; write \"enforce\" or \"observe\" or \"off\""),
+        ("missing = \"Allow\"", "missing", "\"allow\" or \"require\""),
+        ("comparison = \"\"", "comparison", "\"strong\" or \"weak\""),
+        ("verify = \"no\"", "verify", "\"never\" or \"unknown\" or \"mismatch\" or \"always\""),
+        ("method_override = \"honor\"", "method_override", "\"honour\" or \"refuse\""),
+        ("conflict_status = 410", "conflict_status", "410 is not one of 409 and 412"),
+        ("conflict_status = \"409\"", "conflict_status", "must be an integer"),
+        ("version = \"json\"", "version", "only \"etag\" is supported in this release"),
+        ("version = {}", "version", "only \"etag\" is supported in this release"),
+        ("query = \"some\"", "query", "write \"include\", \"ignore\" or an array of parameter names"),
+        ("query = [\"a\", 1]", "query", "must be a string"),
+        ("query = false", "query", "must be \"include\""),
+        ("methods = [\"OPTIONS\"]", "methods[0]", "OPTIONS only reads"),
+        ("methods = [\"CONNECT\"]", "methods[0]", "opens a tunnel"),
+        ("methods = [\"PUT IT\"]", "methods[0]", "\"PUT IT\" is not a method"),
+        ("methods = [\"put\"]", "methods[0]", "\"put\" is not PUT"),
+        ("partition = [\"X-A\", \"a b\"]", "partition[1]", "\"a b\" is not the name of a header field"),
+    ]);
+    assert_errors_after_base(&[("[guard]\nmethods = [\n\"PUT\",\n\"GET\"]", 8, "guard.methods[1]", "GET only reads")]);
+}
+
+#[test]
+fn durations_that_are_refused() {
+    assert_guard_errors(&[
+        ("wait = \"10 parsecs\"", "wait", "\"10 parsecs\" is not a duration; write it like \"10s\""),
+        ("wait = \"s\"", "wait", "is not a duration"),
+        ("wait = \"1.5s\"", "wait", "is not a duration"),
+        ("wait = \"-1s\"", "wait", "is not a duration"),
+        ("wait = \"\"", "wait", "is not a duration"),
+        ("wait = \"99999999999999999999s\"", "wait", "is not a duration"),
+        ("wait = \"99999999999999999d\"", "wait", "is not a duration"),
+        ("wait = 10", "wait", "10 has no unit; write it like \"10s\""),
+        ("wait = 1.5", "wait", "must be a string; here it is of the type float"),
+        ("wait = \"25h\"", "wait", "\"25h\" is out of range; at least 0 and at most 1d"),
+        ("settle = \"2d\"", "settle", "at most 1d"),
+        ("drain_time = \"2d\"", "drain_time", "at most 1d"),
+        ("body_idle_timeout = \"0s\"", "body_idle_timeout", "at least 1ms and at most 1d"),
+        ("max_age = \"0s\"", "max_age", "at least 1ms"),
+        ("max_age = \"4000d\"", "max_age", "at most 3650d"),
+    ]);
+}
+
+#[test]
+fn sizes_and_counts_that_are_refused() {
+    assert_guard_errors(&[
+        ("buffer = \"64 KiB\"", "buffer", "\"64 KiB\" is not a size; write it like \"64KiB\""),
+        ("buffer = \"64KB\"", "buffer", "is not a size"),
+        ("buffer = true", "buffer", "must be a size such as"),
+        ("buffer = \"17MiB\"", "buffer", "must be from 0 to 16MiB"),
+        ("drain_bytes = \"2GiB\"", "drain_bytes", "must be from 0 to 1GiB"),
+        ("line = 0", "line", "must be from 1 to 100000"),
+        ("line = 100_001", "line", "must be from 1 to 100000"),
+        ("line = -1", "line", "-1 is out of range"),
+    ]);
+    assert_errors_after_base(&[
+        ("[tracker]\ncapacity = 0", 6, "tracker.capacity", "must be from 1 to 100000000"),
+        ("[tracker]\ncapacity = 100_000_001", 6, "tracker.capacity", "must be from 1 to 100000000"),
+        ("[tracker]\ntag_bytes = \"0B\"", 6, "tracker.tag_bytes", "must be from 1B to 64KiB"),
+        ("[tracker]\ntag_bytes = \"65KiB\"", 6, "tracker.tag_bytes", "must be from 1B to 64KiB"),
+    ]);
+}
+
+#[test]
+fn what_is_wrong_with_the_log() {
+    assert_errors_after_base(&[
+        ("[log]\nformat = \"xml\"", 6, "log.format", "\"text\" or \"json\""),
+        ("[log]\nlevel = \"warning\"", 6, "log.level", "\"warning\" is neither a level"),
+        ("[log]\nlevel = \"ifmatch=loud\"", 6, "log.level", "nor a filter such as"),
+    ]);
+}
+
+#[test]
+fn what_is_wrong_with_a_route() {
+    assert_errors_after_base(&[
+        ("[[routes]]\nhost = \"h:80\"", 6, "routes[0].host", "without a port"),
+        ("[[routes]]\nhost = \"*.h\"", 6, "routes[0].host", "or a wildcard"),
+        ("[[routes]]\nhost = \"\"", 6, "routes[0].host", "is not a host"),
+        ("[[routes]]\npath = \"users\"", 6, "routes[0].path", "does not begin with /"),
+        ("[[routes]]\nupstream = \"b\"", 6, "routes[0].upstream", "there is no upstream \"b\"; known: \"a\""),
+        (
+            "[upstreams.b]\nservers = [\"http://h\"]\n[[routes]]",
+            7,
+            "routes[0].upstream",
+            "there is a choice of \"a\", \"b\"",
+        ),
+        ("[[routes]]\n[[routes]]\nhost = \"h\"", 6, "routes[1]", "is never reached: routes[0]"),
+        ("[[routes]]\n[[routes]]\npath = \"/a\"", 6, "routes[1]", "is never reached: routes[0] takes everything"),
+        ("[[routes]]\npath = \"/{*all}\"\n[[routes]]", 7, "routes[1]", "is never reached"),
+        ("[[routes]]\npath = \"/a/{id}\"\n[[routes]]\npath = \"/a/b\"", 7, "routes[1]", "is never reached"),
+        ("[[routes]]\nhost = \"h\"\n[[routes]]\nhost = \"H\"", 7, "routes[1]", "is never reached"),
+        (
+            "[upstreams.\"\"]\nservers = [\"http://h\"]\n[[routes]]\nupstream = \"a\"",
+            5,
+            "upstreams.\"\"",
+            "can't be empty",
+        ),
+    ]);
+}
+
+#[test]
+fn every_kind_of_error_at_the_top() {
+    for (text, key, part) in [
+        ("workers = 0", "workers", "must be from 1 to 1024"),
+        ("workers = 1025", "workers", "must be from 1 to 1024"),
+        ("drain_timeout = \"0s\"", "drain_timeout", "at least 1ms"),
+        ("drain_timeout = \"2d\"", "drain_timeout", "at most 1d"),
+        ("header_read_timeout = 10", "header_read_timeout", "10 has no unit"),
+        ("header_read_timeout = \"0ms\"", "header_read_timeout", "at least 1ms"),
+        ("worker = 3", "worker", "did you mean workers?"),
+        ("guard.wait = \"1\"", "guard.wait", "is not a duration"),
+    ] {
+        assert_error(&format!("{text}\n{BASE}"), 1, key, part);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_listener() {
+    for (listener, line, key, part) in [
+        ("[[listeners]]", 1, "listeners[0].address", "is missing"),
+        ("[[listeners]]\naddress = 80", 2, "listeners[0].address", "must be a string"),
+        ("[[listeners]]\naddress = \"localhost:80\"", 2, "listeners[0].address", "write it like \"0.0.0.0:8080\""),
+        ("[[listeners]]\naddress = \":80\"", 2, "listeners[0].address", "is not an address and port"),
+        ("[listeners]\naddress = \"[::]:80\"", 1, "listeners", "must be an array of tables: [[listeners]]"),
+        ("listeners = [\n3]", 2, "listeners[0]", "must be a table"),
+    ] {
+        assert_error(&format!("{listener}\n[upstreams.a]\nservers = [\"http://h\"]"), line, key, part);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_an_upstream() {
+    const LISTENER: &str = "[[listeners]]\naddress = \"127.0.0.1:80\"\n";
+    for (upstream, line, key, part) in [
+        ("[upstreams.a]", 3, "upstreams.a.servers", "at least one is needed"),
+        ("[upstreams.a]\nservers = []", 3, "upstreams.a.servers", "at least one is needed"),
+        ("[upstreams.a]\nservers = \"http://h\"", 4, "upstreams.a.servers", "must be an array"),
+        ("[upstreams.a]\nservers = [\n\"http://h\",\n3]", 6, "upstreams.a.servers[1]", "must be a string"),
+        ("[upstreams.\"a.b\"]\nservers = [3]", 4, "upstreams.\"a.b\".servers[0]", "must be a string"),
+        (
+            "[upstreams.a]\nservers = [\"http://h\"]\nconnect_timeout = \"0s\"",
+            5,
+            "upstreams.a.connect_timeout",
+            "at least 1ms",
+        ),
+        (
+            "[upstreams.a]\nservers = [\"http://h\"]\nresponse_timeout = \"0s\"",
+            5,
+            "upstreams.a.response_timeout",
+            "at least 1ms",
+        ),
+        (
+            "[upstreams.a]\nservers = [\"http://h\"]\nidle_timeout = \"0s\"",
+            5,
+            "upstreams.a.idle_timeout",
+            "at least 1ms",
+        ),
+        ("[upstreams.a]\nservers = [\"http://h\"]\nhost = \"h\"", 5, "upstreams.a.host", "\"preserve\" or \"rewrite\""),
+        ("[[upstreams]]\nservers = [\"http://h\"]", 3, "upstreams", "must be a table"),
+        ("[upstreams]\na = 3", 4, "upstreams.a", "must be a table"),
+    ] {
+        assert_error(&format!("{LISTENER}{upstream}"), line, key, part);
+    }
+}
+
+#[test]
+fn servers_that_are_refused() {
+    for (text, part) in [
+        ("", "is not a server's address"),
+        ("10.0.0.1:3000", "does not begin with http://"),
+        ("h", "does not begin with http://"),
+        ("/a", "does not begin with http://"),
+        ("ftp://h", "does not begin with http://"),
+        ("https://h", "https is not supported yet"),
+        ("http://", "is not a server's address"),
+        ("http://h#part", "is not a server's address"),
+        ("http://h h", "is not a server's address"),
+        ("http://h/api", "has a path or a query"),
+        ("http://h?a", "has a path or a query"),
+        ("http://user@h", "can't have user information"),
+        ("https://user:secret@h", "can't have user information"),
+        ("http://h:", "has a host or a port that can't be"),
+        ("http://h:0", "has a host or a port that can't be"),
+        ("http://h:65536", "has a host or a port that can't be"),
+        ("http://h:http", "has a host or a port that can't be"),
+        ("http://:80", "has a host or a port that can't be"),
+        ("http://h*", "has a host or a port that can't be"),
+        ("http://[::1", "is not a server's address"),
+        ("http://[::z]:1", "has a host or a port that can't be"),
+    ] {
+        let message = server(text).expect_err(text);
+        assert!(message.contains(part) && !message.contains("secret"), "{text}: {message}");
+    }
+}
+
+#[test]
+fn servers_that_are_accepted() {
+    for (text, meant) in [
+        ("http://h", "h:80"),
+        ("http://h/", "h:80"),
+        ("http://h:3000", "h:3000"),
+        ("HTTP://Api.Example.COM:3000/", "api.example.com:3000"),
+        ("http://10.0.0.1:1", "10.0.0.1:1"),
+        ("http://[::1]", "[::1]:80"),
+        ("http://[::1]:3000", "[::1]:3000"),
+        ("http://a_b-c.d", "a_b-c.d:80"),
+    ] {
+        assert_eq!(server(text).as_ref().map(Authority::as_str), Ok(meant), "{text}");
+    }
+}
+
+#[test]
+fn all_errors_at_once_in_the_order_of_lines() {
+    let text = "workers = 0\n[guard]\nwait = 1\nlien = 3\n\
+                [[routes]]\nupstream = \"x\"\nguard = { missing = 1, wait = \"1\" }\n\
+                [upstreams.a]\nservers = [\"https://h\", \"h\"]\n";
+    let places: Vec<_> = errors(text).into_iter().map(|error| (error.line, error.key)).collect();
+    let expected = [
+        (None, "listeners"),
+        (Some(1), "workers"),
+        (Some(3), "guard.wait"),
+        (Some(4), "guard.lien"),
+        (Some(6), "routes[0].upstream"),
+        (Some(7), "routes[0].guard.missing"),
+        (Some(7), "routes[0].guard.wait"),
+        (Some(9), "upstreams.a.servers[0]"),
+        (Some(9), "upstreams.a.servers[1]"),
+    ];
+    let expected = expected.map(|(line, key)| (line, key.to_owned()));
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn what_is_missing_has_no_line() {
+    for (text, key, part) in [
+        ("[upstreams.a]\nservers = [\"http://h\"]", "listeners", "at least one is needed"),
+        ("listeners = []\n[upstreams.a]\nservers = [\"http://h\"]", "listeners", "at least one is needed"),
+        ("[[listeners]]\naddress = \"[::]:80\"", "upstreams", "at least one is needed"),
+        ("[[listeners]]\naddress = \"[::]:80\"\n[upstreams]", "upstreams", "at least one is needed"),
+        (&format!("{BASE}[upstreams.b]\nservers = [\"http://h\"]"), "routes", "routes are needed"),
+    ] {
+        let errors = errors(text);
+        assert_eq!((errors.len(), errors[0].line, errors[0].key.as_str()), (1, None, key), "{errors:?}");
+        assert!(errors[0].message.contains(part), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_number_and_a_unit_are_written_as_they_were_read() {
+    for text in ["1ms", "1500ms", "10s", "90s", "5m", "36h", "1d", "3650d"] {
+        assert_eq!(quantity(text, &DURATION_UNITS).map(|ms| in_units(ms, &DURATION_UNITS)), Some(text.to_owned()));
+    }
+    for text in ["1B", "1000B", "64KiB", "1025KiB", "16MiB", "1GiB"] {
+        assert_eq!(quantity(text, &SIZE_UNITS).map(|bytes| in_units(bytes, &SIZE_UNITS)), Some(text.to_owned()));
+    }
+    assert_eq!(duration_text(Duration::from_secs(3600)), "1h");
+    assert_eq!(size_text(0), "0");
+}
+
+#[test]
+fn a_distant_key_is_not_suggested() {
+    for (known, written, near) in [
+        ("wait", "wiat", true),
+        ("wait", "wait_time", false),
+        ("line", "lines", true),
+        ("body_idle_timeout", "body_timeout", true),
+        ("mode", "model_of_everything", false),
+        ("max_age", "maxage", true),
+    ] {
+        assert_eq!(is_near(known, written), near, "{known} {written}");
+    }
+}

@@ -1,0 +1,415 @@
+//! What a file means, the samples, and the description.
+
+use http::{HeaderName, Method, StatusCode};
+
+use super::*;
+use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, QueryRule, Verify};
+
+const BASE: &str = "[[listeners]]\naddress = \"127.0.0.1:80\"\n[upstreams.a]\nservers = [\"http://h\"]\n";
+
+fn parsed(text: &str) -> Config {
+    Config::parse(text).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+}
+
+fn guard(keys: &str) -> Policy {
+    parsed(&format!("{BASE}[guard]\n{keys}\n")).routes.remove(0).policy
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_listener_and_an_upstream_are_enough() {
+    let config = parsed(BASE);
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.listeners[0].address, SocketAddr::from(([127, 0, 0, 1], 80)));
+    let [upstream] = config.upstreams.as_slice() else { panic!("{config:?}") };
+    assert_eq!((upstream.name.as_str(), upstream.host), ("a", HostRule::Preserve));
+    assert_eq!(upstream.servers, ["h:80"]);
+    assert_eq!(upstream.connect_timeout, seconds(2));
+    assert_eq!(upstream.response_timeout, seconds(30));
+    assert_eq!(upstream.idle_timeout, seconds(4));
+    let [route] = config.routes.as_slice() else { panic!("{config:?}") };
+    assert_eq!((&route.host, route.upstream), (&None, 0));
+    assert!(route.path.matches("/any/path/") && route.path.matches("*"));
+    assert_eq!(route.policy, Policy::default());
+    assert_eq!((config.tracker.capacity, config.tracker.tag_bytes), (1_000_000, 1024));
+    assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Text, "info"));
+    assert_eq!(config.workers, std::thread::available_parallelism().map_or(1, usize::from).min(1024));
+    assert_eq!((config.drain_timeout, config.header_read_timeout), (seconds(30), seconds(10)));
+}
+
+#[test]
+fn every_key_outside_the_guard_can_be_set() {
+    let config = parsed(
+        "workers = 3\ndrain_timeout = \"1m\"\nheader_read_timeout = \"500ms\"\n\
+         [[listeners]]\naddress = \"[::1]:0\"\n[[listeners]]\naddress = \"0.0.0.0:8080\"\n\
+         [upstreams.z]\nservers = [\"http://one\", \"http://two:2\"]\nhost = \"rewrite\"\n\
+         connect_timeout = \"1s\"\nresponse_timeout = \"1d\"\nidle_timeout = \"1ms\"\n\
+         [upstreams.a]\nservers = [\"http://three\"]\n\
+         [[routes]]\nhost = \"API.example.com\"\npath = \"/a\"\nupstream = \"a\"\n[[routes]]\nupstream = \"z\"\n\
+         [tracker]\ncapacity = 7\ntag_bytes = 64\n[log]\nformat = \"json\"\nlevel = \"info,ifmatch=debug\"\n",
+    );
+    assert_eq!((config.workers, config.drain_timeout), (3, seconds(60)));
+    assert_eq!(config.header_read_timeout, Duration::from_millis(500));
+    assert_eq!(config.listeners.iter().map(|l| l.address.port()).collect::<Vec<_>>(), [0, 8080]);
+    // In the order of the file, not of the names.
+    assert_eq!(config.upstreams.iter().map(|u| u.name.as_str()).collect::<Vec<_>>(), ["z", "a"]);
+    let upstream = &config.upstreams[0];
+    assert_eq!(upstream.servers, ["one:80", "two:2"]);
+    assert_eq!(upstream.host, HostRule::Rewrite);
+    assert_eq!((upstream.connect_timeout, upstream.response_timeout), (seconds(1), seconds(24 * 60 * 60)));
+    assert_eq!(upstream.idle_timeout, Duration::from_millis(1));
+    assert_eq!(config.routes.iter().map(|r| r.upstream).collect::<Vec<_>>(), [1, 0]);
+    assert_eq!(config.routes[0].host.as_deref(), Some("api.example.com"));
+    assert_eq!(config.routes[0].path.to_string(), "/a");
+    assert_eq!((config.tracker.capacity, config.tracker.tag_bytes), (7, 64));
+    assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "info,ifmatch=debug"));
+}
+
+#[test]
+fn every_key_of_the_guard_can_be_set() {
+    let policy = guard(
+        "mode = \"observe\"\nmethods = [\"POST\", \"MKCOL\"]\nmissing = \"require\"\nconflict_status = 412\n\
+         comparison = \"weak\"\nencoding_suffixes = false\nverify = \"always\"\nmax_age = \"36h\"\n\
+         version = \"etag\"\nquery = [\"id\"]\npartition = [\"Authorization\"]\nmethod_override = \"refuse\"\n\
+         forward_preconditions = false\nwait = \"0s\"\nline = 5\nsettle = \"0s\"\nbuffer = 0\n\
+         body_idle_timeout = \"1ms\"\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"",
+    );
+    let expected = Policy {
+        mode: Mode::Observe,
+        methods: vec![Method::POST, Method::from_bytes(b"MKCOL").expect("a token")],
+        missing: Missing::Require,
+        conflict_status: StatusCode::PRECONDITION_FAILED,
+        comparison: Comparison::Weak,
+        encoding_suffixes: false,
+        verify: Verify::Always,
+        max_age: Some(seconds(36 * 60 * 60)),
+        query: QueryRule::Only(vec!["id".to_owned()]),
+        partition: vec![HeaderName::from_static("authorization")],
+        method_override: MethodOverride::Refuse,
+        forward_preconditions: false,
+        wait: Duration::ZERO,
+        line: 5,
+        settle: Duration::ZERO,
+        buffer: 0,
+        body_idle_timeout: Duration::from_millis(1),
+        drain_bytes: 1024 * 1024 * 1024,
+        drain_time: Duration::ZERO,
+    };
+    assert_eq!(policy, expected);
+}
+
+#[test]
+fn each_word_of_a_choice_has_its_meaning() {
+    let default = Policy::default;
+    for (keys, expected) in [
+        ("mode = \"enforce\"", default()),
+        ("mode = \"off\"", Policy { mode: Mode::Off, ..default() }),
+        ("verify = \"never\"", Policy { verify: Verify::Never, ..default() }),
+        ("verify = \"unknown\"", default()),
+        ("verify = \"mismatch\"", Policy { verify: Verify::Mismatch, ..default() }),
+        ("query = \"include\"", default()),
+        ("query = \"ignore\"", Policy { query: QueryRule::Ignore, ..default() }),
+        ("methods = []", Policy { methods: vec![], ..default() }),
+        ("buffer = \"16MiB\"", Policy { buffer: 16 * 1024 * 1024, ..default() }),
+        ("buffer = \"512B\"", Policy { buffer: 512, ..default() }),
+        ("buffer = 0x10", Policy { buffer: 16, ..default() }),
+        ("wait = \"1d\"", Policy { wait: seconds(86_400), ..default() }),
+        ("line = 100_000", Policy { line: 100_000, ..default() }),
+    ] {
+        assert_eq!(guard(keys), expected, "{keys}");
+    }
+}
+
+#[test]
+fn a_route_changes_single_keys_of_the_guard() {
+    let routes = parsed(&format!(
+        "{BASE}[guard]\nwait = \"1s\"\nmissing = \"require\"\nmax_age = \"1h\"\nmethods = [\"PUT\"]\n\
+         [[routes]]\npath = \"/a\"\nguard = {{ wait = \"2s\", methods = [] }}\n\
+         [[routes]]\npath = \"/b\"\n[routes.guard]\nmissing = \"allow\"\nmax_age = \"2h\"\n[[routes]]\n"
+    ))
+    .routes;
+    let defaults = Policy {
+        wait: seconds(1),
+        missing: Missing::Require,
+        max_age: Some(seconds(3600)),
+        methods: vec![Method::PUT],
+        ..Policy::default()
+    };
+    assert_eq!(routes[0].policy, Policy { wait: seconds(2), methods: vec![], ..defaults.clone() });
+    let second = Policy { missing: Missing::Allow, max_age: Some(seconds(7200)), ..defaults.clone() };
+    assert_eq!(routes[1].policy, second);
+    assert_eq!(routes[2].policy, defaults);
+}
+
+#[test]
+fn routes_that_leave_something_to_each_other_are_accepted() {
+    for (first, second) in [
+        ("path = \"/a/{id}\"", "path = \"/a/\""),
+        ("path = \"/a/{id}\"", "path = \"/a/{*rest}\""),
+        ("path = \"/a/{*rest}\"", "path = \"/a\""),
+        ("path = \"/a\"", "path = \"/A\""),
+        ("path = \"/a/b\"", "path = \"/a/{id}\""),
+        ("path = \"/a\"", "path = \"/a/b\""),
+        ("host = \"h\"", "path = \"/a\""),
+        ("host = \"h\"", "host = \"i\""),
+        ("path = \"/a\"", ""),
+    ] {
+        let routes = parsed(&format!("{BASE}[[routes]]\n{first}\n[[routes]]\n{second}\n")).routes;
+        assert_eq!(routes.len(), 2);
+    }
+}
+
+#[test]
+fn what_a_pattern_matches() {
+    for (pattern, path, expected) in [
+        ("/", "/", true),
+        ("/", "/a", false),
+        ("/a", "/a", true),
+        ("/a", "/a/", false),
+        ("/a", "/A", false),
+        ("/a", "a", false),
+        ("/a/", "/a/", true),
+        ("/a/", "/a", false),
+        ("/a/", "/a//", false),
+        ("/users/{id}", "/users/7", true),
+        ("/users/{id}", "/users/", false),
+        ("/users/{id}", "/users", false),
+        ("/users/{id}", "/users/7/", false),
+        ("/users/{id}", "/users/7/8", false),
+        ("/users/{id}", "/users/a%2Fb", true),
+        ("/users/{id}/notes", "/users/7/notes", true),
+        ("/users/{id}/notes", "/users//notes", false),
+        ("/users/{id}/notes", "/users/7", false),
+        ("/a/{*rest}", "/a/", true),
+        ("/a/{*rest}", "/a/b/c", true),
+        ("/a/{*rest}", "/a", false),
+        ("/a/{*rest}", "/ab", false),
+        ("/{id}/{*rest}", "/a/b/c", true),
+        ("/{id}/{*rest}", "//b", false),
+        ("/{*rest}", "/", true),
+        ("/{*rest}", "*", true),
+        ("/{id}", "*", false),
+        // A literal is brought into the form of request paths.
+        ("/%7euser", "/~user", true),
+        ("/a%2fb", "/a%2Fb", true),
+        ("/a%2fb", "/a/b", false),
+        ("/é", "/%C3%A9", true),
+    ] {
+        let parsed = PathPattern::parse(pattern).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(parsed.matches(path), expected, "{pattern} {path}");
+    }
+}
+
+#[test]
+fn patterns_that_are_refused() {
+    for (pattern, part) in [
+        ("", "does not begin with /"),
+        ("a/b", "does not begin with /"),
+        ("/a?b=1", "has a query or a fragment"),
+        ("/a#b", "has a query or a fragment"),
+        ("/{}", "has no name"),
+        ("/{*}", "has no name"),
+        ("/{a b}", "has no name"),
+        ("/{**a}", "has no name"),
+        ("/a{id}", "is not a whole segment"),
+        ("/{id}.json", "is not a whole segment"),
+        ("/{*rest}/a", "goes on after"),
+        ("/{*rest}/", "goes on after"),
+        ("/{*rest}/{*more}", "goes on after"),
+        ("/a/../b", "has dot segments"),
+        ("/{id}/..", "has dot segments"),
+        ("/a/./b", "has dot segments"),
+        ("/a%", "a % in the path is not followed by two hexadecimal digits"),
+        ("/a%00", "holds a NUL"),
+    ] {
+        let message = PathPattern::parse(pattern).expect_err(pattern);
+        assert!(message.contains(part), "{pattern}: {message}");
+    }
+}
+
+#[test]
+fn a_pattern_is_shown_as_it_could_have_been_written() {
+    for (written, shown) in
+        [("/", "/"), ("/users/{id}/", "/users/{id}/"), ("/%7eme/{*rest}", "/~me/{*rest}"), ("/{*all}", "/{*all}")]
+    {
+        let pattern = PathPattern::parse(written).expect(written);
+        assert_eq!(pattern.to_string(), shown);
+        assert_eq!(PathPattern::parse(shown).as_ref(), Ok(&pattern));
+    }
+}
+
+#[test]
+fn a_single_upstream_without_a_file() {
+    for listen in ["127.0.0.1:8080", "[::1]:0"] {
+        let listen: SocketAddr = listen.parse().expect(listen);
+        let config = Config::single(listen, "http://Localhost:3000/").expect("both are right");
+        assert_eq!(config.listeners[0].address, listen);
+        assert_eq!(config.upstreams[0].servers, ["localhost:3000"]);
+        assert_eq!(config.routes[0].policy, Policy::default());
+    }
+    let errors = Config::single(SocketAddr::from(([127, 0, 0, 1], 0)), "localhost:3000").expect_err("no scheme");
+    assert_eq!(
+        errors.to_string(),
+        "--upstream: \"localhost:3000\" does not begin with http://; write it like \"http://10.0.0.1:3000\""
+    );
+}
+
+#[test]
+fn each_error_is_a_line() {
+    let text =
+        format!("workers = \"two\"\n{BASE}[upstreams.b]\nservers = [\"http://h\"]\n[guard]\nwait = \"10 parsecs\"\n");
+    assert_eq!(
+        Config::parse(&text).expect_err("three errors").to_string(),
+        "routes: routes are needed to choose between several upstreams\n\
+         line 1: workers: must be an integer; here it is of the type string\n\
+         line 9: guard.wait: \"10 parsecs\" is not a duration; write it like \"10s\""
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read() {
+    let folder = std::env::temp_dir().join(format!("ifmatch-config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).expect("a temporary file");
+        path
+    };
+    let limit = "the file is too large: a configuration has at most 1MiB";
+    let mut letters = "é".repeat(MAX_FILE_BYTES).into_bytes();
+    letters.insert(0, b'#');
+    for (path, line, message) in [
+        (folder.join("absent.toml"), None, "absent.toml can't be read: No such file"),
+        (folder.clone(), None, "can't be read: Is a directory"),
+        (file("binary.toml", b"# one\n# \xff\n"), Some(2), "the file is not UTF-8"),
+        (file("large.toml", &letters), None, limit),
+    ] {
+        let errors = Config::load(&path).expect_err(message).errors;
+        assert_eq!((errors.len(), errors[0].line, errors[0].key.as_str()), (1, line, ""));
+        assert!(errors[0].message.contains(message), "{errors:?}");
+    }
+    let loaded = Config::load(&file("right.toml", BASE.as_bytes()));
+    assert_eq!(loaded.expect("a right file").upstreams[0].name, "a");
+    std::fs::remove_dir_all(&folder).expect("the folder is there");
+    let filled = |bytes: usize| Config::parse(&format!("{BASE}#{}", " ".repeat(bytes - BASE.len() - 1)));
+    assert!(filled(MAX_FILE_BYTES).is_ok());
+    assert_eq!(filled(MAX_FILE_BYTES + 1).expect_err("a byte too many").to_string(), limit);
+}
+
+fn samples() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let entries =
+        std::fs::read_dir(folder).expect("the folder of samples").map(|entry| entry.expect("a sample").path());
+    let sample = |path: std::path::PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, std::fs::read_to_string(path).expect("a sample's text"))
+    };
+    let mut samples: Vec<_> = entries.map(sample).collect();
+    samples.sort();
+    samples
+}
+
+#[test]
+fn the_samples_are_right() {
+    let samples = samples();
+    let names: Vec<_> = samples.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["ifmatch.toml", "minimal.toml", "strict.toml"]);
+    let policies = |text: &str| parsed(text).routes.into_iter().map(|route| route.policy).collect::<Vec<_>>();
+    assert_eq!(policies(&samples[0].1), [Policy::default()]);
+    assert_eq!(policies(&samples[1].1), [Policy::default()]);
+    let strict = policies(&samples[2].1);
+    assert_eq!(strict.len(), 5);
+    assert!(strict.iter().all(|policy| policy.comparison == Comparison::Weak));
+    assert_eq!(strict[4].missing, Missing::Require);
+}
+
+#[test]
+fn the_full_sample_says_the_defaults() {
+    let full = parsed(&samples()[0].1);
+    let minimal = parsed(&samples()[1].1);
+    assert_eq!(full.describe(), minimal.describe());
+}
+
+/// An unknown key makes the reader list the keys that it knows: each must be in the full sample.
+#[test]
+fn the_full_sample_has_every_key() {
+    let full = &samples()[0].1;
+    let text = "zzzzzzzzzz = 1\nguard.zzzzzzzzzz = 1\ntracker.zzzzzzzzzz = 1\nlog.zzzzzzzzzz = 1\n\
+                upstreams.a.zzzzzzzzzz = 1\n[[listeners]]\nzzzzzzzzzz = 1\n[[routes]]\nzzzzzzzzzz = 1\n";
+    let errors = Config::parse(text).expect_err("unknown keys").errors;
+    let lists: Vec<_> = errors
+        .iter()
+        .filter_map(|error| error.message.split_once("the keys here are "))
+        .map(|(_, keys)| keys)
+        .collect();
+    assert_eq!(lists.len(), 7, "{errors:?}");
+    for key in lists.into_iter().flat_map(|keys| keys.split(", ")) {
+        let forms = [format!("{key} = "), format!("# {key} = "), format!("[{key}"), format!("[[{key}]]")];
+        assert!(full.lines().any(|line| forms.iter().any(|form| line.starts_with(form))), "{key}");
+    }
+}
+
+#[test]
+fn a_description_in_words() {
+    let config = parsed(
+        "workers = 2\n[[listeners]]\naddress = \"127.0.0.1:80\"\n\
+         [upstreams.a]\nservers = [\"http://one\", \"http://two\", \"http://three\"]\n\
+         [upstreams.b]\nservers = [\"http://h\"]\nhost = \"rewrite\"\n\
+         [[routes]]\nhost = \"h\"\npath = \"/users/{id}\"\nupstream = \"a\"\n\
+         guard = { missing = \"require\", comparison = \"weak\", wait = \"1m\", line = 5, buffer = 0, \
+         methods = [\"PUT\"] }\n\
+         [[routes]]\npath = \"/off/{*all}\"\nupstream = \"b\"\nguard = { mode = \"off\" }\n\
+         [[routes]]\nupstream = \"b\"\n\
+         guard = { mode = \"observe\", methods = [], verify = \"always\", query = [\"id\"] }\n",
+    );
+    let expected = "\
+Listens on 127.0.0.1:80.
+Upstream \"a\" is one:80, two:80 or three:80, and sees the client's Host. \
+It has 2s to connect, 30s to answer; idle connections are kept 4s.
+Upstream \"b\" is h:80, and sees its own Host. It has 2s to connect, 30s to answer; idle connections are kept 4s.
+Route 1: host h, path /users/{id}, to \"a\".
+    Guards PUT, and every write that has a precondition.
+    A conflict is answered 409.
+    A guarded write without a precondition is answered 428.
+    The backend is asked for a tag that is not known.
+    If-Match is compared weakly: W/\"x\" matches \"x\".
+    Also set: wait 1m, buffer 0, line 5.
+Route 2: host any, path /off/{*all}, to \"b\".
+    Not guarded: everything is forwarded, nothing is learned.
+Route 3: host any, path /{*path}, to \"b\".
+    Guards every write that has a precondition, and no other.
+    Only observes: a conflict is logged and counted, and the write is forwarded.
+    A guarded write without a precondition is forwarded, in turn.
+    The backend is asked before every conditional write.
+    Of the query, only [\"id\"] tells resources apart.
+Remembers 1000000 resources at most, with tags of up to 1KiB. Logs text at \"info\".
+Runs 2 workers; a request's head may take 10s; a stop waits 30s for what is under way.
+";
+    assert_eq!(config.describe(), expected);
+}
+
+#[test]
+fn every_departure_is_told() {
+    for (keys, told) in [
+        ("conflict_status = 412", "A conflict is answered 412."),
+        ("verify = \"never\"", "what is not known is a conflict"),
+        ("verify = \"mismatch\"", "and before a conflict is answered"),
+        ("encoding_suffixes = false", "A tag such as \"x-gzip\" is not taken for \"x\"."),
+        ("max_age = \"90m\"", "longer than 90m ago"),
+        ("query = \"ignore\"", "The query does not tell resources apart."),
+        ("partition = [\"Cookie\", \"X-A\"]", "Resources are kept apart by cookie and x-a."),
+        ("method_override = \"refuse\"", "A POST that overrides its method is answered 400."),
+        ("forward_preconditions = false", "The backend does not see the preconditions."),
+        ("settle = \"1s\"", "Also set: settle 1s."),
+        ("body_idle_timeout = \"1s\"", "Also set: body_idle_timeout 1s."),
+        ("drain_time = \"1s\"", "Also set: drain_time 1s."),
+        ("drain_bytes = 1", "Also set: drain_bytes 1B."),
+    ] {
+        let plain = parsed(BASE).describe();
+        let described = parsed(&format!("{BASE}[guard]\n{keys}\n")).describe();
+        assert!(described.contains(told) && !plain.contains(told), "{keys}\n{described}");
+    }
+}

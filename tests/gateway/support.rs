@@ -1,0 +1,64 @@
+//! What the tests stand on: a gateway in its own thread, backends that do as they are told, clients.
+//!
+//! Nothing here sleeps to wait for something. Whoever waits does so for a signal, and for [`PATIENCE`] at most
+//! ([`within`]), after which the test fails with what it waited for. The world outside of the gateway, backends and the
+//! connections of clients, lives on a runtime of its own ([`outside`]), so that it goes on while a test joins the gateway.
+
+use std::{sync::LazyLock, time::Duration};
+
+use tokio::{runtime, time::timeout};
+
+pub(crate) mod client;
+pub(crate) mod gateway;
+pub(crate) mod script;
+pub(crate) mod store;
+pub(crate) mod wire;
+
+pub(crate) use client::{Answer, Call, H2, Raw};
+pub(crate) use gateway::Gateway;
+pub(crate) use script::{Arrival, Script};
+pub(crate) use store::{Fate, Habits, HeadHabit, Store, Tags};
+
+/// How long a test waits for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for something that must come.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited for {PATIENCE:?} in vain: {what}"))
+}
+
+/// Starts a call and returns at once.
+pub(crate) fn begin(call: Call) -> Pending {
+    Pending(tokio::spawn(call.send()), None)
+}
+
+/// A call that is under way.
+pub(crate) struct Pending(tokio::task::JoinHandle<Answer>, Option<Answer>);
+
+impl Pending {
+    /// Its answer.
+    pub(crate) async fn answer(mut self) -> Answer {
+        self.finished().await;
+        self.1.expect("an answer")
+    }
+
+    /// Whether it has no answer yet.
+    pub(crate) fn waits(&self) -> bool {
+        !self.0.is_finished()
+    }
+
+    /// Returns once there is an answer.
+    pub(crate) async fn finished(&mut self) {
+        if self.1.is_none() {
+            self.1 = Some(within("the answer to a call under way", &mut self.0).await.expect("the call's task"));
+        }
+    }
+}
+
+/// Where backends and the connections of clients run.
+pub(crate) fn outside() -> runtime::Handle {
+    static OUTSIDE: LazyLock<runtime::Runtime> = LazyLock::new(|| {
+        runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    });
+    OUTSIDE.handle().clone()
+}

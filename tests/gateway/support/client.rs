@@ -1,0 +1,224 @@
+//! Clients: [`Call`]s by hyper over HTTP/1.1 and HTTP/2, and [`Raw`] bytes.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::HOST};
+use http_body_util::{BodyExt, Full};
+use hyper::{Response, body::Incoming, client::conn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use super::{
+    outside,
+    wire::{Framing, Wire},
+    within,
+};
+
+/// The `Host` that tests ask.
+pub(crate) const HOST_NAME: &str = "notes.example";
+
+/// A request that is still to be sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    address: SocketAddr,
+    method: Method,
+    path: String,
+    fields: HeaderMap,
+    body: Bytes,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) fields: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Call {
+    pub(crate) fn new(address: SocketAddr, method: &str, path: &str) -> Self {
+        let method = method.parse().expect("a method");
+        Self { address, method, path: path.to_owned(), fields: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// Adds a field, beside others of its name.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        let name: HeaderName = name.parse().expect("a field name");
+        self.fields.append(name, HeaderValue::from_str(value).expect("a field value"));
+        self
+    }
+
+    pub(crate) fn if_match(self, tag: &str) -> Self {
+        self.with("if-match", tag)
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Bytes::from(body.into());
+        self
+    }
+
+    /// Over HTTP/1.1 and a connection of its own.
+    pub(crate) async fn send(self) -> Answer {
+        let what = format!("an answer to {} {}", self.method, self.path);
+        let exchange = async {
+            let stream = TokioIo::new(TcpStream::connect(self.address).await.expect("a connection"));
+            let (mut sender, driver) = conn::http1::handshake(stream).await.expect("a client");
+            let driver = tokio::spawn(driver);
+            let mut request = self.request(&self.path);
+            request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static(HOST_NAME));
+            let answer = sender.send_request(request).await.expect("an answer");
+            let answer = Answer::collect(answer).await;
+            driver.abort();
+            answer
+        };
+        within(&what, exchange).await
+    }
+
+    /// Sends it and asserts the status of its answer.
+    pub(crate) async fn expect(self, status: u16) -> Answer {
+        let what = format!("{} {} {:?}", self.method, self.path, self.fields);
+        let answer = self.send().await;
+        assert_eq!(answer.status, status, "{what}: {answer:?}");
+        answer
+    }
+
+    fn request(&self, uri: &str) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri.parse::<Uri>().expect("a target");
+        *request.headers_mut() = self.fields.clone();
+        request
+    }
+}
+
+/// One connection with HTTP/2 from the first byte.
+#[derive(Debug, Clone)]
+pub(crate) struct H2 {
+    sender: conn::http2::SendRequest<Full<Bytes>>,
+    _driver: Arc<Driver>,
+}
+
+#[derive(Debug)]
+struct Driver(tokio::task::AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl H2 {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let made = outside().spawn(async move {
+            let stream = TokioIo::new(TcpStream::connect(address).await.expect("a connection"));
+            let (sender, driver) = conn::http2::handshake(TokioExecutor::new(), stream).await.expect("a client");
+            (sender, tokio::spawn(driver).abort_handle())
+        });
+        let (sender, driver) = within("a connection", made).await.expect("a task");
+        Self { sender, _driver: Arc::new(Driver(driver)) }
+    }
+
+    pub(crate) async fn send(&self, call: Call) -> Answer {
+        let mut sender = self.sender.clone();
+        let request = call.request(&format!("http://{HOST_NAME}{}", call.path));
+        let exchange = async {
+            sender.ready().await.expect("an open connection");
+            Answer::collect(sender.send_request(request).await.expect("an answer")).await
+        };
+        within("an answer over HTTP/2", exchange).await
+    }
+}
+
+impl Answer {
+    async fn collect(response: Response<Incoming>) -> Self {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("a whole answer").to_bytes();
+        Self { status: head.status.as_u16(), fields: head.headers, body }
+    }
+
+    /// A field's only value.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let mut values = self.fields.get_all(name).iter();
+        let only = values.next()?;
+        assert!(values.next().is_none(), "{name} came more than once: {:?}", self.fields);
+        Some(only.to_str().expect("a value in ASCII"))
+    }
+
+    /// Its `ETag`, which must be there.
+    pub(crate) fn tag(&self) -> String {
+        self.field("etag").unwrap_or_else(|| panic!("an ETag: {self:?}")).to_owned()
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    /// The problem detail, of which `type` is asserted.
+    pub(crate) fn problem(&self, kind: &str) -> serde_json::Value {
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
+        assert_eq!(problem["type"], format!("urn:ifmatch:{kind}"), "{problem}");
+        assert_eq!(problem["status"], self.status, "{problem}");
+        problem
+    }
+}
+
+/// A connection on which a test writes bytes.
+#[derive(Debug)]
+pub(crate) struct Raw(Wire);
+
+impl Raw {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self(Wire::connect(address).await)
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        within("the gateway to read", self.0.send(bytes.as_ref())).await.expect("an open connection");
+    }
+
+    /// The next head with its body, as the answer to this method.
+    pub(crate) async fn answer(&mut self, method: &str) -> Answer {
+        let answer = async {
+            let head = self.0.head().await.expect("the head of an answer");
+            let status: u16 = head.first.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+            let framing = if method == "HEAD" || matches!(status, 100..200 | 204 | 304) {
+                Framing::Length(0)
+            } else {
+                Framing::of(&head.fields, Framing::UntilClose)
+            };
+            let body = Bytes::from(self.0.body(framing).await.expect("a whole answer"));
+            Answer { status, fields: head.fields, body }
+        };
+        within("an answer on a raw connection", answer).await
+    }
+
+    /// Waits until the gateway closes; nothing more may come before.
+    pub(crate) async fn closed(&mut self) {
+        let came = within("the gateway to close the connection", self.0.until_closed()).await;
+        assert_eq!(came, 0, "bytes that nobody asked for");
+    }
+
+    /// Waits until the gateway closes, whatever it says before.
+    pub(crate) async fn ended(&mut self) {
+        within("the gateway to close the connection", self.0.until_closed()).await;
+    }
+
+    /// What came of the body of an answer that breaks off.
+    pub(crate) async fn broken_answer(&mut self) -> Vec<u8> {
+        let answer = async {
+            let head = self.0.head().await.expect("the head of an answer");
+            self.0.body(Framing::of(&head.fields, Framing::UntilClose)).await
+        };
+        within("an answer that breaks off", answer).await.expect_err("an answer that breaks off").0
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) async fn finish(&mut self) {
+        self.0.finish().await;
+    }
+
+    /// Breaks the connection off.
+    pub(crate) fn reset(self) {
+        self.0.reset();
+    }
+}
