@@ -29,11 +29,15 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
-    task::AbortHandle,
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::config;
+
+mod wire;
+
+pub use wire::Handle;
+use wire::Wire;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -63,7 +67,7 @@ struct Idle<B> {
 #[derive(Debug)]
 struct Connection<B> {
     sender: SendRequest<B>,
-    task: AbortHandle,
+    handle: Handle,
 }
 
 /// Why there is no answer.
@@ -202,7 +206,7 @@ where
                 Err(Failed::Unsent(_, fault)) => return Err(SendError { fault, sent: false, reused }),
                 Err(Failed::Fault(fault)) => {
                     // Whatever of the request is still being sent must not reach the backend any more.
-                    connection.task.abort();
+                    connection.handle.abort();
                     return Err(SendError { fault, sent: true, reused });
                 }
             }
@@ -245,16 +249,16 @@ where
         reused: bool,
     ) -> Result<Response<FromUpstream<B>>, SendError> {
         if !can_be_passed_on(&response) {
-            connection.task.abort();
+            connection.handle.abort();
             return Err(SendError { fault: Fault::BadAnswer, sent: true, reused });
         }
-        let abort = connection.task.clone();
+        let handle = connection.handle.clone();
         let lease = Lease {
             limit: keep_alive(response.headers(), self.config.idle_timeout),
             idle: Arc::downgrade(&server.idle),
             connection: Some(connection),
         };
-        Ok(response.map(|incoming| FromUpstream::new(incoming, lease, abort)))
+        Ok(response.map(|incoming| FromUpstream::new(incoming, lease, handle)))
     }
 
     /// A connection to use: the idle one used last, or a new one.
@@ -265,10 +269,12 @@ where
         let stream = timeout(self.config.connect_timeout, connect(&server.authority))
             .await
             .map_err(|_| Fault::ConnectTimeout(server.authority.clone()))??;
+        let unsent = Arc::default();
+        let wire = Wire { stream, unsent: Arc::clone(&unsent) };
         let (sender, driver) = http1::Builder::new()
             .allow_obsolete_multiline_headers_in_responses(true)
             .allow_spaces_after_header_name_in_responses(true)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(wire))
             .await
             .map_err(Fault::Connection)?;
         let task = tokio::spawn(async move {
@@ -276,7 +282,7 @@ where
                 tracing::debug!(%error, "a connection to a backend ended");
             }
         });
-        Ok((Connection { sender, task: task.abort_handle() }, false))
+        Ok((Connection { sender, handle: Handle { unsent, task: task.abort_handle() } }, false))
     }
 
     /// Closes the connections that have been idle for too long. Meant to be called now and then.
@@ -371,7 +377,7 @@ fn keep_alive(headers: &HeaderMap, limit: Duration) -> Duration {
 pub struct FromUpstream<B> {
     incoming: Incoming,
     lease: Lease<B>,
-    abort: AbortHandle,
+    connection: Handle,
 }
 
 #[derive(Debug)]
@@ -382,18 +388,17 @@ struct Lease<B> {
 }
 
 impl<B> FromUpstream<B> {
-    fn new(incoming: Incoming, mut lease: Lease<B>, abort: AbortHandle) -> Self {
+    fn new(incoming: Incoming, mut lease: Lease<B>, connection: Handle) -> Self {
         if incoming.is_end_stream() {
             lease.give_back();
         }
-        Self { incoming, lease, abort }
+        Self { incoming, lease, connection }
     }
 
-    /// Closes the connection at once, so that nothing more of the request reaches the backend. Only for as long as the
-    /// request's body is under way: after that the connection may be another's.
+    /// The connection that it comes by.
     #[must_use]
-    pub fn abort_handle(&self) -> AbortHandle {
-        self.abort.clone()
+    pub fn connection(&self) -> &Handle {
+        &self.connection
     }
 }
 

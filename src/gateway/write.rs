@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_LOCATION};
-use tokio::{sync::oneshot, task::AbortHandle, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Exchange,
@@ -30,7 +30,7 @@ use crate::{
         verdict::{self, Probe, Refusal, Verdict},
     },
     tracker::{Ask, Busy, Turn, TurnLost},
-    upstream::Progress,
+    upstream::{self, Progress},
 };
 
 /// Answers a write.
@@ -263,8 +263,7 @@ async fn carry_out(
             if matches!(outcome, None | Some(Outcome::InDoubt)) {
                 exchange.gateway.counters.in_doubt();
             }
-            let connection = received.body().abort_handle();
-            let mut under_way = ended.map(|ended| UnderWay { ended, progress, connection });
+            let mut under_way = Some(UnderWay { ended, progress, connection: received.body().connection().clone() });
             let still_under_way = under_way.take_if(|body| !body.is_over());
             let response = Ok(forward::pass_on(&exchange, received));
             if let Some(body) = still_under_way {
@@ -299,31 +298,40 @@ fn stands_without_body(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::NotApplied | Outcome::Contradicted)
 }
 
-/// A request's body that is still being sent.
+/// A request's body that may still be on its way.
 struct UnderWay {
-    ended: oneshot::Receiver<bool>,
+    /// Word of its end; `None` where all of it was there from the beginning.
+    ended: Option<oneshot::Receiver<bool>>,
     progress: Arc<Progress>,
-    connection: AbortHandle,
+    connection: upstream::Handle,
 }
 
 impl UnderWay {
     fn is_over(&mut self) -> bool {
-        matches!(self.ended.try_recv(), Ok(true))
+        let has_ended = self.ended.as_mut().is_none_or(|ended| ended.try_recv() == Ok(true));
+        if has_ended {
+            self.ended = None;
+        }
+        has_ended && !self.connection.has_unsent()
     }
 
     /// Waits until nothing more of the body is sent, or makes it so where the backend takes no more. Returns whether all
     /// of it was sent.
     async fn end(mut self, patience: Duration) -> bool {
-        loop {
-            match timeout(patience, &mut self.ended).await {
-                Ok(whole) => return whole == Ok(true),
-                Err(_) if self.progress.is_stalled(patience) => {
-                    self.connection.abort();
-                    return false;
-                }
+        while let Some(ended) = &mut self.ended {
+            match timeout(patience, ended).await {
+                Ok(Ok(true)) => self.ended = None,
+                Ok(Ok(false) | Err(_)) => return false,
+                Err(_) if self.progress.is_stalled(patience) => return self.cut(),
                 Err(_) => {}
             }
         }
+        timeout(patience, self.connection.all_sent()).await.is_ok() || self.cut()
+    }
+
+    fn cut(&self) -> bool {
+        self.connection.abort();
+        false
     }
 }
 
