@@ -36,12 +36,14 @@ pub(super) const METHOD_OVERRIDES: [HeaderName; 3] = [
 
 /// The fields of a request as the backend gets them, but for those that describe its body.
 pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_preconditions: bool) -> HeaderMap {
+    let partition = &exchange.policy().partition;
     let named = Named::by(headers);
     let mut out = HeaderMap::with_capacity(headers.len() + 6);
     out.insert(HOST, exchange.host.clone());
     let mut cookies: Option<Vec<u8>> = None;
     for (name, value) in headers {
-        if is_hop_by_hop(name) || is_set_here(name) || named.contains(name) || folds_into_protected(name) {
+        let is_named = named.contains(name) && !partition.contains(name);
+        if is_hop_by_hop(name) || is_set_here(name) || is_named || folds_into_protected(name, partition) {
             continue;
         }
         if !keep_preconditions && precondition::FIELDS.contains(name) {
@@ -191,10 +193,11 @@ fn is_protected(name: &str) -> bool {
 }
 
 /// Whether a backend that reads `_` as `-` would take this for a field that decides something.
-fn folds_into_protected(name: &HeaderName) -> bool {
+fn folds_into_protected(name: &HeaderName, partition: &[HeaderName]) -> bool {
     name.as_str().contains('_') && {
         let folded = name.as_str().replace('_', "-");
-        is_protected(&folded) || HeaderName::try_from(folded).is_ok_and(|name| is_hop_by_hop(&name))
+        is_protected(&folded)
+            || HeaderName::try_from(folded).is_ok_and(|name| is_hop_by_hop(&name) || partition.contains(&name))
     }
 }
 

@@ -179,3 +179,16 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client() {
     drop(get);
     assert_eq!(raw.broken_answer().await, b"half");
 }
+
+/// It would be judged as one tenant's and applied to another's.
+#[tokio::test]
+async fn connection_cannot_take_away_what_a_resource_is_told_apart_by() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard("partition = [\"X-Tenant\"]").start();
+    let call = gateway.put("/note", "body").with("x-tenant", "a").with("x_tenant", "b");
+    let writer = begin(call.with("connection", "x-tenant"));
+    let put = backend.expect("PUT", "/note").await;
+    assert_eq!((put.field("x-tenant"), put.field("x_tenant")), (Some("a"), None));
+    put.answer(200, &[], "").await;
+    writer.answer().await;
+}

@@ -5,6 +5,7 @@ mod support;
 mod race;
 mod turns;
 
+mod half_close;
 mod hangup;
 mod learning;
 mod outcome;
