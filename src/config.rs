@@ -7,6 +7,7 @@
 use std::{fmt, fs::File, io::Read, net::SocketAddr, path::Path, time::Duration};
 
 use http::uri::Authority;
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use crate::core::policy::Policy;
 
@@ -133,6 +134,17 @@ pub struct ConfigError {
 
 /// A file beyond this is taken for a mistake and not read further.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
+
+impl Log {
+    /// What of the log is written.
+    ///
+    /// # Errors
+    ///
+    /// None where the level was read from a file, which checks it.
+    pub fn filter(&self) -> Result<EnvFilter, ParseError> {
+        raw::form::log_filter(&self.level)
+    }
+}
 
 impl Config {
     /// Reads and checks the text of a file.

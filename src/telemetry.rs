@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use tracing_subscriber::{EnvFilter, fmt as output};
+use tracing_subscriber::fmt as output;
 
 use crate::{
     config::{Log, LogFormat},
@@ -23,10 +23,7 @@ use crate::{
 ///
 /// A filter that can't be read, or a log that was begun before.
 pub fn init(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let builder = output()
-        .with_env_filter(EnvFilter::try_new(&log.level)?)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+    let builder = output().with_env_filter(log.filter()?).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     match log.format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

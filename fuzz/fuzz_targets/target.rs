@@ -30,11 +30,7 @@ fuzz_target!(|input: &[u8]| {
 
 /// Reads one target in both ways, and checks what came of it against what was written.
 fn read(line: &str) -> Option<Target> {
-    // Known: of `?q` and of nothing, `from_path_and_query` makes targets that are not written like those of `parse`.
-    if let Ok(whole) = PathAndQuery::try_from(line)
-        && !line.is_empty()
-        && !line.starts_with(['?', '#'])
-    {
+    if let Ok(whole) = PathAndQuery::try_from(line) {
         let target = Target::from_path_and_query(&whole);
         assert_eq!(target, Target::parse(whole.path(), whole.query()), "{line:?} is read in two ways");
     }
@@ -70,8 +66,7 @@ fn assert_canonical(target: &Target) {
     assert_eq!(whole, parts);
 
     assert!(path.starts_with('/'), "{path}");
-    // Known: an escaped `;` is not thought to begin parameters here, though it is where paths are folded.
-    let seen = lenient(&path.replace("%3B", "-"));
+    let seen = lenient(path);
     assert!(!seen.iter().any(|segment| segment == b"." || segment == b".."), "{path} has dot segments");
     let mut rest = path.as_bytes();
     while let [byte, after @ ..] = rest {

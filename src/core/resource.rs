@@ -72,10 +72,10 @@ impl Target {
     ///
     /// As [`Target::parse`].
     pub fn from_path_and_query(target: &PathAndQuery) -> Result<Self, TargetError> {
-        match canonical_path(target.path())? {
-            Cow::Borrowed(_) => Ok(Self(target.clone())),
-            Cow::Owned(path) => Self::parse(&path, target.query()),
-        }
+        let path = canonical_path(target.path())?;
+        // `http` shows an empty path as `/`, and keeps it empty.
+        let is_as_it_was = matches!(path, Cow::Borrowed(path) if path.len() > 1);
+        if is_as_it_was { Ok(Self(target.clone())) } else { Self::parse(&path, target.query()) }
     }
 
     /// The canonical path; begins with `/`.
@@ -214,7 +214,8 @@ fn hides_dots(segment: &str) -> bool {
         && segment
             .split("%2F")
             .flat_map(|part| part.split("%5C"))
-            .any(|part| matches!(part.split(';').next(), Some("." | "..")))
+            .filter_map(|part| part.split(';').next()?.split("%3B").next())
+            .any(|part| matches!(part, "." | ".."))
 }
 
 /// The name under which a resource is tracked.
@@ -465,6 +466,8 @@ mod tests {
             ("/a/.;x/b", TargetError::HiddenDots),
             ("/a/%2e%2e%2f", TargetError::HiddenDots),
             ("/.%2fa", TargetError::HiddenDots),
+            ("/a/..%3Bx/b", TargetError::HiddenDots),
+            ("/a/%2e%2e%3bx/b", TargetError::HiddenDots),
         ];
         for (path, error) in rows {
             assert_eq!(Target::parse(path, None), Err(error), "{path}");
@@ -476,6 +479,14 @@ mod tests {
         let target = Target::parse("/a/../b", Some("q=%7e&x=..")).expect("valid");
         assert_eq!(target.as_path_and_query().as_str(), "/b?q=%7e&x=..");
         assert_eq!(Target::parse("/b", None).expect("valid").query(), None);
+    }
+
+    #[test]
+    fn a_whole_target_is_read_like_its_parts() {
+        for text in ["?q", "/?q", "/", "/a", "/a?q", "/a/../b?q", "*"] {
+            let whole = PathAndQuery::try_from(text).expect(text);
+            assert_eq!(Target::from_path_and_query(&whole), Target::parse(whole.path(), whole.query()), "{text:?}");
+        }
     }
 
     /// Spellings that some backend takes for the same resource share a record; only equal ones share knowledge.

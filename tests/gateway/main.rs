@@ -17,6 +17,7 @@ mod target;
 mod body;
 mod refusal;
 
+mod commands;
 mod intermediary;
 mod policy;
 mod stop;

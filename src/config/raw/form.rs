@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use http::{HeaderName, Method, StatusCode, Uri, uri::Authority};
 use toml::de::DeValue;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use crate::core::policy::QueryRule;
 
@@ -37,7 +37,13 @@ pub(super) fn flag(value: &DeValue) -> Result<bool, String> {
 
 pub(super) fn integer(value: &DeValue) -> Result<u64, String> {
     let integer = value.as_integer().ok_or_else(|| expected("an integer", value))?;
-    u64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| format!("{integer} is out of range"))
+    let text = integer.as_str();
+    // The parser leaves this to whoever converts the digits.
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(integer.radix())) {
+        return Err(format!("{text:?} is not an integer"));
+    }
+    u64::from_str_radix(text, integer.radix()).map_err(|_| format!("{text} is out of range"))
 }
 
 pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(&DeValue) -> Result<usize, String> {
@@ -58,7 +64,8 @@ pub(super) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&DeValue) -> Res
 
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&DeValue) -> Result<Duration, String> {
     move |value| {
-        if let Some(number) = value.as_integer() {
+        if value.as_integer().is_some() {
+            let number = integer(value)?;
             return Err(format!("{number} has no unit; write it like \"{number}s\""));
         }
         let text = text(value)?;
@@ -131,8 +138,10 @@ pub(super) fn is_host(host: &str) -> bool {
 
 pub(super) fn host(value: &DeValue) -> Result<String, String> {
     let text = text(value)?;
-    if is_host(text) {
-        return Ok(text.to_ascii_lowercase());
+    // A request's host is compared without its final dot.
+    let host = text.strip_suffix('.').unwrap_or(text);
+    if is_host(host) {
+        return Ok(host.to_ascii_lowercase());
     }
     Err(format!("{text:?} is not a host; write it like \"api.example.com\", without a port or a wildcard"))
 }
@@ -191,12 +200,18 @@ pub(super) fn level(value: &DeValue) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
     let text = text(value)?;
     // A filter may also be a bare word, which names a module: a misspelt level would silence everything else.
-    let is_filter = text.contains(['=', '[', ',']) && EnvFilter::try_new(text).is_ok();
+    let is_filter = text.contains(['=', '[', ',']) && log_filter(text).is_ok();
     if LEVELS.contains(&text) || is_filter {
         return Ok(text.to_owned());
     }
     let known = quoted(LEVELS.iter().copied(), ", ");
     Err(format!("{text:?} is neither a level ({known}) nor a filter such as \"info,ifmatch=debug\""))
+}
+
+/// Reads a filter. Values of fields in it are compared as they are: as regular expressions, which is the default, a
+/// short one can take gigabytes.
+pub(crate) fn log_filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(text)
 }
 
 pub(super) fn expected(what: &str, found: &DeValue) -> String {

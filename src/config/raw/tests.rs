@@ -124,6 +124,7 @@ fn choices_that_are_not_there() {
 fn durations_that_are_refused() {
     assert_guard_errors(&[
         ("wait = \"10 parsecs\"", "wait", "\"10 parsecs\" is not a duration; write it like \"10s\""),
+        ("wait = 1_0s", "wait", "\"10s\" is not an integer"),
         ("wait = \"s\"", "wait", "is not a duration"),
         ("wait = \"1.5s\"", "wait", "is not a duration"),
         ("wait = \"-1s\"", "wait", "is not a duration"),
@@ -149,6 +150,9 @@ fn sizes_and_counts_that_are_refused() {
         ("buffer = true", "buffer", "must be a size such as"),
         ("buffer = \"17MiB\"", "buffer", "must be from 0 to 16MiB"),
         ("drain_bytes = \"2GiB\"", "drain_bytes", "must be from 0 to 1GiB"),
+        ("line = 1_0s", "line", "\"10s\" is not an integer"),
+        ("line = 1_0\u{1b}", "line", "\\u{1b}"),
+        ("line = 0x", "line", "is not an integer"),
         ("line = 0", "line", "must be from 1 to 100000"),
         ("line = 100_001", "line", "must be from 1 to 100000"),
         ("line = -1", "line", "-1 is out of range"),
@@ -170,12 +174,29 @@ fn what_is_wrong_with_the_log() {
     ]);
 }
 
+/// As one it would take gigabytes and a minute.
+#[test]
+fn a_filter_holds_no_regular_expression() {
+    let filter = "[[listeners]]\naddress = \"127.0.0.1:80\"\n[upstreams.a]\nservers = [\"http://h\"]\n\
+                  [log]\nlevel = \"x[a{b=w....................}]=info\"";
+    assert!(read(filter).is_ok());
+}
+
+#[test]
+fn a_final_dot_of_a_host_does_not_count() {
+    let config = read(
+        "[[listeners]]\naddress = \"127.0.0.1:80\"\n[upstreams.a]\nservers = [\"http://h\"]\n[[routes]]\nhost = \"H.\"",
+    );
+    assert_eq!(config.expect("a configuration").routes[0].host.as_deref(), Some("h"));
+}
+
 #[test]
 fn what_is_wrong_with_a_route() {
     assert_errors_after_base(&[
         ("[[routes]]\nhost = \"h:80\"", 6, "routes[0].host", "without a port"),
         ("[[routes]]\nhost = \"*.h\"", 6, "routes[0].host", "or a wildcard"),
         ("[[routes]]\nhost = \"\"", 6, "routes[0].host", "is not a host"),
+        ("[[routes]]\nhost = \".\"", 6, "routes[0].host", "is not a host"),
         ("[[routes]]\npath = \"users\"", 6, "routes[0].path", "does not begin with /"),
         ("[[routes]]\nupstream = \"b\"", 6, "routes[0].upstream", "there is no upstream \"b\"; known: \"a\""),
         (

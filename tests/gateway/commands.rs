@@ -1,0 +1,151 @@
+//! The program as it is started: its commands, what they print, and how they end.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Output, Stdio},
+};
+
+use crate::support::Call;
+
+fn ifmatch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ifmatch"));
+    command.args(arguments).env_remove("IFMATCH_CONFIG");
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    ifmatch(arguments).output().expect("the program runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// A file that is gone when the test is.
+struct File(PathBuf);
+
+impl File {
+    fn with(name: &str, content: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ifmatch-{}-{name}.toml", std::process::id()));
+        fs::write(&path, content).expect("a file");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn check_says_what_a_file_means() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/config/minimal.toml");
+    let checked = output(&["check", "--config", sample]);
+    assert!(checked.status.success());
+    assert!(text(&checked.stdout).contains("Listens on 127.0.0.1:8080."), "{}", text(&checked.stdout));
+    assert!(checked.stderr.is_empty(), "{}", text(&checked.stderr));
+}
+
+#[test]
+fn check_reports_all_errors_with_line_and_key_and_ends_with_2() {
+    let file = File::with(
+        "wrong",
+        "[[listeners]]\naddress = \"nowhere\"\n[upstreams.a]\nservers = [\"ftp://h\"]\n[guard]\nwait = 10\nwiat = \"1s\"\n",
+    );
+    for command in ["check", "run"] {
+        let checked = output(&[command, "--config", file.path()]);
+        assert_eq!(checked.status.code(), Some(2), "{command}");
+        let errors = text(&checked.stderr);
+        for place in [
+            "line 2: listeners[0].address",
+            "line 4: upstreams.a.servers[0]",
+            "line 6: guard.wait",
+            "line 7: guard.wiat",
+        ] {
+            assert!(errors.contains(place), "{place} is not in\n{errors}");
+        }
+        assert_eq!(errors.trim_end().lines().count(), 4, "{errors}");
+    }
+}
+
+#[test]
+fn the_file_is_found_by_its_variable_and_missed_by_its_name() {
+    let file = File::with("named", include_str!("../../config/minimal.toml"));
+    let found = ifmatch(&["check"]).env("IFMATCH_CONFIG", file.path()).output().expect("the program runs");
+    assert!(found.status.success());
+    let missed = output(&["check", "--config", "/nowhere/ifmatch.toml"]);
+    assert_eq!(missed.status.code(), Some(2));
+    assert!(text(&missed.stderr).contains("/nowhere/ifmatch.toml"), "{}", text(&missed.stderr));
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let refused = output(&["run", "--listen", &address, "--upstream", "http://127.0.0.1:1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains(&format!("{address} can't be listened on")), "{}", text(&refused.stderr));
+}
+
+/// The demo, ended with the test.
+struct Demo {
+    process: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let mut demo = ifmatch(&["demo", "--listen", "127.0.0.1:0", "--store", "127.0.0.1:0"]);
+        let mut process = demo.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program runs");
+        let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        Self { process, lines }
+    }
+
+    fn next_line_with(&mut self, part: &str) -> String {
+        self.lines.by_ref().map_while(Result::ok).find(|line| line.contains(part)).expect(part)
+    }
+
+    fn next_address(&mut self) -> SocketAddr {
+        let line = self.next_line_with("http://");
+        line.split("http://").nth(1).expect("a URL").trim().parse().expect("an address")
+    }
+
+    fn signal(&self, signal: &str) {
+        let killed = Command::new("kill").args([signal, &self.process.id().to_string()]).status().expect("kill runs");
+        assert!(killed.success());
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // It has ended already where the test went well.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_demo_shows_a_lost_update_and_a_refused_one() {
+    let mut demo = Demo::start();
+    let (store, gateway) = (demo.next_address(), demo.next_address());
+    let commands: Vec<String> = (0..4).map(|_| demo.next_line_with("curl")).collect();
+    assert!(commands.iter().all(|command| command.contains("If-Match: \"1\"")), "{commands:?}");
+
+    let put = |address, path| Call::new(address, "PUT", path).if_match("\"1\"");
+    put(store, "/notes/1").body("{\"text\": \"Ann\"}").expect(200).await;
+    put(store, "/notes/1").body("{\"text\": \"Ben\"}").expect(200).await;
+    put(gateway, "/notes/2").body("{\"text\": \"Ann\"}").expect(200).await;
+    put(gateway, "/notes/2").body("{\"text\": \"Ben\"}").expect(409).await.problem("stale");
+    assert!(Call::new(store, "GET", "/notes/2").expect(200).await.text().contains("Ann"));
+
+    demo.signal("-TERM");
+    assert_eq!(demo.process.wait().expect("it ends").code(), Some(0));
+}
