@@ -66,7 +66,9 @@ fn tracker(c: &mut Criterion) {
     c.bench_function("observe a read", |b| b.iter(|| runtime.block_on(observe())));
     c.bench_function("judge on arrival", |b| {
         b.iter(|| {
-            runtime.block_on(tracker.known(ask.key, None, |view| verdict::judge(&policy, &demands, true, view, None)))
+            runtime.block_on(
+                tracker.known(ask.key, ask.caller, None, |view| verdict::judge(&policy, &demands, true, view, None)),
+            )
         });
     });
     c.bench_function("take a turn, judge, settle", |b| {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, header::EXPECT, request::Parts};
+use http::{HeaderValue, Method, Request, Response, request::Parts};
 use hyper::body::Incoming;
 
 use crate::{
@@ -96,7 +96,7 @@ impl Gateway {
     async fn answer(self: Arc<Self>, client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {
         let (head, body) = request.into_parts();
         let about = answer::About::new(&head);
-        let mut body = body::Inbound::new(body, head.headers.contains_key(EXPECT), &client);
+        let mut body = body::Inbound::new(body, &head, &client);
         let exchange = match Exchange::new(&self, client, head) {
             Ok(exchange) => Arc::new(exchange),
             Err(failure) => return self.refuse(&about, failure, body, &Policy::default()).await,
@@ -123,7 +123,7 @@ impl Gateway {
     ) -> Response<Answer> {
         self.counters.count(&failure);
         let rest = body.drain(limits.drain_bytes, limits.drain_time).await;
-        let closes = rest.is_some();
+        let closes = rest.is_some() || failure.ends_connection();
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
         }
@@ -162,6 +162,7 @@ impl Exchange {
             return Err(Failure::Method);
         }
         answer::check_expectation(&head)?;
+        route::check_framing(&head)?;
         let asked = route::asked_host(&head)?;
         let target = route::target(&head)?;
         let route = route::find(&gateway.config.routes, &asked, &target).ok_or(Failure::NoRoute)?;

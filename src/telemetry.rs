@@ -73,6 +73,8 @@ impl Counters {
             | Failure::Host
             | Failure::Expectation
             | Failure::Method
+            | Failure::TransferCoding
+            | Failure::Length
             | Failure::MethodOverride
             | Failure::Body(_)
             | Failure::NoRoute

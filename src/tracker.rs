@@ -202,10 +202,16 @@ impl Tracker {
     }
 
     /// Lends what is known to `judge`, unless a write is under way, after which it may be otherwise: then `None`.
-    pub async fn known<R>(&self, key: Key, max_age: Option<Duration>, judge: impl FnOnce(View<'_>) -> R) -> Option<R> {
+    pub async fn known<R>(
+        &self,
+        key: Key,
+        caller: u64,
+        max_age: Option<Duration>,
+        judge: impl FnOnce(View<'_>) -> R,
+    ) -> Option<R> {
         match self.slots.get(&Cell(key.cell)) {
             Some(slot) if !slot.record.is_idle() => None,
-            Some(slot) => Some(judge(slot.record.view(key.spelling, self.now(), max_age.map(|age| age.as_secs())))),
+            Some(slot) => Some(judge(slot.record.view(self.source(key, caller), max_age.map(|age| age.as_secs())))),
             None => Some(judge(View::NOTHING)),
         }
     }
@@ -466,7 +472,7 @@ impl Turn {
         match self.tracker.slots.get(&Cell(self.ask.key.cell)) {
             Some(slot) => {
                 let max_age = max_age.map(|age| age.as_secs());
-                judge(slot.record.view(self.ask.key.spelling, self.tracker.now(), max_age))
+                judge(slot.record.view(self.tracker.source(self.ask.key, self.ask.caller), max_age))
             }
             None => judge(View::NOTHING),
         }

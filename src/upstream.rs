@@ -20,7 +20,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, uri::Authority};
+use http::{
+    HeaderMap, Method, Request, Response,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    uri::Authority,
+};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -198,9 +202,10 @@ where
                 }
             };
             progress.took();
+            let asks_head = request.method() == Method::HEAD;
             let answer = self.answer(connection.sender.try_send_request(request), progress).await;
             match answer {
-                Ok(response) => return self.received(response, server, connection, reused),
+                Ok(response) => return self.received(response, server, connection, asks_head, reused),
                 // Only a connection that has served before may be found closed; a new one that is has its reasons.
                 Err(Failed::Unsent(handed_back, _)) if reused => request = *handed_back,
                 Err(Failed::Unsent(_, fault)) => return Err(SendError { fault, sent: false, reused }),
@@ -246,6 +251,7 @@ where
         response: Response<Incoming>,
         server: &Server<B>,
         connection: Connection<B>,
+        asks_head: bool,
         reused: bool,
     ) -> Result<Response<FromUpstream<B>>, SendError> {
         if !can_be_passed_on(&response) {
@@ -253,8 +259,11 @@ where
             return Err(SendError { fault: Fault::BadAnswer, sent: true, reused });
         }
         let handle = connection.handle.clone();
+        // A backend that sends the body which it announces to HEAD must not have it read as the answer to a write.
+        let may_send_more = asks_head && announces_body(response.headers());
+        let idle_timeout = if may_send_more { Duration::ZERO } else { self.config.idle_timeout };
         let lease = Lease {
-            limit: keep_alive(response.headers(), self.config.idle_timeout),
+            limit: keep_alive(response.headers(), idle_timeout),
             idle: Arc::downgrade(&server.idle),
             connection: Some(connection),
         };
@@ -350,13 +359,17 @@ async fn connect(authority: &Authority) -> Result<TcpStream, Fault> {
 
 /// hyper undoes `chunked` and no other transfer coding, and hands on an upgrade whether asked for or not.
 fn can_be_passed_on(response: &Response<Incoming>) -> bool {
-    let mut codings = response.headers().get_all(http::header::TRANSFER_ENCODING).iter();
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
     let chunked_only = match (codings.next(), codings.next()) {
         (None, _) => true,
         (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     };
     chunked_only && !response.status().is_informational()
+}
+
+fn announces_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
 /// How long the connection may lie idle: a little less than the backend says that it will keep it.

@@ -200,10 +200,30 @@ fn lenient(path: &str) -> Vec<Vec<u8>> {
     segments.filter_map(|segment| segment.split(|byte| *byte == b';').next()).map(<[u8]>::to_vec).collect()
 }
 
-/// The same, where neither case nor empty segments count.
+/// The same, decoded to the end, where neither case counts, nor `+` against a space, dots and spaces at the ends of
+/// segments, and empty segments.
 fn folded(path: &str) -> Vec<Vec<u8>> {
-    let segments = lenient(path).into_iter().filter(|segment| !segment.is_empty());
-    segments.map(|segment| segment.to_ascii_lowercase()).collect()
+    let mut bytes = path.as_bytes().to_vec();
+    loop {
+        let further = decoded(&bytes);
+        if further == bytes {
+            break;
+        }
+        bytes = further;
+    }
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => text.to_lowercase().into_bytes(),
+        Err(error) => error.into_bytes().to_ascii_lowercase(),
+    };
+    let segments = bytes.split(|byte| matches!(byte, b'/' | b'\\')).map(|segment| {
+        let mut name = segment.split(|byte| *byte == b';').next().unwrap_or_default().to_vec();
+        name.iter_mut().filter(|byte| **byte == b'+').for_each(|byte| *byte = b' ');
+        while name.last().is_some_and(|byte| matches!(byte, b'.' | b' ')) {
+            name.pop();
+        }
+        name
+    });
+    segments.filter(|name| !name.is_empty()).collect()
 }
 
 /// The parameters that count, as they are written.
@@ -233,8 +253,8 @@ fn form_decoded(text: &str) -> Vec<u8> {
 }
 
 /// What is no escape stays as it is.
-fn decoded(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
+fn decoded(text: impl AsRef<[u8]>) -> Vec<u8> {
+    let bytes = text.as_ref();
     let mut out = Vec::new();
     let mut at = 0;
     while at < bytes.len() {

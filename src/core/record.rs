@@ -27,6 +27,8 @@ pub struct Record {
     state: State,
     /// The spelling through which `state` was learned; the others know nothing of it.
     spelling: u64,
+    /// Whose probe found the resource absent; `None`: a DELETE made it so for everyone. A 404 may mean *not for you*.
+    absent_for: Option<u64>,
     /// The last tags known to be current no longer, as fingerprints, oldest first.
     superseded: Vec<u64>,
     /// The last moment at which the resource changed, may have changed, or was found to have changed. A read that began
@@ -138,14 +140,14 @@ impl Record {
         Self { changed: floor, ..Self::default() }
     }
 
-    /// What is known, as far as it may be used through this spelling and is not older than `max_age`.
+    /// What is known, as far as `viewer` may use it: through the same spelling, and not older than `max_age`.
     #[must_use]
-    pub fn view(&self, spelling: u64, now: Seconds, max_age: Option<Seconds>) -> View<'_> {
-        let fresh = |known: &Known| max_age.is_none_or(|max| now.saturating_sub(known.seen) < max);
-        let usable = self.spelling == spelling
+    pub fn view(&self, viewer: Source, max_age: Option<Seconds>) -> View<'_> {
+        let fresh = |known: &Known| max_age.is_none_or(|max| viewer.now.saturating_sub(known.seen) < max);
+        let usable = self.spelling == viewer.spelling
             && match &self.state {
                 State::Unknown => true,
-                State::Absent => max_age.is_none(),
+                State::Absent => max_age.is_none() && self.absent_for.is_none_or(|caller| caller == viewer.caller),
                 State::Current(set) => set.iter().all(fresh),
             };
         if usable { View { state: &self.state, superseded: &self.superseded } } else { View::NOTHING }
@@ -199,7 +201,10 @@ impl Record {
             Outcome::NotApplied => {}
             Outcome::Contradicted | Outcome::InDoubt => self.state = State::Unknown,
             Outcome::Committed(Some(tag)) if alone => self.replace(tag, None, source),
-            Outcome::Deleted if alone => self.supersede_by(State::Absent, source.spelling),
+            Outcome::Deleted if alone => {
+                self.supersede_by(State::Absent, source.spelling);
+                self.absent_for = None;
+            }
             Outcome::Committed(_) | Outcome::Deleted => self.supersede_by(State::Unknown, source.spelling),
         }
     }
@@ -224,7 +229,10 @@ impl Record {
         self.changed = at;
         match probed {
             Probed::Untagged => self.state = State::Unknown,
-            Probed::Absent => self.supersede_by(State::Absent, source.spelling),
+            Probed::Absent => {
+                self.supersede_by(State::Absent, source.spelling);
+                self.absent_for = Some(source.caller);
+            }
             Probed::Tag(tag) => match self.current_through(source.spelling) {
                 Some(set) if set.iter().any(|known| known.tag == tag) => {
                     set.retain(|known| known.tag == tag);
@@ -255,8 +263,13 @@ impl Record {
         true
     }
 
-    /// The newest read's tag: it is current. What it can't stand beside is superseded.
+    /// The newest read's tag: it is current, and what it can't stand beside is superseded. But one that is superseded
+    /// itself may come from a replica or a cache that lags behind; a probe will tell.
     fn see(&mut self, tag: EntityTag, variant: Option<u64>, at: Stamp, source: Source) {
+        if self.spelling == source.spelling && self.superseded.contains(&tag.fingerprint()) {
+            self.forget(at);
+            return;
+        }
         let Some(set) = self.current_through(source.spelling) else {
             self.replace(tag, variant, source);
             return;
@@ -278,25 +291,22 @@ impl Record {
             if set.len() == VARIANTS {
                 set.remove(0);
             }
-            let fingerprint = known.tag.fingerprint();
             set.push(known);
             self.remember(gone);
-            self.superseded.retain(|&f| f != fingerprint);
         }
     }
 
     /// An older read's tag: it may stand beside what a later read showed, as another representation's, and no more.
     fn join(&mut self, seen: Seen, source: Source) -> bool {
-        let (Seen::Tag(tag, Some(variant)), Some(set)) = (seen, self.current_through(source.spelling)) else {
-            return false;
-        };
-        let beside = set.len() < VARIANTS && set.iter().all(|k| k.variant.is_some_and(|v| v != variant));
-        if beside {
-            let fingerprint = tag.fingerprint();
+        let Seen::Tag(tag, Some(variant)) = seen else { return false };
+        let is_superseded = self.superseded.contains(&tag.fingerprint());
+        let Some(set) = self.current_through(source.spelling) else { return false };
+        let has_room = set.len() < VARIANTS && set.iter().all(|k| k.variant.is_some_and(|v| v != variant));
+        let joins = has_room && !is_superseded;
+        if joins {
             set.push(source.known(tag, Some(variant)));
-            self.superseded.retain(|&f| f != fingerprint);
         }
-        beside
+        joins
     }
 
     /// What was known may be wrong, and so may what is still on its way.

@@ -10,7 +10,7 @@
 //! backend sees it, nothing is lost; at worst the backend is asked once more. Where a backend does serve many hosts apart,
 //! a partition by `Host` keeps their turns apart, too.
 
-use std::{borrow::Cow, hash::Hasher};
+use std::{borrow::Cow, hash::Hasher, string::FromUtf8Error};
 
 use http::{
     HeaderMap, HeaderName,
@@ -20,6 +20,17 @@ use http::{
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::policy::QueryRule;
+
+/// The fields by which a request says on whose behalf it comes: the standard ones, and those that API keys and tokens are
+/// commonly sent in.
+pub const CREDENTIALS: [HeaderName; 6] = [
+    AUTHORIZATION,
+    COOKIE,
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-access-token"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-auth-token"),
+];
 
 /// A request target in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,12 +290,13 @@ impl Namer {
         Key { cell: finish(&cell), spelling: finish(&spelling)[0] }
     }
 
-    /// A stand-in for the credentials of a request: equal only where `Authorization` and `Cookie` are.
+    /// A stand-in for the credentials of a request: equal only where all of [`CREDENTIALS`] are.
     #[must_use]
     pub fn caller(&self, headers: &HeaderMap) -> u64 {
         let mut hasher = self.hasher();
-        put_values(&mut hasher, &AUTHORIZATION, headers);
-        put_values(&mut hasher, &COOKIE, headers);
+        for name in &CREDENTIALS {
+            put_values(&mut hasher, name, headers);
+        }
         finish(&hasher)[0]
     }
 
@@ -352,36 +364,41 @@ fn decoded_parameter(parameter: &str) -> Vec<u8> {
     percent_decoded(parameter.replace('+', " ").as_bytes())
 }
 
-/// The host in lower case, without a final dot or the default port.
+/// Whether two hosts, each perhaps with a port, are written for the same one.
+#[must_use]
+pub fn same_host(one: &str, other: &str) -> bool {
+    folded_host(one) == folded_host(other)
+}
+
+/// The host in lower case, without a final dot or a default port.
 fn folded_host(host: &str) -> Cow<'_, str> {
-    let host = host.strip_suffix(":80").unwrap_or(host);
+    let host = [":80", ":443", ":"].iter().find_map(|port| host.strip_suffix(port)).unwrap_or(host);
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
-/// The path as the most lenient backend reads it: escapes decoded, lower case, `\` as `/`, no parameters of segments, no
-/// empty segments and so no final `/`.
+/// The path as the most lenient backend reads it: escapes decoded as often as there are any, lower case, `\` as `/`, `+`
+/// as a space, no parameters of segments, no dots or spaces at their ends, no empty segments and so no final `/`.
 fn folded_path(path: &str) -> Vec<u8> {
-    let mut folded = Vec::with_capacity(path.len());
-    let mut in_parameters = false;
-    let mut rest = path.as_bytes();
-    while let [byte, after @ ..] = rest {
-        let (byte, after) = unescaped(*byte, after);
-        rest = after;
-        match byte {
-            b'/' | b'\\' => {
-                in_parameters = false;
-                if folded.last() != Some(&b'/') {
-                    folded.push(b'/');
-                }
-            }
-            b';' => in_parameters = true,
-            _ if in_parameters => {}
-            byte => folded.push(byte.to_ascii_lowercase()),
+    let mut decoded = path.as_bytes().to_vec();
+    while decoded.contains(&b'%') {
+        let further = percent_decoded(&decoded);
+        if further.len() == decoded.len() {
+            break;
         }
+        decoded = further;
     }
-    if folded.last() == Some(&b'/') {
-        folded.pop();
+    if !decoded.is_ascii() {
+        decoded = String::from_utf8(decoded).map_or_else(FromUtf8Error::into_bytes, |path| path.to_lowercase().into());
+    }
+    let mut folded = Vec::with_capacity(decoded.len());
+    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
+        let name = segment.split(|&byte| byte == b';').next().unwrap_or_default();
+        let end = name.iter().rposition(|byte| !matches!(byte, b'.' | b' ' | b'+')).map_or(0, |last| last + 1);
+        if end > 0 {
+            folded.push(b'/');
+            folded.extend(name[..end].iter().map(|&byte| if byte == b'+' { b' ' } else { byte.to_ascii_lowercase() }));
+        }
     }
     folded
 }
@@ -502,6 +519,11 @@ mod tests {
             ("/notes/7", "/notes%5C7"),
             ("/notes/7", "/notes/7;v=1"),
             ("/notes/7", "/notes;s=a/7"),
+            ("/notes/7", "/notes/%2537"),
+            ("/notes/7", "/notes/7."),
+            ("/notes/7", "/notes/7%20"),
+            ("/a%20b", "/a+b"),
+            ("/%C3%89t%C3%A9", "/%C3%A9t%C3%A9"),
             ("/a@b", "/a%40b"),
             ("/('a')", "/(%27a%27)"),
             ("/n?a=1&b=2", "/n?b=2&a=1"),

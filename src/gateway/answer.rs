@@ -41,6 +41,10 @@ pub enum Failure {
     Expectation,
     /// CONNECT, which the gateway does not do.
     Method,
+    /// A transfer coding other than `chunked`.
+    TransferCoding,
+    /// An HTTP/1.0 request that stores something and does not say how long it is.
+    Length,
     /// A method override that the route refuses, or several that differ.
     MethodOverride,
     /// The client's body can't be read.
@@ -139,6 +143,11 @@ struct Problem {
 }
 
 impl Failure {
+    /// Whether where the next request begins is in doubt, so that there must be none.
+    pub(super) fn ends_connection(&self) -> bool {
+        matches!(self, Self::TransferCoding | Self::Length)
+    }
+
     /// The last part of its problem type.
     pub(super) fn kind(&self) -> &'static str {
         self.problem().kind
@@ -187,6 +196,18 @@ impl Failure {
                 kind: "method",
                 title: "CONNECT is not offered",
                 error: "This is a gateway to a service, not a proxy to others.".into(),
+                proxy_error: "http_request_error",
+            },
+            Self::TransferCoding => bad(
+                "transfer-coding",
+                "The transfer coding is not known",
+                "Only Transfer-Encoding: chunked is understood, and only once.".into(),
+            ),
+            Self::Length => Problem {
+                status: StatusCode::LENGTH_REQUIRED,
+                kind: "length-required",
+                title: "A length is required",
+                error: "With HTTP/1.0 a body needs a Content-Length.".into(),
                 proxy_error: "http_request_error",
             },
             Self::Body(error) => body_problem(error),

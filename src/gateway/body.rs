@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{StatusCode, Version, header::EXPECT, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -37,8 +37,8 @@ pub enum BodyError {
     /// The client has ended its side of the connection in the midst of it.
     #[error("the client hung up in the midst of the request's body")]
     Gone,
-    /// It ended before its announced length.
-    #[error("the request's body is shorter than its Content-Length")]
+    /// It ended before its announced length, or without the end that HTTP/2 marks.
+    #[error("the request's body ended before it was complete")]
     Short,
 }
 
@@ -68,6 +68,7 @@ pub struct Stream {
     /// What was read ahead.
     prefix: Bytes,
     rest: Incoming,
+    is_http2: bool,
     /// Runs while the client is waited for.
     idle: Pin<Box<Sleep>>,
     waiting: bool,
@@ -84,6 +85,7 @@ impl Outgoing {
     pub fn stream(
         ahead: Bytes,
         rest: Incoming,
+        is_http2: bool,
         idle_timeout: Duration,
         progress: &Arc<Progress>,
         client: &Arc<Client>,
@@ -92,6 +94,7 @@ impl Outgoing {
         let stream = Stream {
             prefix: ahead,
             rest,
+            is_http2,
             idle: Box::pin(sleep(idle_timeout)),
             waiting: false,
             idle_timeout,
@@ -136,7 +139,7 @@ impl Stream {
                     Err(_trailers) => continue,
                 },
                 Some(Err(error)) => Some(Err(BodyError::Broken(error))),
-                None if self.rest.size_hint().lower() > 0 => Some(Err(BodyError::Short)),
+                None if is_short(&self.rest, self.is_http2) => Some(Err(BodyError::Short)),
                 None => {
                     self.finish();
                     None
@@ -202,18 +205,18 @@ impl Body for Outgoing {
 #[derive(Debug)]
 pub(super) struct Inbound {
     body: Option<Incoming>,
+    /// Whether the client sends nothing before it is asked to, which the first look at the body does.
     awaits_continue: bool,
+    is_http2: bool,
     client: Arc<Client>,
 }
 
 impl Inbound {
-    /// `expects_continue`: the client sends nothing before it is asked to, which the first look at the body does.
-    pub(super) fn new(body: Incoming, expects_continue: bool, client: &Arc<Client>) -> Self {
-        Self {
-            awaits_continue: expects_continue && !body.is_end_stream(),
-            body: Some(body),
-            client: Arc::clone(client),
-        }
+    /// The body of the request with this head.
+    pub(super) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
+        let awaits_continue = head.headers.contains_key(EXPECT) && !body.is_end_stream();
+        let is_http2 = head.version == Version::HTTP_2;
+        Self { body: Some(body), awaits_continue, is_http2, client: Arc::clone(client) }
     }
 
     /// Whether the client has not been asked for its body yet, and waits for that.
@@ -251,7 +254,7 @@ impl Inbound {
             match frame? {
                 Some(Ok(frame)) => ahead.extend(frame.into_data().unwrap_or_default()),
                 Some(Err(error)) => return Err(BodyError::Broken(error)),
-                None if body.size_hint().lower() > 0 => return Err(BodyError::Short),
+                None if is_short(&body, self.is_http2) => return Err(BodyError::Short),
                 None => break,
             }
         }
@@ -305,6 +308,12 @@ impl Pieces {
     fn joined(self) -> Bytes {
         if self.all.is_empty() { self.first } else { self.all.freeze() }
     }
+}
+
+/// Whether a body that says that it is at its end has not come to it: it is shorter than its length, or its HTTP/2 stream
+/// was reset, which hyper shows as an end where the reset is without an error.
+fn is_short(body: &Incoming, is_http2: bool) -> bool {
+    body.size_hint().lower() > 0 || is_http2 && !body.is_end_stream()
 }
 
 /// What comes next of a body, unless nothing more comes. By the time that a client's end is seen, everything that came

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
-    header::{CONTENT_TYPE, ETAG},
+    header::{AGE, CONTENT_TYPE, ETAG},
 };
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -91,7 +91,8 @@ pub(super) fn outgoing(
         None => (Outgoing::Whole(ahead), progress, None),
         Some(rest) => {
             let idle = exchange.policy().body_idle_timeout;
-            let (outgoing, ended) = Outgoing::stream(ahead, rest, idle, &progress, &exchange.client);
+            let is_http2 = exchange.head.version == Version::HTTP_2;
+            let (outgoing, ended) = Outgoing::stream(ahead, rest, is_http2, idle, &progress, &exchange.client);
             (outgoing, progress, Some(ended))
         }
     }
@@ -126,6 +127,10 @@ fn seen(exchange: &Exchange, method: &Method, asked: &HeaderMap, received: &Rece
         return None;
     }
     let fields = received.headers();
+    // A cache behind the gateway answered, with what may be old.
+    if fields.contains_key(AGE) {
+        return None;
+    }
     let with_variant = match received.status() {
         StatusCode::OK => true,
         StatusCode::NON_AUTHORITATIVE_INFORMATION if is_get => true,

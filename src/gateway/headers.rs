@@ -6,14 +6,14 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED,
-        HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VIA,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VIA,
     },
 };
 use http_body::Body;
 
 use super::{Exchange, body::Outgoing};
-use crate::core::precondition;
+use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
@@ -37,6 +37,7 @@ pub(super) const METHOD_OVERRIDES: [HeaderName; 3] = [
 /// The fields of a request as the backend gets them, but for those that describe its body.
 pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_preconditions: bool) -> HeaderMap {
     let partition = &exchange.policy().partition;
+    let is_judged = exchange.policy().mode != Mode::Off;
     let named = Named::by(headers);
     let mut out = HeaderMap::with_capacity(headers.len() + 6);
     out.insert(HOST, exchange.host.clone());
@@ -47,6 +48,10 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
             continue;
         }
         if !keep_preconditions && precondition::FIELDS.contains(name) {
+            continue;
+        }
+        // Nobody has judged what it would mean on another method.
+        if METHOD_OVERRIDES.contains(name) && exchange.head.method != Method::POST && is_judged {
             continue;
         }
         if name == COOKIE {
@@ -73,8 +78,8 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
 pub(super) fn for_probe(exchange: &Exchange) -> HeaderMap {
     let headers = &exchange.head.headers;
     let mut only = HeaderMap::with_capacity(12);
-    let carried = [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, USER_AGENT, VIA];
-    for name in carried.iter().chain(&exchange.policy().partition) {
+    let carried = [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, USER_AGENT, VIA];
+    for name in carried.iter().chain(&CREDENTIALS).chain(&exchange.policy().partition) {
         if !only.contains_key(name) {
             for value in headers.get_all(name) {
                 only.append(name.clone(), value.clone());
@@ -167,9 +172,7 @@ fn is_set_here(name: &HeaderName) -> bool {
 fn is_protected(name: &str) -> bool {
     matches!(
         name,
-        "authorization"
-            | "cache-control"
-            | "cookie"
+        "cache-control"
             | "content-encoding"
             | "content-language"
             | "content-length"
@@ -189,7 +192,8 @@ fn is_protected(name: &str) -> bool {
             | "vary"
             | "via"
             | "www-authenticate"
-    ) || ["if-", "x-forwarded-", "x-http-method", "x-method-override"].iter().any(|prefix| name.starts_with(prefix))
+    ) || CREDENTIALS.iter().any(|credential| credential == name)
+        || ["if-", "x-forwarded-", "x-http-method", "x-method-override"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether a backend that reads `_` as `-` would take this for a field that decides something.

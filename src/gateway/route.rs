@@ -1,8 +1,8 @@
 //! Which resource a request names, and which route it takes.
 
 use http::{
-    HeaderMap, HeaderValue, Uri, Version,
-    header::{CONTENT_LOCATION, HOST, LOCATION},
+    HeaderMap, HeaderValue, Method, Version,
+    header::{CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION, TRANSFER_ENCODING},
     request::Parts,
     uri::Authority,
 };
@@ -10,7 +10,7 @@ use http::{
 use super::{Exchange, answer::Failure};
 use crate::{
     config::Route,
-    core::resource::{Key, Target, TargetError},
+    core::resource::{Key, Target, TargetError, same_host},
 };
 
 /// The host that the client asked: the target's own where it has one (RFC 9112 §3.2.2, RFC 9113 §8.3.1), else `Host`.
@@ -38,6 +38,26 @@ fn checked(host: &[u8]) -> Result<HeaderValue, Failure> {
     if valid { HeaderValue::from_bytes(host).map_err(|_| Failure::Host) } else { Err(Failure::Host) }
 }
 
+/// A body's framing must be one that hyper undoes and that says where the body ends. With another transfer coding the
+/// backend would get the coded bytes as if they were the content, and an HTTP/1.0 body without a length is never read: the
+/// backend would be told to store nothing.
+pub(super) fn check_framing(head: &Parts) -> Result<(), Failure> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let is_known = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    let stores = [Method::PUT, Method::POST, Method::PATCH].contains(&head.method);
+    if !is_known {
+        Err(Failure::TransferCoding)
+    } else if stores && head.version <= Version::HTTP_10 && !head.headers.contains_key(CONTENT_LENGTH) {
+        Err(Failure::Length)
+    } else {
+        Ok(())
+    }
+}
+
 /// The canonical target. `*`, which only OPTIONS may ask (RFC 9110 §9.3.7), names no resource and is not passed on.
 pub(super) fn target(head: &Parts) -> Result<Target, Failure> {
     let target = head.uri.path_and_query().ok_or(TargetError::NotAbsolute);
@@ -61,39 +81,44 @@ fn without_port(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`, and of the one
-/// that a WebDAV request writes to (`Destination`, RFC 4918 §10.3).
-pub(super) fn related(exchange: &Exchange, fields: &HeaderMap) -> Vec<Key> {
-    let named = fields.get_all(LOCATION).iter().chain(fields.get_all(CONTENT_LOCATION));
-    named
-        .chain(exchange.head.headers.get_all("destination"))
-        .filter_map(|reference| {
-            let target = same_origin(exchange, reference)?;
-            let route = find(&exchange.gateway.config.routes, &exchange.asked, &target)?;
-            Some(exchange.gateway.key(&exchange.head, &exchange.host, &target, route))
-        })
-        .collect()
+/// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`.
+pub(super) fn named(exchange: &Exchange, fields: &HeaderMap) -> Vec<Key> {
+    keys(exchange, fields.get_all(LOCATION).iter().chain(fields.get_all(CONTENT_LOCATION)))
+}
+
+/// The keys of the resources that a WebDAV request writes to beside its target (`Destination`, RFC 4918 §10.3).
+pub(super) fn destinations(exchange: &Exchange) -> Vec<Key> {
+    keys(exchange, exchange.head.headers.get_all("destination").iter())
+}
+
+/// Without the target's own.
+fn keys<'a>(exchange: &Exchange, references: impl Iterator<Item = &'a HeaderValue>) -> Vec<Key> {
+    let key = |reference| {
+        let target = same_origin(exchange, reference)?;
+        let route = find(&exchange.gateway.config.routes, &exchange.asked, &target)?;
+        Some(exchange.gateway.key(&exchange.head, &exchange.host, &target, route))
+    };
+    references.filter_map(key).filter(|key| key.cell != exchange.key.cell).collect()
 }
 
 /// The target that a reference names (RFC 3986 §5.2), if it lies on the origin that the client asked or that the backend
-/// was told.
+/// was told. The scheme does not count: whoever ends TLS before the gateway makes it another one.
 pub(super) fn same_origin(exchange: &Exchange, reference: &HeaderValue) -> Option<Target> {
-    let reference = reference.to_str().ok()?;
-    let reference = reference.split('#').next().unwrap_or_default();
-    let (path, query) = match reference.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (reference, None),
+    let reference = std::str::from_utf8(reference.as_bytes()).ok()?.split('#').next()?;
+    let (scheme, after) = reference.split_once("//").unwrap_or(("/", reference));
+    let is_absolute = scheme.is_empty() || scheme.ends_with(':') && !scheme.contains(['/', '?']);
+    let (path, query) = if is_absolute {
+        let (authority, rest) = after.split_at(after.find(['/', '?']).unwrap_or(after.len()));
+        let ours = [&exchange.asked, &exchange.host];
+        if !ours.iter().any(|host| host.to_str().is_ok_and(|host| same_host(host, authority))) {
+            return None;
+        }
+        let (path, query) = split_query(rest);
+        (if path.is_empty() { "/" } else { path }, query)
+    } else {
+        split_query(reference)
     };
     let base = exchange.target.path();
-    if reference.contains("://") || reference.starts_with("//") {
-        let absolute = reference.split_once("//").map(|(_, rest)| format!("http://{rest}"))?;
-        let uri: Uri = absolute.parse().ok()?;
-        let authority = uri.authority()?.as_str();
-        let is_ours = [&exchange.asked, &exchange.host]
-            .iter()
-            .any(|host| host.to_str().is_ok_and(|host| host.eq_ignore_ascii_case(authority)));
-        return if is_ours { Target::parse(uri.path(), uri.query()).ok() } else { None };
-    }
     match path {
         "" => Target::parse(base, query.or(exchange.target.query())).ok(),
         _ if path.starts_with('/') => Target::parse(path, query).ok(),
@@ -102,4 +127,8 @@ pub(super) fn same_origin(exchange: &Exchange, reference: &HeaderValue) -> Optio
             Target::parse(&format!("{folder}{path}"), query).ok()
         }
     }
+}
+
+fn split_query(reference: &str) -> (&str, Option<&str>) {
+    reference.split_once('?').map_or((reference, None), |(path, query)| (path, Some(query)))
 }

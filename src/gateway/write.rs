@@ -11,7 +11,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_LOCATION};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot::{self, error::TryRecvError},
+    time::timeout,
+};
 
 use super::{
     Exchange,
@@ -27,6 +30,7 @@ use crate::{
         policy::{MethodOverride, Mode, Policy},
         precondition::Demands,
         record::{Access, Outcome, View},
+        resource::Key,
         verdict::{self, Probe, Refusal, Verdict},
     },
     tracker::{Ask, Busy, Turn, TurnLost},
@@ -84,13 +88,18 @@ async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Bytes, Failur
     body.read_ahead(policy.buffer, policy.body_idle_timeout).await.map_err(Failure::Body)
 }
 
-/// A write on a route that is off changes nothing that is known there, but perhaps a resource of another route.
+/// A write on a route that is off is not judged and takes no turn. But another route may lead to the same resource, or
+/// it may change others: what is known of those is forgotten, before it is sent and after.
 async fn forward_untracked(exchange: &Exchange, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    let tracker = &exchange.gateway.tracker;
+    tracker.change(exchange.key).await;
+    change(exchange, route::destinations(exchange)).await;
     let (outgoing, progress, _ended) = forward::outgoing(exchange, Bytes::new(), body.take());
     let request = forward::request(exchange, exchange.head.method.clone(), outgoing);
     let sent = exchange.upstream().send(request, &progress).await;
+    tracker.change(exchange.key).await;
+    note_changes(exchange, sent.as_ref().ok()).await;
     let received = sent.map_err(|error| Failure::Upstream(error, Sent::Write))?;
-    note_changes(exchange, &received).await;
     Ok(forward::pass_on(exchange, received))
 }
 
@@ -116,7 +125,8 @@ impl Demand {
     async fn judge_on_arrival(&self, exchange: &Exchange) -> Result<(), Failure> {
         let tracker = &exchange.gateway.tracker;
         let max_age = exchange.policy().max_age;
-        match tracker.known(exchange.key, max_age, |view| self.judge(exchange, view, None)).await {
+        let judge = |view: View<'_>| self.judge(exchange, view, None);
+        match tracker.known(exchange.key, exchange.caller, max_age, judge).await {
             Some(Err(refused)) => Err(refused.into()),
             Some(Ok(_)) | None => Ok(()),
         }
@@ -175,22 +185,22 @@ enum Go {
     Probe,
 }
 
-/// The method that the client means: a POST may override its own.
+/// The method that the client means: a POST may override its own, and some backends take `put` for `PUT`.
 fn meant_method(exchange: &Exchange) -> Result<Method, Failure> {
     let head = &exchange.head;
-    if head.method != Method::POST {
-        return Ok(head.method.clone());
-    }
+    let in_upper_case = |bytes: &[u8]| Method::from_bytes(&bytes.trim_ascii().to_ascii_uppercase());
     let mut meant = None;
-    for value in METHOD_OVERRIDES.iter().flat_map(|name| head.headers.get_all(name)) {
-        let named = Method::from_bytes(&value.as_bytes().trim_ascii().to_ascii_uppercase());
-        let named = named.map_err(|_| Failure::MethodOverride)?;
-        if exchange.policy().method_override == MethodOverride::Refuse || meant.as_ref().is_some_and(|m| *m != named) {
-            return Err(Failure::MethodOverride);
+    if head.method == Method::POST {
+        for value in METHOD_OVERRIDES.iter().flat_map(|name| head.headers.get_all(name)) {
+            let named = in_upper_case(value.as_bytes()).map_err(|_| Failure::MethodOverride)?;
+            let refuses = exchange.policy().method_override == MethodOverride::Refuse;
+            if refuses || meant.as_ref().is_some_and(|meant| *meant != named) {
+                return Err(Failure::MethodOverride);
+            }
+            meant = Some(named);
         }
-        meant = Some(named);
     }
-    Ok(meant.unwrap_or(Method::POST))
+    Ok(meant.or_else(|| in_upper_case(head.method.as_str().as_bytes()).ok()).unwrap_or(Method::POST))
 }
 
 async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
@@ -242,9 +252,12 @@ async fn carry_out(
     if let Err(TurnLost) = turn.confirm().await {
         return answer(reply, Err(Failure::Busy(Busy::TimedOut)));
     }
+    change(&exchange, route::destinations(&exchange)).await;
     let (outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
-    match exchange.upstream().send(request, &progress).await {
+    let sent = exchange.upstream().send(request, &progress).await;
+    note_changes(&exchange, sent.as_ref().ok()).await;
+    match sent {
         Err(error) => {
             let path = exchange.target.path();
             if error.sent {
@@ -258,12 +271,12 @@ async fn carry_out(
             answer(reply, Err(Failure::Upstream(error, Sent::Write)));
         }
         Ok(received) => {
-            note_changes(&exchange, &received).await;
             let outcome = outcome(&exchange, &received);
             if matches!(outcome, None | Some(Outcome::InDoubt)) {
                 exchange.gateway.counters.in_doubt();
             }
-            let mut under_way = Some(UnderWay { ended, progress, connection: received.body().connection().clone() });
+            let connection = received.body().connection().clone();
+            let mut under_way = Some(UnderWay { ended, broke_off: false, progress, connection });
             let still_under_way = under_way.take_if(|body| !body.is_over());
             let response = Ok(forward::pass_on(&exchange, received));
             if let Some(body) = still_under_way {
@@ -302,17 +315,22 @@ fn stands_without_body(outcome: &Outcome) -> bool {
 struct UnderWay {
     /// Word of its end; `None` where all of it was there from the beginning.
     ended: Option<oneshot::Receiver<bool>>,
+    /// Whether the body was dropped before its end.
+    broke_off: bool,
     progress: Arc<Progress>,
     connection: upstream::Handle,
 }
 
 impl UnderWay {
     fn is_over(&mut self) -> bool {
-        let has_ended = self.ended.as_mut().is_none_or(|ended| ended.try_recv() == Ok(true));
-        if has_ended {
-            self.ended = None;
+        if let Some(ended) = &mut self.ended {
+            match ended.try_recv() {
+                Ok(_) => self.ended = None,
+                Err(TryRecvError::Closed) => (self.ended, self.broke_off) = (None, true),
+                Err(TryRecvError::Empty) => {}
+            }
         }
-        has_ended && !self.connection.has_unsent()
+        self.ended.is_none() && !self.broke_off && !self.connection.has_unsent()
     }
 
     /// Waits until nothing more of the body is sent, or makes it so where the backend takes no more. Returns whether all
@@ -320,13 +338,15 @@ impl UnderWay {
     async fn end(mut self, patience: Duration) -> bool {
         while let Some(ended) = &mut self.ended {
             match timeout(patience, ended).await {
-                Ok(Ok(true)) => self.ended = None,
-                Ok(Ok(false) | Err(_)) => return false,
+                Ok(ended) => (self.ended, self.broke_off) = (None, ended != Ok(true)),
                 Err(_) if self.progress.is_stalled(patience) => return self.cut(),
                 Err(_) => {}
             }
         }
-        timeout(patience, self.connection.all_sent()).await.is_ok() || self.cut()
+        match timeout(patience, self.connection.all_sent()).await {
+            Ok(all_sent) => all_sent && !self.broke_off,
+            Err(_) => self.cut(),
+        }
     }
 
     fn cut(&self) -> bool {
@@ -344,6 +364,8 @@ fn outcome(exchange: &Exchange, received: &Received) -> Option<Outcome> {
         StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED => Outcome::Contradicted,
         _ if status.is_client_error() => Outcome::NotApplied,
         _ if status.is_redirection() => Outcome::Committed(None),
+        // 207 to DELETE: a part of it is still there (RFC 4918 §9.6.1).
+        StatusCode::MULTI_STATUS => Outcome::Committed(None),
         _ if status.is_success() => match exchange.head.method {
             Method::DELETE => Outcome::Deleted,
             Method::PUT | Method::PATCH if is_of_target(exchange, received.headers()) => {
@@ -366,16 +388,21 @@ fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
         .all(|named| route::same_origin(exchange, named).is_some_and(|target| target == exchange.target))
 }
 
-/// A write that was applied, or may have been, changed the resources that its answer or its `Destination` names, too
-/// (rule 6).
-async fn note_changes(exchange: &Exchange, received: &Received) {
-    if !received.status().is_success() && !received.status().is_redirection() {
-        return;
+/// A write that was applied changed the resources that its answer names, too (rule 6), and one that may have been, those
+/// that its `Destination` names. `None`: there is no answer.
+async fn note_changes(exchange: &Exchange, received: Option<&Received>) {
+    if !received.is_some_and(|received| received.status().is_client_error()) {
+        change(exchange, route::destinations(exchange)).await;
     }
-    for key in route::related(exchange, received.headers()) {
-        if key.cell != exchange.key.cell {
-            exchange.gateway.tracker.change(key).await;
-        }
+    let applied = received.filter(|received| received.status().is_success() || received.status().is_redirection());
+    if let Some(received) = applied {
+        change(exchange, route::named(exchange, received.headers())).await;
+    }
+}
+
+async fn change(exchange: &Exchange, keys: Vec<Key>) {
+    for key in keys {
+        exchange.gateway.tracker.change(key).await;
     }
 }
 

@@ -295,7 +295,7 @@ impl World {
         sleep(4 * Duration::from_millis(WAY) + 2 * self.policy.settle).await;
         self.check_that_all_is_over();
         for target in &self.targets {
-            self.tracker.known(target.key, None, |view| self.backend().check_knowledge(*target, view)).await;
+            self.tracker.known(target.key, 0, None, |view| self.backend().check_knowledge(*target, view)).await;
         }
     }
 

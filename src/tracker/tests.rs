@@ -53,7 +53,7 @@ fn committed(text: &str) -> Outcome {
 
 /// What is known, in one word: the tags, `unknown`, `absent`, or `busy` while a write is under way.
 async fn known(tracker: &Tracker, key: Key) -> String {
-    tracker.known(key, None, in_a_word).await.unwrap_or_else(|| "busy".into())
+    tracker.known(key, CALLER, None, in_a_word).await.unwrap_or_else(|| "busy".into())
 }
 
 fn in_a_word(view: View<'_>) -> String {
@@ -349,9 +349,9 @@ async fn what_was_learned_too_long_ago_is_unknown() {
     read(&tracker, 1, "a").await;
     let max_age = Some(Duration::from_secs(60));
     advance(Duration::from_secs(59)).await;
-    assert_eq!(tracker.known(key(1), max_age, in_a_word).await.as_deref(), Some("\"a\""));
+    assert_eq!(tracker.known(key(1), CALLER, max_age, in_a_word).await.as_deref(), Some("\"a\""));
     advance(Duration::from_secs(1)).await;
-    assert_eq!(tracker.known(key(1), max_age, in_a_word).await.as_deref(), Some("unknown"));
+    assert_eq!(tracker.known(key(1), CALLER, max_age, in_a_word).await.as_deref(), Some("unknown"));
     assert_eq!(known(&tracker, key(1)).await, "\"a\"");
 }
 

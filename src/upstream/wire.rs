@@ -24,7 +24,9 @@ use tokio::{
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     any: AtomicBool,
-    none_left: Notify,
+    /// The connection is gone; what was unsent then never will be sent.
+    closed: AtomicBool,
+    changed: Notify,
 }
 
 /// What can be asked of a connection, and done to it, from outside of the task that drives it.
@@ -41,14 +43,17 @@ impl Handle {
         self.unsent.any.load(Ordering::SeqCst)
     }
 
-    /// Returns once everything has been handed to the kernel, or the connection is gone.
-    pub async fn all_sent(&self) {
+    /// Returns true once everything has been handed to the kernel, false if the connection is gone before that.
+    pub async fn all_sent(&self) -> bool {
         loop {
-            let none_left = self.unsent.none_left.notified();
-            if !self.has_unsent() || self.task.is_finished() {
-                return;
+            let changed = self.unsent.changed.notified();
+            if !self.has_unsent() {
+                return true;
             }
-            none_left.await;
+            if self.unsent.closed.load(Ordering::SeqCst) {
+                return false;
+            }
+            changed.await;
         }
     }
 
@@ -67,8 +72,8 @@ pub(super) struct Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self.unsent.any.store(false, Ordering::SeqCst);
-        self.unsent.none_left.notify_waiters();
+        self.unsent.closed.store(true, Ordering::SeqCst);
+        self.unsent.changed.notify_waiters();
     }
 }
 
@@ -99,7 +104,7 @@ impl AsyncWrite for Wire {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unsent.any.swap(false, Ordering::SeqCst) {
-            self.unsent.none_left.notify_waiters();
+            self.unsent.changed.notify_waiters();
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }

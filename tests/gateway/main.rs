@@ -16,6 +16,7 @@ mod target;
 
 mod body;
 mod refusal;
+mod ways_around;
 
 mod commands;
 mod intermediary;

@@ -84,6 +84,10 @@ fn probe(name: &str) -> Step {
     Probe(Probed::Tag(tag(name)))
 }
 
+fn viewer(spelling: u64, now: Seconds) -> Source {
+    Source { spelling, caller: ALICE, now }
+}
+
 /// A record, and the source of its stamps.
 #[derive(Debug, Clone)]
 struct Resource {
@@ -145,7 +149,7 @@ impl Resource {
 
     /// What is known through a spelling, as `tag/variant tag/variant`.
     fn known(&self, spelling: u64) -> String {
-        match self.record.view(spelling, 0, None).state {
+        match self.record.view(viewer(spelling, 0), None).state {
             State::Unknown => "Unknown".into(),
             State::Absent => "Absent".into(),
             State::Current(set) => set.iter().map(in_words).collect::<Vec<_>>().join(" "),
@@ -170,7 +174,7 @@ fn check(rows: Vec<Row>) {
     for (rule, steps, known, superseded) in rows {
         let resource = Resource::after(&steps);
         assert_eq!(resource.known(HERE), known, "{rule}: {steps:?}");
-        let found = resource.record.view(HERE, 0, None).superseded;
+        let found = resource.record.view(viewer(HERE, 0), None).superseded;
         assert_eq!(found, fingerprints(superseded), "{rule}, superseded: {steps:?}");
     }
 }
@@ -231,14 +235,16 @@ fn the_last_8_superseded_tags_are_remembered() {
         ("the oldest goes", commits(11), "t10/-", "t2 t3 t4 t5 t6 t7 t8 t9"),
         ("a tag that only tells its variant pushes none out", confirmed, "t8/1", "t0 t1 t2 t3 t4 t5 t6 t7"),
         ("current again, by a write", vec![commit("a"), commit("b"), commit("a")], "a/-", "b"),
-        ("by a read", vec![commit("a"), commit("b"), read("a", 1)], "a/1", "b"),
         ("by a probe", vec![commit("a"), commit("b"), probe("a")], "a/-", "b"),
-        ("as another variant's tag", vec![read("a", 1), read("b", 1), read("a", 2)], "b/1 a/2", ""),
+        ("not by a read alone", vec![commit("a"), commit("b"), read("a", 1)], "Unknown", "a"),
+        ("but by a probe after it", vec![commit("a"), commit("b"), read("a", 1), probe("a")], "a/-", ""),
+        ("not where nothing is known", vec![commit("a"), guarded(Committed(None)), read("a", 1)], "Unknown", "a"),
+        ("not as another variant's tag", vec![read("a", 1), read("b", 1), read("a", 2)], "Unknown", "a"),
         (
-            "as an older read's tag",
+            "nor as an older read's tag",
             vec![read("a", 1), read("b", 1), Start(0), read("c", 2), answer(0, "a", 3)],
-            "b/1 c/2 a/3",
-            "",
+            "b/1 c/2",
+            "a",
         ),
         (
             "superseded twice, it is the newest",
@@ -262,6 +268,17 @@ fn absent_is_learned_only_from_a_delete_and_a_probe() {
         ("a tag of what was absent", vec![guarded(Deleted), read("a", 1)], "a/1", ""),
         ("created", vec![guarded(Deleted), commit("a")], "a/-", ""),
     ]);
+}
+
+/// A 404 may mean *not for you*; after a DELETE it is gone for everyone.
+#[test]
+fn what_a_probe_found_absent_is_absent_for_its_caller_only() {
+    let bob = Source { caller: BOB, ..viewer(HERE, 0) };
+    for (steps, for_bob) in [(vec![Probe(Probed::Absent)], State::Unknown), (vec![guarded(Deleted)], State::Absent)] {
+        let resource = Resource::after(&steps);
+        assert_eq!(resource.record.view(viewer(HERE, 0), None).state, &State::Absent);
+        assert_eq!(resource.record.view(bob, None).state, &for_bob, "{steps:?}");
+    }
 }
 
 #[test]
@@ -481,7 +498,7 @@ fn knowledge_is_of_one_spelling() {
         let resource = Resource::after(&steps);
         for (spelling, (known, superseded)) in [(HERE, here), (ELSEWHERE, elsewhere)] {
             assert_eq!(resource.known(spelling), known, "{rule}, spelling {spelling}");
-            let found = resource.record.view(spelling, 0, None).superseded;
+            let found = resource.record.view(viewer(spelling, 0), None).superseded;
             assert_eq!(found, fingerprints(superseded), "{rule}, superseded, spelling {spelling}");
         }
     }
@@ -541,7 +558,7 @@ fn knowledge_older_than_max_age_is_not_used() {
         ("absent long ago", &absent, 1_000_000, Some(10), false),
     ];
     for (what, record, now, max_age, used) in rows {
-        let view = record.view(HERE, now, max_age);
+        let view = record.view(viewer(HERE, now), max_age);
         assert_eq!(*view.state != State::Unknown, used, "{what}");
     }
 }
@@ -590,7 +607,7 @@ fn a_caller_is_told_the_tags_that_it_was_shown() {
             resource.source.caller = *by;
             resource.take(step.clone());
         }
-        let tags = resource.record.view(HERE, 0, None).tags_for(caller);
+        let tags = resource.record.view(viewer(HERE, 0), None).tags_for(caller);
         tags.iter().map(|tag| tag.to_string().replace('"', "")).collect::<Vec<_>>().join(" ")
     };
     let both = [(ALICE, read("a", 1)), (BOB, read("b", 2))];
@@ -623,7 +640,7 @@ fn a_caller_is_told_the_tags_that_it_was_shown() {
 #[test]
 fn tags_are_superseded_only_if_every_one_is() {
     let resource = Resource::after(&[commit("a"), commit("b"), commit("c")]);
-    let view = resource.record.view(HERE, 0, None);
+    let view = resource.record.view(viewer(HERE, 0), None);
     let one_of = |names: &[&str]| Tags::OneOf(names.iter().map(|name| tag(name)).collect());
     let weak = Tags::OneOf(vec![EntityTag::parse(b"W/\"a\"").expect("a tag")]);
     let rows = [
@@ -655,7 +672,7 @@ fn only_what_is_current_matches() {
     ];
     for (steps, of_tags, of_any) in rows {
         let resource = Resource::after(steps);
-        let view = resource.record.view(HERE, 0, None);
+        let view = resource.record.view(viewer(HERE, 0), None);
         let found = [&sent, &Tags::Any].map(|tags| view.matches(tags, Comparison::Strong, true));
         assert_eq!(found, [of_tags, of_any], "{steps:?}");
     }
@@ -917,7 +934,7 @@ impl World {
         if self.untold || self.writes.iter().flatten().any(|write| write.applied.is_some()) {
             return Ok(());
         }
-        match self.resource.record.view(HERE, 0, None).state {
+        match self.resource.record.view(viewer(HERE, 0), None).state {
             State::Unknown => {}
             State::Absent => prop_assert_eq!(self.content, None),
             State::Current(set) => {

@@ -89,7 +89,7 @@ fn with(verify: Verify) -> Policy {
 }
 
 fn verdict(policy: &Policy, record: &Record, fields: &str, probe: Option<Probe>) -> Verdict {
-    judge(policy, &demands(fields), true, record.view(0, 0, None), probe)
+    judge(policy, &demands(fields), true, record.view(SOURCE, None), probe)
 }
 
 /// The rule; what is known; the request's fields; the verdicts where `verify` is never, unknown, mismatch and always.
@@ -234,7 +234,7 @@ fn a_write_without_a_precondition() {
         for verify in [Verify::Never, Verify::Unknown] {
             for probe in [None, Some(UNDATED)] {
                 let policy = Policy { missing, verify, ..Policy::default() };
-                let found = judge(&policy, &demands(fields), guarded_method, record.view(0, 0, None), probe);
+                let found = judge(&policy, &demands(fields), guarded_method, record.view(SOURCE, None), probe);
                 assert_eq!(found, expected, "{missing:?} {guarded_method} {fields} {probe:?}");
             }
         }
@@ -492,7 +492,7 @@ proptest! {
         record in any_record(),
         probe in any_probe(),
     ) {
-        let view = record.view(0, 0, None);
+        let view = record.view(SOURCE, None);
         let found = judge(&policy, &demands, guarded_method, view, probe);
         if probe.is_some() || policy.verify == Verify::Never {
             prop_assert_ne!(found, PROBE, "asked twice, or where it may not be asked");

@@ -47,7 +47,7 @@ impl World {
         if guarded {
             let judged = |view: View<'_>| self.judge(&write, view, None);
             if let Some(Verdict::Refuse(refusal)) =
-                self.tracker.known(write.target.key, self.policy.max_age, judged).await
+                self.tracker.known(write.target.key, write.caller, self.policy.max_age, judged).await
             {
                 return Err(self.refuse(&write, refusal));
             }

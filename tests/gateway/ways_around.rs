@@ -1,0 +1,211 @@
+//! Ways around the gateway that once were open, each named for what went wrong.
+
+use http::Request;
+
+use crate::support::{Gateway, Script, Store, begin};
+
+/// hyper shows a stream that was reset without an error as a body that came to its end.
+#[tokio::test]
+async fn a_body_reset_over_http2_without_an_error_was_committed_as_complete() {
+    for size in [100, 200_000] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).start();
+        let stream = tokio::net::TcpStream::connect(gateway.address).await.expect("a connection");
+        let (client, connection) = h2::client::handshake(stream).await.expect("a client");
+        let driver = tokio::spawn(connection);
+        let mut client = client.ready().await.expect("a client that is ready");
+        let request = Request::put("http://notes.example/note").body(()).expect("a request");
+        let (answer, mut body) = client.send_request(request, false).expect("a stream");
+        body.reserve_capacity(size);
+        let mut sent = 0;
+        while sent < size {
+            let capacity = std::future::poll_fn(|cx| body.poll_capacity(cx)).await.expect("open").expect("capacity");
+            let part = capacity.min(size - sent);
+            body.send_data(vec![b'x'; part].into(), false).expect("an open stream");
+            sent += part;
+        }
+        // The large one is passed on while it comes.
+        let arrival = if size > 100_000 { Some(backend.expect("PUT", "/note").await) } else { None };
+        body.send_reset(h2::Reason::NO_ERROR);
+        assert!(answer.await.is_err());
+        if let Some(mut arrival) = arrival {
+            assert!(arrival.body().await.is_err(), "the backend must not see a whole body");
+        }
+        driver.abort();
+        // Had the small one been sent, it would come before this.
+        let reader = begin(gateway.get("/other"));
+        backend.expect("GET", "/other").await.answer(200, &[], "").await;
+        reader.answer().await;
+        backend.assert_quiet();
+    }
+}
+
+/// Only an override on a POST is judged, so no other must reach a backend that would follow it.
+#[tokio::test]
+async fn an_override_of_another_method_than_post_was_passed_on() {
+    for method in ["GET", "PUT", "DELETE"] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).start();
+        let mut call = gateway.call(method, "/note");
+        for name in ["x-http-method-override", "x-http-method", "x-method-override"] {
+            call = call.with(name, "PATCH");
+        }
+        let caller = begin(call);
+        let arrival = backend.expect(method, "/note").await;
+        assert!(arrival.fields.keys().all(|name| !name.as_str().contains("method")), "{:?}", arrival.fields);
+        arrival.answer(200, &[], "").await;
+        caller.answer().await;
+    }
+}
+
+/// A 404 may mean *not for you*: Ann may not see the resource, Ben may.
+#[tokio::test]
+async fn what_one_caller_could_not_see_was_absent_for_another_who_then_overwrote_it() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).start();
+    let ann = begin(gateway.put("/note", "ann").with("authorization", "ann").if_match("\"1\""));
+    backend.expect("HEAD", "/note").await.answer(404, &[], "").await;
+    backend.expect("GET", "/note").await.answer(404, &[], "").await;
+    assert_eq!(ann.answer().await.status, 409);
+    let ben = begin(gateway.put("/note", "ben").with("authorization", "ben").with("if-none-match", "*"));
+    backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"1\"")], "").await;
+    ben.answer().await.problem("exists");
+    backend.assert_quiet();
+}
+
+/// The same resource by a host whose route is off.
+#[tokio::test]
+async fn a_write_by_a_route_that_is_off_left_the_old_tag_current() {
+    let store = Store::start().await;
+    let tag = store.set("/note", "first");
+    let routes = "[[routes]]\nhost = \"admin.example\"\nguard = { mode = \"off\" }\n[[routes]]\n";
+    let gateway = Gateway::before(store.address).rest(routes).start();
+    gateway.get("/note").expect(200).await;
+    gateway.put("/note", "by admin").with("host", "admin.example").expect(200).await;
+    gateway.put("/note", "stale").if_match(&tag).expect(409).await.problem("stale");
+    assert_eq!(store.body("/note").as_deref(), Some("by admin"));
+}
+
+/// RFC 4918 §9.6.1: a member could not be deleted.
+#[tokio::test]
+async fn a_207_to_a_delete_was_taken_for_its_success() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).start();
+    let delete = begin(gateway.call("DELETE", "/note"));
+    backend.expect("DELETE", "/note").await.answer(207, &[], "").await;
+    delete.answer().await;
+    let creator = begin(gateway.put("/note", "new").with("if-none-match", "*"));
+    backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"1\"")], "").await;
+    creator.answer().await.problem("exists");
+    backend.assert_quiet();
+}
+
+/// Whether a copy was made is unknown after an error, and its `Destination` with it; and it is one however it is written.
+#[tokio::test]
+async fn the_destination_of_a_copy_kept_its_tag() {
+    for (destination, status) in [
+        ("/copy", 500),
+        ("/copy", 201),
+        ("http://notes.example/copy", 201),
+        ("http://Notes.example:80/copy", 201),
+        ("https://notes.example./copy", 204),
+    ] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).start();
+        let reader = begin(gateway.get("/copy"));
+        backend.expect("GET", "/copy").await.answer(200, &[("ETag", "\"1\"")], "").await;
+        reader.answer().await;
+        let copy = begin(gateway.call("COPY", "/note").with("destination", destination));
+        backend.expect("COPY", "/note").await.answer(status, &[], "").await;
+        copy.answer().await;
+        let writer = begin(gateway.put("/copy", "stale").if_match("\"1\""));
+        backend.expect("HEAD", "/copy").await.answer(200, &[("ETag", "\"2\"")], "").await;
+        writer.answer().await.problem("stale");
+        backend.assert_quiet();
+    }
+}
+
+/// A replica or a cache behind the gateway that lags.
+#[tokio::test]
+async fn a_read_that_showed_a_superseded_tag_made_it_current_again() {
+    for lagging in [&[("ETag", "\"1\"")][..], &[("ETag", "\"1\""), ("Age", "60")][..]] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).start();
+        for tag in ["\"1\"", "\"2\""] {
+            let writer = begin(gateway.put("/note", "x"));
+            backend.expect("PUT", "/note").await.answer(200, &[("ETag", tag)], "").await;
+            writer.answer().await;
+        }
+        let reader = begin(gateway.get("/note"));
+        backend.expect("GET", "/note").await.answer(200, lagging, "").await;
+        reader.answer().await;
+        let writer = begin(gateway.put("/note", "stale").if_match("\"1\""));
+        if lagging.len() == 1 {
+            backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"2\"")], "").await;
+        }
+        writer.answer().await.problem("stale");
+        backend.assert_quiet();
+    }
+}
+
+/// What a backend sends as the body of its answer to HEAD would be read as the answer to what comes next.
+#[tokio::test]
+async fn a_write_went_by_the_connection_of_a_head_that_had_announced_a_body() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).start();
+    let writer = begin(gateway.put("/note", "x").if_match("\"1\""));
+    let mut head = backend.expect("HEAD", "/note").await;
+    head.send("HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: 5\r\n\r\n").await;
+    let put = backend.expect("PUT", "/note").await;
+    // The connection of the HEAD is not used again, so that this ends with its end.
+    head.hung_up().await;
+    put.answer(200, &[("ETag", "\"2\"")], "").await;
+    assert_eq!(writer.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn coded_bytes_were_stored_as_the_content() {
+    for codings in ["gzip, chunked", "chunked, chunked", "identity", "chunked\r\nTransfer-Encoding: chunked"] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).start();
+        let mut raw = gateway.raw().await;
+        let head = format!("PUT /note HTTP/1.1\r\nHost: notes.example\r\nTransfer-Encoding: {codings}\r\n\r\n");
+        raw.send(head + "5\r\nhello\r\n0\r\n\r\n").await;
+        assert_eq!(raw.answer("PUT").await.status, 400, "{codings}");
+        raw.ended().await;
+        backend.assert_quiet();
+    }
+}
+
+#[tokio::test]
+async fn an_http_1_0_write_without_a_length_emptied_the_resource() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).start();
+    let mut raw = gateway.raw().await;
+    raw.send("PUT /note HTTP/1.0\r\nHost: notes.example\r\n\r\nhello").await;
+    assert_eq!(raw.answer("PUT").await.status, 411);
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_method_in_lower_case_needed_no_precondition() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard("missing = \"require\"").start();
+    gateway.call("put", "/note").expect(428).await;
+    backend.assert_quiet();
+}
+
+/// A service whose key is in a field of its own was probed without it, and the tag told to who had none.
+#[tokio::test]
+async fn an_api_key_was_no_credential() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).start();
+    let writer = begin(gateway.put("/note", "x").with("x-api-key", "ann").if_match("\"1\""));
+    let head = backend.expect("HEAD", "/note").await;
+    assert_eq!(head.field("x-api-key"), Some("ann"));
+    head.answer(200, &[("ETag", "\"2\"")], "").await;
+    assert_eq!(writer.answer().await.field("etag"), Some("\"2\""));
+    let other = gateway.put("/note", "x").if_match("\"1\"").expect(409).await;
+    assert_eq!(other.field("etag"), None);
+    backend.assert_quiet();
+}
