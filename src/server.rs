@@ -31,7 +31,7 @@ use tokio::{
     runtime,
     sync::watch,
     task::JoinSet,
-    time::{interval, sleep, timeout},
+    time::{Sleep, interval, sleep, timeout},
 };
 
 use crate::{
@@ -47,7 +47,7 @@ const BACKLOG: i32 = 1024;
 /// What a client with prior knowledge of HTTP/2 sends first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A pause where there is nothing to wait for: between looks at a preface that came in pieces, or at what still drains.
-const MOMENT: Duration = Duration::from_millis(10);
+const MOMENT: Duration = Duration::from_millis(50);
 /// A pause after an error that concerns no single connection, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -146,6 +146,13 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// What a client may take its time for.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    header_read_timeout: Duration,
+    half_close_timeout: Duration,
+}
+
 async fn work(
     gateway: Arc<Gateway>,
     config: &Config,
@@ -155,7 +162,9 @@ async fn work(
     let mut accepting = JoinSet::new();
     for socket in sockets {
         let listener = TcpListener::from_std(socket)?;
-        accepting.spawn(accept(listener, Arc::clone(&gateway), config.header_read_timeout, stop.clone()));
+        let limits =
+            Limits { header_read_timeout: config.header_read_timeout, half_close_timeout: config.half_close_timeout };
+        accepting.spawn(accept(listener, Arc::clone(&gateway), limits, stop.clone()));
     }
     let tidying = tokio::spawn(tidy(Arc::clone(&gateway)));
     stopped(&mut stop).await;
@@ -187,12 +196,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Accepts connections until the stop, then waits until they have ended.
-async fn accept(
-    listener: TcpListener,
-    gateway: Arc<Gateway>,
-    header_read_timeout: Duration,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn accept(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -202,7 +206,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(serve(stream, peer, Arc::clone(&gateway), header_read_timeout, stop.clone()));
+                connections.spawn(serve(stream, peer, Arc::clone(&gateway), limits, stop.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -226,11 +230,11 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     gateway: Arc<Gateway>,
-    header_read_timeout: Duration,
+    limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) {
     let is_http2 = tokio::select! {
-        spoken = timeout(header_read_timeout, speaks_http2(&stream)) => spoken,
+        spoken = timeout(limits.header_read_timeout, speaks_http2(&stream)) => spoken,
         () = stopped(&mut stop) => return,
     };
     let Ok(Ok(is_http2)) = is_http2 else { return };
@@ -258,8 +262,9 @@ async fn serve(
         }
     } else {
         let mut protocol = http1::Builder::new();
-        protocol.timer(TokioTimer::new()).header_read_timeout(header_read_timeout);
-        let io = TokioIo::new(Patient { stream, client: Arc::clone(&client) });
+        protocol.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout);
+        let patient = Patient { stream, client: Arc::clone(&client), patience: limits.half_close_timeout, until: None };
+        let io = TokioIo::new(patient);
         let mut connection = pin!(protocol.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -307,6 +312,9 @@ fn client(peer: SocketAddr) -> Arc<Client> {
 struct Patient {
     stream: TcpStream,
     client: Arc<Client>,
+    /// How long its end is kept back: a client that is gone must not keep its connection, and the backend's, for ever.
+    patience: Duration,
+    until: Option<Pin<Box<Sleep>>>,
 }
 
 impl AsyncRead for Patient {
@@ -314,7 +322,11 @@ impl AsyncRead for Patient {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let is_end = buf.filled().len() == before && buf.remaining() > 0;
-        if is_end && self.client.keeps_back_the_end(cx.waker()) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if is_end && self.client.keeps_back_the_end(cx.waker()) {
+            let patience = self.patience;
+            ready!(self.until.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

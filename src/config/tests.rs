@@ -38,12 +38,13 @@ fn a_listener_and_an_upstream_are_enough() {
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(config.workers, std::thread::available_parallelism().map_or(1, usize::from).min(1024));
     assert_eq!((config.drain_timeout, config.header_read_timeout), (seconds(30), seconds(10)));
+    assert_eq!(config.half_close_timeout, seconds(30));
 }
 
 #[test]
 fn every_key_outside_the_guard_can_be_set() {
     let config = parsed(
-        "workers = 3\ndrain_timeout = \"1m\"\nheader_read_timeout = \"500ms\"\n\
+        "workers = 3\ndrain_timeout = \"1m\"\nheader_read_timeout = \"500ms\"\nhalf_close_timeout = \"2s\"\n\
          [[listeners]]\naddress = \"[::1]:0\"\n[[listeners]]\naddress = \"0.0.0.0:8080\"\n\
          [upstreams.z]\nservers = [\"http://one\", \"http://two:2\"]\nhost = \"rewrite\"\n\
          connect_timeout = \"1s\"\nresponse_timeout = \"1d\"\nidle_timeout = \"1ms\"\n\
@@ -53,6 +54,7 @@ fn every_key_outside_the_guard_can_be_set() {
     );
     assert_eq!((config.workers, config.drain_timeout), (3, seconds(60)));
     assert_eq!(config.header_read_timeout, Duration::from_millis(500));
+    assert_eq!(config.half_close_timeout, seconds(2));
     assert_eq!(config.listeners.iter().map(|l| l.address.port()).collect::<Vec<_>>(), [0, 8080]);
     // In the order of the file, not of the names.
     assert_eq!(config.upstreams.iter().map(|u| u.name.as_str()).collect::<Vec<_>>(), ["z", "a"]);

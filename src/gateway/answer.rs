@@ -101,7 +101,7 @@ impl About {
     pub(super) fn new(head: &Parts) -> Self {
         let lines = head.headers.get_all(IF_MATCH).iter();
         Self {
-            path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+            path: head.uri.path_and_query().map_or_else(String::new, |target| reference(target.as_str())),
             version: head.version,
             if_match: lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect(),
             accept: head.headers.get_all(ACCEPT).iter().cloned().collect(),
@@ -119,6 +119,13 @@ impl About {
             && !["application/problem+json", "application/*", "*/*"].iter().any(|other| accepts(other));
         HeaderValue::from_static(if only_json { "application/json" } else { "application/problem+json" })
     }
+}
+
+/// A target as a reference to itself: one that begins with `//` would name a host, and quotes and brackets would end the
+/// field that it stands in.
+fn reference(target: &str) -> String {
+    let escaped = target.replace('"', "%22").replace('<', "%3C").replace('>', "%3E");
+    if escaped.starts_with("//") { format!("/.{escaped}") } else { escaped }
 }
 
 /// Only `100-continue` is known (RFC 9110 §10.1.1), and only as the whole field.

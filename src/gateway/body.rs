@@ -23,7 +23,10 @@ use tokio::{
 };
 
 use super::client::{Client, UntilAnswered};
-use crate::upstream::{FromUpstream, Progress};
+use crate::{
+    core::policy::Policy,
+    upstream::{FromUpstream, Progress},
+};
 
 /// Why a client's body can't be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +70,11 @@ pub enum Outgoing {
 pub struct Stream {
     /// What was read ahead.
     prefix: Bytes,
-    rest: Incoming,
+    /// `None` once it has broken off.
+    rest: Option<Incoming>,
     is_http2: bool,
+    /// How long what is left of it is read after it was dropped.
+    linger: Duration,
     /// Runs while the client is waited for.
     idle: Pin<Box<Sleep>>,
     waiting: bool,
@@ -86,23 +92,36 @@ impl Outgoing {
         ahead: Bytes,
         rest: Incoming,
         is_http2: bool,
-        idle_timeout: Duration,
+        policy: &Policy,
         progress: &Arc<Progress>,
         client: &Arc<Client>,
     ) -> (Self, oneshot::Receiver<bool>) {
         let (ended, receiver) = oneshot::channel();
         let stream = Stream {
             prefix: ahead,
-            rest,
+            rest: Some(rest),
             is_http2,
-            idle: Box::pin(sleep(idle_timeout)),
+            linger: policy.drain_time,
+            idle: Box::pin(sleep(policy.body_idle_timeout)),
             waiting: false,
-            idle_timeout,
+            idle_timeout: policy.body_idle_timeout,
             progress: Arc::clone(progress),
             ended: Some(ended),
             gone: Box::pin(gone(Arc::clone(client))),
         };
         (Self::Stream(Box::new(stream)), receiver)
+    }
+}
+
+/// Whoever drops a body before its end (a backend that can't be reached, or that answered early) leaves a client that may
+/// still be sending. What it sends is read for a while, so that its answer is not destroyed on its way.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take_if(|rest| !rest.is_end_stream())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(linger(rest, self.linger));
+        }
     }
 }
 
@@ -119,7 +138,8 @@ impl Stream {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.prefix))));
         }
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
+            let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+            let Poll::Ready(frame) = Pin::new(&mut *rest).poll_frame(cx) else {
                 if !self.waiting {
                     self.waiting = true;
                     self.idle.as_mut().reset(Instant::now() + self.idle_timeout);
@@ -139,7 +159,7 @@ impl Stream {
                     Err(_trailers) => continue,
                 },
                 Some(Err(error)) => Some(Err(BodyError::Broken(error))),
-                None if is_short(&self.rest, self.is_http2) => Some(Err(BodyError::Short)),
+                None if is_short(rest, self.is_http2) => Some(Err(BodyError::Short)),
                 None => {
                     self.finish();
                     None
@@ -149,7 +169,7 @@ impl Stream {
     }
 
     fn is_at_end(&self) -> bool {
-        self.prefix.is_empty() && self.rest.is_end_stream()
+        self.prefix.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn finish(&mut self) {
@@ -193,7 +213,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(stream) => match stream.rest.size_hint().exact() {
+            Self::Stream(stream) => match stream.rest.as_ref().and_then(|rest| rest.size_hint().exact()) {
                 Some(rest) => SizeHint::with_exact(rest + stream.prefix.len() as u64),
                 None => SizeHint::default(),
             },

@@ -15,7 +15,11 @@ use std::{
 };
 
 use http::HeaderValue;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// How many writes of one connection may be under way at once. More than HTTP/2 allows at a time: it bounds those whose
+/// stream the client has reset.
+const MAX_WRITES: usize = 256;
 
 /// A client, for as long as its connection lives.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct Client {
     end: Notify,
     /// Who reads the connection, where the end was kept back.
     reader: Mutex<Option<Waker>>,
+    /// A place for each write that may be under way at once. A write that goes on without its client keeps its place.
+    writes: Arc<Semaphore>,
 }
 
 impl Client {
@@ -44,6 +50,7 @@ impl Client {
             ended: AtomicBool::new(false),
             end: Notify::new(),
             reader: Mutex::new(None),
+            writes: Arc::new(Semaphore::new(MAX_WRITES)),
         })
     }
 
@@ -62,6 +69,11 @@ impl Client {
     pub(super) fn begin_exchange(self: &Arc<Self>) -> UntilAnswered {
         self.awaits_answer.store(true, Ordering::SeqCst);
         UntilAnswered(Arc::clone(self))
+    }
+
+    /// Waits for a place for one more write.
+    pub(super) async fn write_place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.writes).acquire_owned().await.expect("the semaphore is never closed")
     }
 
     /// Returns once there is nothing more to come from the client, which may mean that it is gone.

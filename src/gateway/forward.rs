@@ -90,9 +90,9 @@ pub(super) fn outgoing(
         None if ahead.is_empty() => (Outgoing::Empty, progress, None),
         None => (Outgoing::Whole(ahead), progress, None),
         Some(rest) => {
-            let idle = exchange.policy().body_idle_timeout;
             let is_http2 = exchange.head.version == Version::HTTP_2;
-            let (outgoing, ended) = Outgoing::stream(ahead, rest, is_http2, idle, &progress, &exchange.client);
+            let (outgoing, ended) =
+                Outgoing::stream(ahead, rest, is_http2, exchange.policy(), &progress, &exchange.client);
             (outgoing, progress, Some(ended))
         }
     }

@@ -18,11 +18,10 @@ use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
 /// What a client says of the host that it asked, for the backend to build links with.
-const X_FORWARDED: [HeaderName; 4] = [
+const X_FORWARDED: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-for"),
     HeaderName::from_static("x-forwarded-host"),
     HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-port"),
 ];
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -100,7 +99,10 @@ pub(super) fn describe_body(headers: &mut HeaderMap, method: &Method, body: &Out
         Some(length) => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        None => {}
+        // hyper would send a GET's without framing, which is not at all.
+        None => {
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
     }
 }
 
@@ -131,7 +133,7 @@ fn via(version: Version) -> HeaderValue {
 fn add_forwarding(out: &mut HeaderMap, exchange: &Exchange) {
     let Exchange { client, head, asked, .. } = exchange;
     out.append(VIA, via(head.version));
-    let [for_, host, proto, _] = X_FORWARDED;
+    let [for_, host, proto] = X_FORWARDED;
     out.insert(for_, client.address.clone());
     out.insert(proto, HeaderValue::from_static("http"));
     let mut forwarded = client.forwarded.as_bytes().to_vec();
@@ -165,7 +167,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// The request fields that the gateway writes itself.
 fn is_set_here(name: &HeaderName) -> bool {
-    [HOST, CONTENT_LENGTH, EXPECT, FORWARDED].contains(name) || X_FORWARDED.contains(name)
+    [HOST, CONTENT_LENGTH, EXPECT, FORWARDED].contains(name) || name.as_str().starts_with("x-forwarded-")
 }
 
 /// The fields that decide what a message means or who sent it: no `Connection` takes one away.

@@ -12,7 +12,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_LOCATION};
 use tokio::{
-    sync::oneshot::{self, error::TryRecvError},
+    sync::{
+        OwnedSemaphorePermit,
+        oneshot::{self, error::TryRecvError},
+    },
     time::timeout,
 };
 
@@ -64,6 +67,7 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
 
 async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     demand.judge_on_arrival(exchange).await?;
+    let place = exchange.client.write_place().await;
     if body.awaits_continue() {
         // Its body must not be asked for only to be refused, so this verdict has to be as good as the binding one.
         let mut turn = take_turn(exchange, Access::Guarded).await?;
@@ -72,16 +76,17 @@ async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -
     let ahead = read_ahead(exchange.policy(), body).await?;
     let mut turn = take_turn(exchange, Access::Guarded).await?;
     demand.judge_in_turn(exchange, &mut turn).await?;
-    forward_in_turn(exchange, turn, ahead, body).await
+    forward_in_turn(exchange, turn, ahead, body, place).await
 }
 
 /// A write that nobody judges still counts: it is under way, and its outcome is recorded (rules 3, 4 and 6). Its body is
 /// read ahead only where its length says that it is small: one without a length may be half of a conversation.
 async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    let place = exchange.client.write_place().await;
     let policy = exchange.policy();
     let ahead = if body.is_sized() { read_ahead(policy, body).await? } else { Bytes::new() };
     let turn = take_turn(exchange, Access::Unguarded).await?;
-    forward_in_turn(exchange, turn, ahead, body).await
+    forward_in_turn(exchange, turn, ahead, body, place).await
 }
 
 async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Bytes, Failure> {
@@ -227,9 +232,10 @@ async fn forward_in_turn(
     turn: Turn,
     ahead: Bytes,
     body: &mut Inbound,
+    place: OwnedSemaphorePermit,
 ) -> Result<Response<Answer>, Failure> {
     let (reply, answer) = oneshot::channel();
-    let under_way = exchange.gateway.write_begins();
+    let under_way = (exchange.gateway.write_begins(), place);
     let write = carry_out(Arc::clone(exchange), turn, ahead, body.take(), reply);
     tokio::spawn(async move {
         write.await;
@@ -283,8 +289,13 @@ async fn carry_out(
                 // The backend answered before it had the whole body. The client may wait for that answer before it goes
                 // on, or gives up, so it gets it now; the turn ends when the body does.
                 answer(reply, response);
-                let whole = body.end(exchange.upstream().config().response_timeout).await;
-                settle(turn, outcome.filter(|outcome| whole || stands_without_body(outcome))).await;
+                if outcome.as_ref().is_some_and(stands_without_body) {
+                    body.end_within(exchange.policy().drain_time).await;
+                    settle(turn, outcome).await;
+                } else {
+                    let whole = body.end(exchange.upstream().config().response_timeout).await;
+                    settle(turn, outcome.filter(|_| whole)).await;
+                }
             } else {
                 settle(turn, outcome).await;
                 answer(reply, response);
@@ -346,6 +357,14 @@ impl UnderWay {
         match timeout(patience, self.connection.all_sent()).await {
             Ok(all_sent) => all_sent && !self.broke_off,
             Err(_) => self.cut(),
+        }
+    }
+
+    /// Gives it so long to end, and then makes it so.
+    async fn end_within(self, time: Duration) {
+        let connection = self.connection.clone();
+        if timeout(time, self.end(time)).await.is_err() {
+            connection.abort();
         }
     }
 

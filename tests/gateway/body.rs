@@ -1,6 +1,6 @@
 //! Bodies on their way to the backend: read ahead, streamed, broken off, answered early.
 
-use crate::support::{Gateway, H2, Raw, Script, Store, begin};
+use crate::support::{Gateway, H2, Raw, Script, Store, begin, nobody};
 
 async fn raw_put(gateway: &Gateway, fields: &str, body: impl AsRef<[u8]>) -> Raw {
     let mut raw = gateway.raw().await;
@@ -199,4 +199,30 @@ async fn a_client_that_shuts_down_its_side_gets_its_answer() {
     gateway.barrier().await;
     arrival.answer(200, &[], "done").await;
     assert_eq!(raw.answer("PUT").await.text(), "done");
+}
+
+/// The backend would be asked for everything.
+#[tokio::test]
+async fn a_get_with_a_body_of_unknown_length_keeps_it() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).start();
+    let mut raw = gateway.raw().await;
+    raw.send("GET /search HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n").await;
+    let mut search = backend.expect("GET", "/search").await;
+    assert_eq!(search.body().await.expect("a body"), b"query");
+    search.answer(200, &[], "").await;
+    assert_eq!(raw.answer("GET").await.status, 200);
+}
+
+/// The client sends everything before it reads, and there is nobody who would take it.
+#[tokio::test]
+async fn a_large_upload_to_a_backend_that_is_not_there_gets_its_answer() {
+    let (_port, address) = nobody();
+    for size in [1_000_000, 5_000_000] {
+        let gateway = Gateway::before(address).start();
+        let mut raw = gateway.raw().await;
+        raw.send(format!("PUT /note HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n")).await;
+        raw.send(vec![b'x'; size]).await;
+        assert_eq!(raw.answer("PUT").await.status, 502, "{size}");
+    }
 }

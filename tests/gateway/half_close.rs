@@ -70,3 +70,15 @@ async fn who_closes_its_side_in_line_is_told_that_the_resource_is_busy() {
     assert_eq!(first.answer().await.status, 200);
     backend.assert_quiet();
 }
+
+/// One that is gone must not keep its connection, and the backend's, for as long as the backend has nothing to say.
+#[tokio::test]
+async fn who_closes_its_side_and_is_gone_is_given_up_in_the_end() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).top("half_close_timeout = \"200ms\"").start();
+    let mut client = says_all(&gateway, "GET /events HTTP/1.1\r\nHost: notes.example\r\n\r\n").await;
+    let mut events = backend.expect("GET", "/events").await;
+    events.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
+    client.ended().await;
+    events.hung_up().await;
+}

@@ -1,6 +1,6 @@
 //! A write to a resource of which nothing is known: what the gateway asks, as whom, and what it makes of the answer.
 
-use crate::support::{Gateway, Habits, HeadHabit, Pending, Script, Store, begin};
+use crate::support::{Gateway, Habits, HeadHabit, Pending, Script, Store, begin, nobody};
 
 /// A write with `"1"` to an unknown resource.
 async fn write(backend: &Script, settings: &str) -> (Gateway, Pending) {
@@ -164,9 +164,7 @@ async fn no_answer_in_time_to_the_probe_is_a_504() {
 
 #[tokio::test]
 async fn a_backend_that_is_not_there_is_a_502() {
-    let backend = Script::start().await;
-    let address = backend.address;
-    drop(backend);
+    let (_port, address) = nobody();
     let gateway = Gateway::before(address).start();
     let answer = gateway.put("/note", "mine").expect(502).await;
     answer.problem("upstream-refused");

@@ -6,6 +6,10 @@
 
 use std::{sync::LazyLock, time::Duration};
 
+use std::net::SocketAddr;
+
+use socket2::{Domain, Socket, Type};
+
 use tokio::{runtime, time::timeout};
 
 pub(crate) mod client;
@@ -61,4 +65,12 @@ pub(crate) fn outside() -> runtime::Handle {
         runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
     });
     OUTSIDE.handle().clone()
+}
+
+/// An address at which nobody listens, and what keeps it so.
+pub(crate) fn nobody() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+    (socket, address)
 }

@@ -209,3 +209,30 @@ async fn an_api_key_was_no_credential() {
     assert_eq!(other.field("etag"), None);
     backend.assert_quiet();
 }
+
+/// The task that owned the turn panicked where the backend refused and closed before it had the whole body, and the turn
+/// was held as if the write were in doubt.
+#[tokio::test]
+async fn an_early_refusal_with_a_close_behind_it_held_the_turn() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard("settle = \"1h\"").start();
+    for n in 0..10 {
+        let path = format!("/note{n}");
+        let mut raw = gateway.raw().await;
+        raw.send(format!("PUT {path} HTTP/1.1\r\nHost: notes.example\r\nContent-Length: 5000000\r\n\r\n")).await;
+        raw.send("x".repeat(70_000)).await;
+        let mut arrival = backend.expect("PUT", &path).await;
+        arrival.answer_now(413, &[("Connection", "close")], "too large").await.expect("the gateway reads");
+        drop(arrival);
+        let upload = tokio::spawn(async move {
+            raw.send("x".repeat(4_930_000)).await;
+            raw.answer("PUT").await.status
+        });
+        // A reset may overtake the refusal, and then it is a doubt.
+        if upload.await.expect("an answer") == 413 {
+            let next = begin(gateway.put(&path, "next"));
+            backend.expect("PUT", &path).await.answer(200, &[], "").await;
+            assert_eq!(next.answer().await.status, 200);
+        }
+    }
+}
