@@ -4,7 +4,7 @@
 //! slow sender of a small one holds up nobody; the turn taken; judged again, bindingly, with a probe where need be;
 //! forwarded and settled.
 //!
-//! Until the write is sent, the client may hang up and all of it ends: the turn goes to the next in line. From then on it
+//! Until the write is sent, a connection that breaks ends all of it: the turn goes to the next in line. From then on it
 //! runs in a task of its own ([`carry_out`]) that owns the turn; the client's connection only waits for word from it.
 
 use std::{sync::Arc, time::Duration};
