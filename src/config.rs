@@ -38,7 +38,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a client may take to send a request's head, and a new connection its first bytes.
     pub header_read_timeout: Duration,
-    /// How long a client that has ended its side of the connection is given to take its answer.
+    /// How long a client that has ended its side of the connection is waited for while it takes nothing.
     pub half_close_timeout: Duration,
 }
 

@@ -31,7 +31,7 @@ use tokio::{
     runtime,
     sync::watch,
     task::JoinSet,
-    time::{Sleep, interval, sleep, timeout},
+    time::{Instant, Sleep, interval, sleep, timeout},
 };
 
 use crate::{
@@ -312,9 +312,20 @@ fn client(peer: SocketAddr) -> Arc<Client> {
 struct Patient {
     stream: TcpStream,
     client: Arc<Client>,
-    /// How long its end is kept back: a client that is gone must not keep its connection, and the backend's, for ever.
+    /// How long its end is kept back while it takes nothing: a client that is gone must not keep its connection, and the
+    /// backend's, for ever.
     patience: Duration,
     until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    /// Who takes something is still there; a client that is gone answers with a reset.
+    fn has_written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Some(until), Poll::Ready(Ok(1..))) = (&mut self.until, &written) {
+            until.as_mut().reset(Instant::now() + self.patience);
+        }
+        written
+    }
 }
 
 impl AsyncRead for Patient {
@@ -332,7 +343,8 @@ impl AsyncRead for Patient {
 
 impl AsyncWrite for Patient {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.has_written(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -348,7 +360,8 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.has_written(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -59,7 +59,7 @@ fn config(mut top: Section) -> Config {
         workers: top.value("workers", default_workers(), count(1..=1024)),
         drain_timeout: top.value("drain_timeout", 30 * SECOND, duration(TIMEOUT)),
         header_read_timeout: top.value("header_read_timeout", 10 * SECOND, duration(TIMEOUT)),
-        half_close_timeout: top.value("half_close_timeout", 30 * SECOND, duration(TIMEOUT)),
+        half_close_timeout: top.value("half_close_timeout", 60 * SECOND, duration(TIMEOUT)),
     };
     top.not_yet("admin");
     top.finish();

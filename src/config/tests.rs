@@ -38,7 +38,7 @@ fn a_listener_and_an_upstream_are_enough() {
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(config.workers, std::thread::available_parallelism().map_or(1, usize::from).min(1024));
     assert_eq!((config.drain_timeout, config.header_read_timeout), (seconds(30), seconds(10)));
-    assert_eq!(config.half_close_timeout, seconds(30));
+    assert_eq!(config.half_close_timeout, seconds(60));
 }
 
 #[test]

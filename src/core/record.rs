@@ -287,12 +287,12 @@ impl Record {
             self.changed = at;
             self.replace(known.tag, variant, source);
         } else {
-            let gone = set.extract_if(.., |k| k.variant.is_none()).map(|k| k.tag.fingerprint()).collect::<Vec<_>>();
+            // One without a variant may be this one's tag or another's; it is not known to be superseded.
+            set.retain(|k| k.variant.is_some());
             if set.len() == VARIANTS {
                 set.remove(0);
             }
             set.push(known);
-            self.remember(gone);
         }
     }
 

@@ -28,6 +28,9 @@ use crate::{
     upstream::{FromUpstream, Progress},
 };
 
+/// How long the rest of a body is read at most that nobody wants any more.
+const MAX_LINGER: Duration = Duration::from_secs(600);
+
 /// Why a client's body can't be passed on.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -73,8 +76,8 @@ pub struct Stream {
     /// `None` once it has broken off.
     rest: Option<Incoming>,
     is_http2: bool,
-    /// How long what is left of it is read after it was dropped.
-    linger: Duration,
+    /// Whether the client has not been asked for it yet, and waits for that.
+    awaits_continue: bool,
     /// Runs while the client is waited for.
     idle: Pin<Box<Sleep>>,
     waiting: bool,
@@ -88,39 +91,39 @@ pub struct Stream {
 
 impl Outgoing {
     /// A body to be streamed. The receiver learns whether it ended as it should; it gets an error if it was dropped before.
-    pub fn stream(
+    pub(super) fn stream(
         ahead: Bytes,
-        rest: Incoming,
-        is_http2: bool,
+        rest: Inbound,
         policy: &Policy,
         progress: &Arc<Progress>,
-        client: &Arc<Client>,
     ) -> (Self, oneshot::Receiver<bool>) {
         let (ended, receiver) = oneshot::channel();
         let stream = Stream {
             prefix: ahead,
-            rest: Some(rest),
-            is_http2,
-            linger: policy.drain_time,
+            rest: rest.body,
+            is_http2: rest.is_http2,
+            awaits_continue: rest.awaits_continue,
             idle: Box::pin(sleep(policy.body_idle_timeout)),
             waiting: false,
             idle_timeout: policy.body_idle_timeout,
             progress: Arc::clone(progress),
             ended: Some(ended),
-            gone: Box::pin(gone(Arc::clone(client))),
+            gone: Box::pin(gone(rest.client)),
         };
         (Self::Stream(Box::new(stream)), receiver)
     }
 }
 
 /// Whoever drops a body before its end (a backend that can't be reached, or that answered early) leaves a client that may
-/// still be sending. What it sends is read for a while, so that its answer is not destroyed on its way.
+/// still be sending. What it sends is read as long as it comes, so that its answer is not destroyed on its way: nobody
+/// waits for that.
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Some(rest) = self.rest.take_if(|rest| !rest.is_end_stream())
+            && !self.awaits_continue
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(linger(rest, self.linger));
+            runtime.spawn(timeout(MAX_LINGER, swallow(rest, self.idle_timeout)));
         }
     }
 }
@@ -139,6 +142,7 @@ impl Stream {
         }
         loop {
             let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+            self.awaits_continue = false;
             let Poll::Ready(frame) = Pin::new(&mut *rest).poll_frame(cx) else {
                 if !self.waiting {
                     self.waiting = true;
@@ -172,6 +176,11 @@ impl Stream {
         self.prefix.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
+    /// There is nothing more to read, and nobody may take this for the end.
+    fn break_off(&mut self) {
+        (self.rest, self.ended) = (None, None);
+    }
+
     fn finish(&mut self) {
         if let Some(ended) = self.ended.take() {
             // Nobody listens any more where the answer came first and the turn is over.
@@ -193,7 +202,9 @@ impl Body for Outgoing {
             },
             Self::Stream(stream) => {
                 let data = ready!(stream.poll_data(cx));
-                if stream.is_at_end() && !matches!(data, Some(Err(_))) {
+                if let Some(Err(_)) = data {
+                    stream.break_off();
+                } else if stream.is_at_end() {
                     stream.finish();
                 }
                 Poll::Ready(data.map(|data| data.map(Frame::data)))
@@ -250,8 +261,9 @@ impl Inbound {
     }
 
     /// What is left of it; `None` if that is nothing.
-    pub(super) fn take(&mut self) -> Option<Incoming> {
-        self.body.take().filter(|body| !body.is_end_stream())
+    pub(super) fn take(&mut self) -> Option<Self> {
+        let body = self.body.take().filter(|body| !body.is_end_stream())?;
+        Some(Self { body: Some(body), client: Arc::clone(&self.client), ..*self })
     }
 
     /// Reads it ahead. What is more than `limit` bytes is left, and not asked for where its length says so beforehand.
@@ -288,7 +300,7 @@ impl Inbound {
         if self.awaits_continue {
             return None;
         }
-        let mut body = self.take()?;
+        let mut body = self.body.take()?;
         let deadline = Instant::now() + time;
         let mut dropped = 0;
         while dropped <= bytes {
@@ -355,9 +367,13 @@ async fn gone(client: Arc<Client>) {
 
 /// Goes on reading and dropping beside the answer, which says that the connection closes: for a client that reads the
 /// answer only after it has sent everything, this is the difference between an answer and a broken connection.
-pub(super) async fn linger(mut body: Incoming, time: Duration) {
+pub(super) async fn linger(body: Incoming, time: Duration) {
     // Over time or at the end, there is nothing left to do for the answer.
-    let _ = timeout(time, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+    let _ = timeout(time, swallow(body, time)).await;
+}
+
+async fn swallow(mut body: Incoming, idle: Duration) {
+    while let Ok(Some(Ok(_))) = timeout(idle, body.frame()).await {}
 }
 
 /// The body of an answer to a client.

@@ -7,7 +7,6 @@ use http::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     header::{AGE, CONTENT_TYPE, ETAG},
 };
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::{
@@ -83,16 +82,14 @@ pub(super) fn assemble(exchange: &Exchange, method: Method, fields: HeaderMap, b
 pub(super) fn outgoing(
     exchange: &Exchange,
     ahead: Bytes,
-    rest: Option<Incoming>,
+    rest: Option<Inbound>,
 ) -> (Outgoing, Arc<Progress>, Option<oneshot::Receiver<bool>>) {
     let progress = Arc::default();
     match rest {
         None if ahead.is_empty() => (Outgoing::Empty, progress, None),
         None => (Outgoing::Whole(ahead), progress, None),
         Some(rest) => {
-            let is_http2 = exchange.head.version == Version::HTTP_2;
-            let (outgoing, ended) =
-                Outgoing::stream(ahead, rest, is_http2, exchange.policy(), &progress, &exchange.client);
+            let (outgoing, ended) = Outgoing::stream(ahead, rest, exchange.policy(), &progress);
             (outgoing, progress, Some(ended))
         }
     }

@@ -1,7 +1,7 @@
 //! Which resource a request names, and which route it takes.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Version,
+    HeaderMap, HeaderValue, Version,
     header::{CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION, TRANSFER_ENCODING},
     request::Parts,
     uri::Authority,
@@ -48,7 +48,7 @@ pub(super) fn check_framing(head: &Parts) -> Result<(), Failure> {
         (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     };
-    let stores = [Method::PUT, Method::POST, Method::PATCH].contains(&head.method);
+    let stores = ["PUT", "POST", "PATCH"].iter().any(|method| head.method.as_str().eq_ignore_ascii_case(method));
     if !is_known {
         Err(Failure::TransferCoding)
     } else if stores && head.version <= Version::HTTP_10 && !head.headers.contains_key(CONTENT_LENGTH) {

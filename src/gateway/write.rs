@@ -43,7 +43,7 @@ use crate::{
 /// Answers a write.
 pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     let answer = match exchange.policy().mode {
-        Mode::Off => forward_untracked(exchange, body).await,
+        Mode::Off => forward_unguarded(exchange, body).await,
         Mode::Observe => {
             report(exchange).await;
             forward_unguarded(exchange, body).await
@@ -67,7 +67,7 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
 
 async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     demand.judge_on_arrival(exchange).await?;
-    let place = exchange.client.write_place().await;
+    let place = take_place(exchange).await?;
     if body.awaits_continue() {
         // Its body must not be asked for only to be refused, so this verdict has to be as good as the binding one.
         let mut turn = take_turn(exchange, Access::Guarded).await?;
@@ -79,10 +79,10 @@ async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -
     forward_in_turn(exchange, turn, ahead, body, place).await
 }
 
-/// A write that nobody judges still counts: it is under way, and its outcome is recorded (rules 3, 4 and 6). Its body is
-/// read ahead only where its length says that it is small: one without a length may be half of a conversation.
+/// A write that nobody judges still counts: it is under way, and its outcome is recorded (rules 3, 4 and 6), also on a
+/// route that is off, since another route may lead to the same resource. Its body is read ahead only where its length says that it is small: one without a length may be half of a conversation.
 async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
-    let place = exchange.client.write_place().await;
+    let place = take_place(exchange).await?;
     let policy = exchange.policy();
     let ahead = if body.is_sized() { read_ahead(policy, body).await? } else { Bytes::new() };
     let turn = take_turn(exchange, Access::Unguarded).await?;
@@ -91,21 +91,6 @@ async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resu
 
 async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Bytes, Failure> {
     body.read_ahead(policy.buffer, policy.body_idle_timeout).await.map_err(Failure::Body)
-}
-
-/// A write on a route that is off is not judged and takes no turn. But another route may lead to the same resource, or
-/// it may change others: what is known of those is forgotten, before it is sent and after.
-async fn forward_untracked(exchange: &Exchange, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
-    let tracker = &exchange.gateway.tracker;
-    tracker.change(exchange.key).await;
-    change(exchange, route::destinations(exchange)).await;
-    let (outgoing, progress, _ended) = forward::outgoing(exchange, Bytes::new(), body.take());
-    let request = forward::request(exchange, exchange.head.method.clone(), outgoing);
-    let sent = exchange.upstream().send(request, &progress).await;
-    tracker.change(exchange.key).await;
-    note_changes(exchange, sent.as_ref().ok()).await;
-    let received = sent.map_err(|error| Failure::Upstream(error, Sent::Write))?;
-    Ok(forward::pass_on(exchange, received))
 }
 
 /// What a write demands of the resource's state.
@@ -208,6 +193,11 @@ fn meant_method(exchange: &Exchange) -> Result<Method, Failure> {
     Ok(meant.or_else(|| in_upper_case(head.method.as_str().as_bytes()).ok()).unwrap_or(Method::POST))
 }
 
+async fn take_place(exchange: &Exchange) -> Result<OwnedSemaphorePermit, Failure> {
+    let place = timeout(exchange.policy().wait, exchange.client.write_place()).await;
+    place.map_err(|_| Failure::Busy(Busy::TimedOut))
+}
+
 async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
     let policy = exchange.policy();
     let ask = Ask {
@@ -248,13 +238,7 @@ type Reply = oneshot::Sender<Result<Response<Answer>, Failure>>;
 
 /// Sends a write and settles its turn with what became of it, whether or not the client is still there. The turn is
 /// settled before the client hears of it: the client's next write may follow at once.
-async fn carry_out(
-    exchange: Arc<Exchange>,
-    mut turn: Turn,
-    ahead: Bytes,
-    rest: Option<hyper::body::Incoming>,
-    reply: Reply,
-) {
+async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Bytes, rest: Option<Inbound>, reply: Reply) {
     if let Err(TurnLost) = turn.confirm().await {
         return answer(reply, Err(Failure::Busy(Busy::TimedOut)));
     }

@@ -82,3 +82,18 @@ async fn who_closes_its_side_and_is_gone_is_given_up_in_the_end() {
     client.ended().await;
     events.hung_up().await;
 }
+
+#[tokio::test]
+async fn who_closes_its_side_and_takes_what_comes_gets_all_of_it() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).top("half_close_timeout = \"300ms\"").start();
+    let mut client = says_all(&gateway, "GET /slow HTTP/1.1\r\nHost: notes.example\r\n\r\n").await;
+    let mut slow = backend.expect("GET", "/slow").await;
+    slow.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await;
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(60));
+    for _ in 0..10 {
+        every.tick().await;
+        slow.send("0123456789").await;
+    }
+    assert_eq!(client.answer("GET").await.body.len(), 100);
+}

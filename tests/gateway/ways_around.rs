@@ -2,7 +2,7 @@
 
 use http::Request;
 
-use crate::support::{Gateway, Script, Store, begin};
+use crate::support::{Gateway, Script, Store, begin, nobody};
 
 /// hyper shows a stream that was reset without an error as a body that came to its end.
 #[tokio::test]
@@ -235,4 +235,53 @@ async fn an_early_refusal_with_a_close_behind_it_held_the_turn() {
             assert_eq!(next.answer().await.status, 200);
         }
     }
+}
+
+/// The write goes on without its client, and so must what is remembered of it.
+#[tokio::test]
+async fn a_write_by_a_route_that_is_off_was_forgotten_with_its_client() {
+    let mut backend = Script::start().await;
+    let routes = "[[routes]]\nhost = \"admin.example\"\nguard = { mode = \"off\" }\n[[routes]]\n";
+    let gateway = Gateway::before(backend.address).one_worker().rest(routes).start();
+    let mut admin = gateway.raw().await;
+    admin.send("PUT /note HTTP/1.1\r\nHost: admin.example\r\nContent-Length: 1\r\n\r\nx").await;
+    let under_way = backend.expect("PUT", "/note").await;
+    admin.reset();
+    gateway.barrier().await;
+    let reader = begin(gateway.get("/note"));
+    backend.expect("GET", "/note").await.answer(200, &[("ETag", "\"1\"")], "").await;
+    reader.answer().await;
+    under_way.answer(200, &[], "").await;
+    let writer = begin(gateway.put("/note", "stale").if_match("\"1\""));
+    backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"2\"")], "").await;
+    writer.answer().await.problem("stale");
+    backend.assert_quiet();
+}
+
+/// Only dropped, never looked at: the client was asked for a body that nobody wanted.
+#[tokio::test]
+async fn a_client_was_told_to_continue_with_nobody_to_send_it_to() {
+    let (_port, address) = nobody();
+    let gateway = Gateway::before(address).start();
+    let mut raw = gateway.raw().await;
+    raw.send("PUT /note HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n").await;
+    assert_eq!(raw.answer("PUT").await.status, 502);
+}
+
+/// A write's answer tells no variant, and the tag it gave was that of the one that is read next but one.
+#[tokio::test]
+async fn the_tag_of_a_write_was_superseded_by_another_representations() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard("verify = \"never\"").start();
+    let writer = begin(gateway.put("/note", "x"));
+    backend.expect("PUT", "/note").await.answer(200, &[("ETag", "\"json\"")], "").await;
+    writer.answer().await;
+    for (kind, tag) in [("text/html", "\"html\""), ("application/json", "\"json\"")] {
+        let reader = begin(gateway.get("/note").with("accept", kind));
+        backend.expect("GET", "/note").await.answer(200, &[("ETag", tag), ("Content-Type", kind)], "").await;
+        reader.answer().await;
+    }
+    let writer = begin(gateway.put("/note", "y").if_match("\"json\""));
+    backend.expect("PUT", "/note").await.answer(200, &[], "").await;
+    assert_eq!(writer.answer().await.status, 200);
 }
