@@ -40,6 +40,8 @@ pub struct Config {
     pub header_read_timeout: Duration,
     /// How long a client that has ended its side of the connection is waited for while it takes nothing.
     pub half_close_timeout: Duration,
+    /// How many writes of one connection may be under way at once, those included that go on without it.
+    pub writes_per_connection: usize,
 }
 
 /// One listening address.

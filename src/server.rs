@@ -151,6 +151,7 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 struct Limits {
     header_read_timeout: Duration,
     half_close_timeout: Duration,
+    writes_per_connection: usize,
 }
 
 async fn work(
@@ -162,8 +163,11 @@ async fn work(
     let mut accepting = JoinSet::new();
     for socket in sockets {
         let listener = TcpListener::from_std(socket)?;
-        let limits =
-            Limits { header_read_timeout: config.header_read_timeout, half_close_timeout: config.half_close_timeout };
+        let limits = Limits {
+            header_read_timeout: config.header_read_timeout,
+            half_close_timeout: config.half_close_timeout,
+            writes_per_connection: config.writes_per_connection,
+        };
         accepting.spawn(accept(listener, Arc::clone(&gateway), limits, stop.clone()));
     }
     let tidying = tokio::spawn(tidy(Arc::clone(&gateway)));
@@ -241,7 +245,7 @@ async fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let client = client(peer);
+    let client = client(peer, limits.writes_per_connection);
     let service = service_fn(|request| {
         let answer = Arc::clone(&gateway).handle(Arc::clone(&client), request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -298,14 +302,14 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-fn client(peer: SocketAddr) -> Arc<Client> {
+fn client(peer: SocketAddr, writes: usize) -> Arc<Client> {
     let ip = peer.ip().to_canonical();
     let forwarded = match ip {
         IpAddr::V4(ip) => format!("for={ip};proto=http"),
         IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto=http"),
     };
     let plain = |text: String| HeaderValue::try_from(text).expect("an address is plain ASCII");
-    Client::new(plain(ip.to_string()), plain(forwarded))
+    Client::new(plain(ip.to_string()), plain(forwarded), writes)
 }
 
 /// A client's HTTP/1 connection, whose end is kept from hyper where the client may still wait for an answer.

@@ -129,6 +129,7 @@ fn settings(policy: &Policy) -> Vec<String> {
         ("settle", policy.settle, standard.settle),
         ("body_idle_timeout", policy.body_idle_timeout, standard.body_idle_timeout),
         ("drain_time", policy.drain_time, standard.drain_time),
+        ("linger_time", policy.linger_time, standard.linger_time),
     ];
     let sizes = [
         ("buffer", policy.buffer as u64, standard.buffer as u64),

@@ -60,6 +60,7 @@ fn config(mut top: Section) -> Config {
         drain_timeout: top.value("drain_timeout", 30 * SECOND, duration(TIMEOUT)),
         header_read_timeout: top.value("header_read_timeout", 10 * SECOND, duration(TIMEOUT)),
         half_close_timeout: top.value("half_close_timeout", 60 * SECOND, duration(TIMEOUT)),
+        writes_per_connection: top.value("writes_per_connection", 256, count(1..=100_000)),
     };
     top.not_yet("admin");
     top.finish();
@@ -198,6 +199,7 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         body_idle_timeout: s.value("body_idle_timeout", defaults.body_idle_timeout, duration(TIMEOUT)),
         drain_bytes: s.value("drain_bytes", defaults.drain_bytes, size(0..=GIB)),
         drain_time: s.value("drain_time", defaults.drain_time, duration(PAUSE)),
+        linger_time: s.value("linger_time", defaults.linger_time, duration(PAUSE)),
     };
     s.value("version", (), version);
     section.finish();

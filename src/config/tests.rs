@@ -38,13 +38,13 @@ fn a_listener_and_an_upstream_are_enough() {
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(config.workers, std::thread::available_parallelism().map_or(1, usize::from).min(1024));
     assert_eq!((config.drain_timeout, config.header_read_timeout), (seconds(30), seconds(10)));
-    assert_eq!(config.half_close_timeout, seconds(60));
+    assert_eq!((config.half_close_timeout, config.writes_per_connection), (seconds(60), 256));
 }
 
 #[test]
 fn every_key_outside_the_guard_can_be_set() {
     let config = parsed(
-        "workers = 3\ndrain_timeout = \"1m\"\nheader_read_timeout = \"500ms\"\nhalf_close_timeout = \"2s\"\n\
+        "workers = 3\ndrain_timeout = \"1m\"\nheader_read_timeout = \"500ms\"\nhalf_close_timeout = \"2s\"\nwrites_per_connection = 9\n\
          [[listeners]]\naddress = \"[::1]:0\"\n[[listeners]]\naddress = \"0.0.0.0:8080\"\n\
          [upstreams.z]\nservers = [\"http://one\", \"http://two:2\"]\nhost = \"rewrite\"\n\
          connect_timeout = \"1s\"\nresponse_timeout = \"1d\"\nidle_timeout = \"1ms\"\n\
@@ -54,7 +54,7 @@ fn every_key_outside_the_guard_can_be_set() {
     );
     assert_eq!((config.workers, config.drain_timeout), (3, seconds(60)));
     assert_eq!(config.header_read_timeout, Duration::from_millis(500));
-    assert_eq!(config.half_close_timeout, seconds(2));
+    assert_eq!((config.half_close_timeout, config.writes_per_connection), (seconds(2), 9));
     assert_eq!(config.listeners.iter().map(|l| l.address.port()).collect::<Vec<_>>(), [0, 8080]);
     // In the order of the file, not of the names.
     assert_eq!(config.upstreams.iter().map(|u| u.name.as_str()).collect::<Vec<_>>(), ["z", "a"]);
@@ -77,7 +77,7 @@ fn every_key_of_the_guard_can_be_set() {
          comparison = \"weak\"\nencoding_suffixes = false\nverify = \"always\"\nmax_age = \"36h\"\n\
          version = \"etag\"\nquery = [\"id\"]\npartition = [\"Authorization\"]\nmethod_override = \"refuse\"\n\
          forward_preconditions = false\nwait = \"0s\"\nline = 5\nsettle = \"0s\"\nbuffer = 0\n\
-         body_idle_timeout = \"1ms\"\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"",
+         body_idle_timeout = \"1ms\"\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -99,6 +99,7 @@ fn every_key_of_the_guard_can_be_set() {
         body_idle_timeout: Duration::from_millis(1),
         drain_bytes: 1024 * 1024 * 1024,
         drain_time: Duration::ZERO,
+        linger_time: Duration::from_secs(3600),
     };
     assert_eq!(policy, expected);
 }
@@ -408,6 +409,7 @@ fn every_departure_is_told() {
         ("settle = \"1s\"", "Also set: settle 1s."),
         ("body_idle_timeout = \"1s\"", "Also set: body_idle_timeout 1s."),
         ("drain_time = \"1s\"", "Also set: drain_time 1s."),
+        ("linger_time = \"1s\"", "Also set: linger_time 1s."),
         ("drain_bytes = 1", "Also set: drain_bytes 1B."),
     ] {
         let plain = parsed(BASE).describe();

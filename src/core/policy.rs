@@ -48,6 +48,8 @@ pub struct Policy {
     pub drain_bytes: u64,
     /// How long a refused request's body is read and dropped.
     pub drain_time: Duration,
+    /// How long the rest of a body that nobody takes any more is read at most, beside an answer that is on its way.
+    pub linger_time: Duration,
 }
 
 impl Default for Policy {
@@ -72,6 +74,7 @@ impl Default for Policy {
             body_idle_timeout: Duration::from_secs(30),
             drain_bytes: 1024 * 1024,
             drain_time: Duration::from_secs(5),
+            linger_time: Duration::from_secs(600),
         }
     }
 }

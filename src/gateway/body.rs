@@ -28,9 +28,6 @@ use crate::{
     upstream::{FromUpstream, Progress},
 };
 
-/// How long the rest of a body is read at most that nobody wants any more.
-const MAX_LINGER: Duration = Duration::from_secs(600);
-
 /// Why a client's body can't be passed on.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -82,6 +79,8 @@ pub struct Stream {
     idle: Pin<Box<Sleep>>,
     waiting: bool,
     idle_timeout: Duration,
+    /// How long what is left of it is read after it was dropped.
+    linger_time: Duration,
     progress: Arc<Progress>,
     /// Sent `true` once the body has ended as it should; dropped with the body otherwise.
     ended: Option<oneshot::Sender<bool>>,
@@ -106,6 +105,7 @@ impl Outgoing {
             idle: Box::pin(sleep(policy.body_idle_timeout)),
             waiting: false,
             idle_timeout: policy.body_idle_timeout,
+            linger_time: policy.linger_time,
             progress: Arc::clone(progress),
             ended: Some(ended),
             gone: Box::pin(gone(rest.client)),
@@ -123,7 +123,7 @@ impl Drop for Stream {
             && !self.awaits_continue
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(timeout(MAX_LINGER, swallow(rest, self.idle_timeout)));
+            runtime.spawn(timeout(self.linger_time, swallow(rest, self.idle_timeout)));
         }
     }
 }

@@ -17,10 +17,6 @@ use std::{
 use http::HeaderValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// How many writes of one connection may be under way at once. More than HTTP/2 allows at a time: it bounds those whose
-/// stream the client has reset.
-const MAX_WRITES: usize = 256;
-
 /// A client, for as long as its connection lives.
 #[derive(Debug)]
 pub struct Client {
@@ -40,9 +36,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose address has these forms.
+    /// A client whose address has these forms, and of which so many writes may be under way at once.
     #[must_use]
-    pub fn new(address: HeaderValue, forwarded: HeaderValue) -> Arc<Self> {
+    pub fn new(address: HeaderValue, forwarded: HeaderValue, writes: usize) -> Arc<Self> {
         Arc::new(Self {
             address,
             forwarded,
@@ -50,7 +46,7 @@ impl Client {
             ended: AtomicBool::new(false),
             end: Notify::new(),
             reader: Mutex::new(None),
-            writes: Arc::new(Semaphore::new(MAX_WRITES)),
+            writes: Arc::new(Semaphore::new(writes)),
         })
     }
 

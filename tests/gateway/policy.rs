@@ -1,6 +1,6 @@
 //! What an operator can choose, as far as it shows on the wire.
 
-use crate::support::{Gateway, Script, Store, begin};
+use crate::support::{Gateway, H2, Script, Store, begin};
 
 async fn known(guard: &str) -> (Store, Gateway, String) {
     let store = Store::start().await;
@@ -207,4 +207,24 @@ async fn a_line_has_an_end() {
     for call in waiting {
         assert_eq!(call.answer().await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn the_writes_of_one_connection_are_bounded() {
+    let mut backend = Script::start().await;
+    let settings = Gateway::before(backend.address).top("writes_per_connection = 1");
+    let gateway = settings.guard("wait = \"100ms\"").start();
+    let client = H2::connect(gateway.address).await;
+    let (other, first) = (client.clone(), gateway.put("/a", "first"));
+    let first = tokio::spawn(async move { other.send(first).await });
+    let under_way = backend.expect("PUT", "/a").await;
+
+    client.send(gateway.put("/b", "second")).await.problem("busy");
+    let another = begin(gateway.put("/b", "by another connection"));
+    backend.expect("PUT", "/b").await.answer(200, &[], "").await;
+    assert_eq!(another.answer().await.status, 200);
+
+    under_way.answer(200, &[], "").await;
+    assert_eq!(first.await.expect("an answer").status, 200);
+    backend.assert_quiet();
 }
