@@ -1,13 +1,6 @@
 //! Bodies on their way to the backend: read ahead, streamed, broken off, answered early.
 
-use crate::support::{Gateway, H2, Raw, Script, Store, begin, nobody};
-
-async fn raw_put(gateway: &Gateway, fields: &str, body: impl AsRef<[u8]>) -> Raw {
-    let mut raw = gateway.raw().await;
-    raw.send(format!("PUT /note HTTP/1.1\r\nHost: notes.example\r\n{fields}\r\n")).await;
-    raw.send(body).await;
-    raw
-}
+use crate::support::{Gateway, H2, Script, Store, begin, nobody, raw_put};
 
 #[tokio::test]
 async fn a_slow_sender_of_a_small_body_holds_up_nobody() {

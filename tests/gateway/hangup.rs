@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::oneshot;
 
-use crate::support::{Gateway, H2, Raw, Script, begin};
+use crate::support::{Gateway, H2, Raw, Script, begin, raw_put};
 
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -21,13 +21,6 @@ async fn knowing(backend: &mut Script) -> Gateway {
     backend.expect("GET", "/note").await.answer(200, &[("ETag", "\"1\"")], "first").await;
     reader.answer().await;
     gateway
-}
-
-async fn raw_put(gateway: &Gateway, fields: &str, body: impl AsRef<[u8]>) -> Raw {
-    let mut raw = gateway.raw().await;
-    raw.send(format!("PUT /note HTTP/1.1\r\nHost: notes.example\r\n{fields}\r\n")).await;
-    raw.send(body).await;
-    raw
 }
 
 #[tokio::test]

@@ -31,6 +31,14 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited for {PATIENCE:?} in vain: {what}"))
 }
 
+/// Sends a PUT of `/note` as these bytes: the fields, each with its line end, and whatever of the body.
+pub(crate) async fn raw_put(gateway: &Gateway, fields: &str, body: impl AsRef<[u8]>) -> Raw {
+    let mut raw = gateway.raw().await;
+    raw.send(format!("PUT /note HTTP/1.1\r\nHost: notes.example\r\n{fields}\r\n")).await;
+    raw.send(body).await;
+    raw
+}
+
 /// Starts a call and returns at once.
 pub(crate) fn begin(call: Call) -> Pending {
     Pending(tokio::spawn(call.send()), None)
