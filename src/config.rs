@@ -4,9 +4,17 @@
 //! That is done in `config/raw.rs`, which knows the keys, their forms and their defaults. Nothing here touches the
 //! network; a server's name is resolved when it is connected to.
 
-use std::{fmt, fs::File, io::Read, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
+use ipnet::IpNet;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use crate::core::policy::Policy;
@@ -20,7 +28,7 @@ mod tests;
 pub use pattern::PathPattern;
 
 /// A whole configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where clients are listened for; at least one.
     pub listeners: Vec<Listener>,
@@ -28,45 +36,207 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Which request goes where; the first match wins; never empty.
     pub routes: Vec<Route>,
+    /// What the backend is told of the client.
+    pub forwarding: Forwarding,
+    /// What clients may take.
+    pub limits: Limits,
     /// The bounds of what is remembered.
     pub tracker: Tracker,
+    /// Where an operator asks; `None`: nowhere.
+    pub admin: Option<Admin>,
     /// How the log is written.
     pub log: Log,
     /// Worker threads, each with a runtime of its own; by default one a core.
     pub workers: usize,
     /// How long a stop waits for what is under way.
     pub drain_timeout: Duration,
-    /// How long a client may take to send a request's head, and a new connection its first bytes.
+    /// How often the file and the certificates are looked at for a change; zero: only on SIGHUP.
+    pub reload_interval: Duration,
+    /// The lock by which one process takes over from another; `None`: an address that is in use is refused.
+    pub takeover: Option<PathBuf>,
+}
+
+/// One listening address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The address and port.
+    pub address: SocketAddr,
+    /// How connections are secured; `None`: not at all.
+    pub tls: Option<ListenerTls>,
+    /// Whether every connection begins with a PROXY protocol header, version 1 or 2.
+    pub proxy_protocol: bool,
+}
+
+/// How a listener's connections are secured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// At least one. The first is shown to clients that name no server, or one that no certificate is for.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whose client certificates are accepted; with it every client must show one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A certificate chain and its private key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// What the backend is told of the client in `Forwarded` and `X-Forwarded-*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarding {
+    /// What becomes of what the client says itself.
+    pub rule: ForwardedRule,
+    /// The proxies before the gateway, whose word is believed.
+    pub trusted: Vec<IpNet>,
+}
+
+/// What becomes of the `Forwarded` and `X-Forwarded-*` fields that a request comes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedRule {
+    /// They are replaced by what the gateway sees.
+    Replace,
+    /// A trusted proxy's are continued, everybody else's replaced.
+    Append,
+    /// They pass as they are, and nothing is added.
+    Off,
+}
+
+/// What clients may take: time, space, connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a request's head may take from its first byte, and how long a new connection may take for its first
+    /// bytes, a PROXY header and a TLS handshake.
     pub header_read_timeout: Duration,
+    /// How long a connection may lie idle between two requests.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub send_timeout: Duration,
     /// How long a client that has ended its side of the connection is waited for while it takes nothing.
     pub half_close_timeout: Duration,
+    /// How long a request may take until the head of its answer; `None`: as long as the other limits allow.
+    pub request_timeout: Option<Duration>,
+    /// The bytes of a request's head.
+    pub header_bytes: usize,
+    /// The fields of a request's head.
+    pub headers: usize,
+    /// The bytes of a request's target.
+    pub request_line: usize,
+    /// Connections of all clients.
+    pub connections: usize,
+    /// Connections of one client address. Trusted proxies are not counted.
+    pub connections_per_address: usize,
+    /// Requests of one connection; after the last it is closed.
+    pub requests_per_connection: usize,
+    /// Requests of one HTTP/2 connection that may be under way at once.
+    pub streams_per_connection: usize,
     /// How many writes of one connection may be under way at once, those included that go on without it.
     pub writes_per_connection: usize,
 }
 
-/// One listening address.
-#[derive(Debug, Clone)]
-pub struct Listener {
-    /// The address and port.
-    pub address: SocketAddr,
-}
-
 /// One backend: a name and the servers that serve it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// The name that routes use.
     pub name: String,
-    /// `host:port` of each server; at least one.
-    pub servers: Vec<Authority>,
-    /// How long a connection may take to be made.
+    /// At least one.
+    pub servers: Vec<Origin>,
+    /// What is spoken with them.
+    pub protocol: Protocol,
+    /// How connections to `https` servers are secured.
+    pub tls: UpstreamTls,
+    /// Which server gets a request.
+    pub balance: Balance,
+    /// Which `Host` the backend sees.
+    pub host: HostRule,
+    /// Connections to each server, over all workers.
+    pub max_connections: usize,
+    /// How long a connection may take to be made, TLS included, or to become free where there are as many as may be.
     pub connect_timeout: Duration,
     /// How long the backend may take for the head of its answer, counted from the last byte that it took of the
     /// request.
     pub response_timeout: Duration,
+    /// How long the backend may pause within the body of an answer.
+    pub response_idle_timeout: Duration,
+    /// How long nothing may pass through an upgraded connection, such as a WebSocket.
+    pub tunnel_idle_timeout: Duration,
     /// How long a connection may lie idle before it is used again.
     pub idle_timeout: Duration,
-    /// Which `Host` the backend sees.
-    pub host: HostRule,
+    /// How long the addresses of a server's name are trusted.
+    pub resolve_interval: Duration,
+    /// Whether and how servers are asked for their health.
+    pub health: Option<Health>,
+    /// When a server that fails gets no requests for a while.
+    pub ejection: Ejection,
+}
+
+/// A server: its scheme, host and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Whether TLS is spoken.
+    pub https: bool,
+    /// `host:port`.
+    pub authority: Authority,
+}
+
+/// Which HTTP is spoken with a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, with prior knowledge where the connection is not secured.
+    Http2,
+    /// What ALPN agrees on; HTTP/1.1 where the connection is not secured.
+    Auto,
+}
+
+/// How connections to `https` servers are secured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The authorities that are believed, as a PEM file; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// What the gateway shows.
+    pub certificate: Option<CertificateFiles>,
+    /// The name that the server's certificate must be for, and that it is asked for (SNI); `None`: its host.
+    pub server_name: Option<String>,
+}
+
+/// Which server gets a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in its turn.
+    RoundRobin,
+    /// The one with the fewest requests under way.
+    LeastConnections,
+}
+
+/// How servers are asked for their health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked for; a 2xx or 3xx is a good sign.
+    pub path: PathAndQuery,
+    /// How often.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How many good signs in a row make a server healthy.
+    pub healthy: usize,
+    /// How many bad ones in a row make it unhealthy.
+    pub unhealthy: usize,
+}
+
+/// When a server that fails gets no requests for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ejection {
+    /// How many failures in a row; zero: never.
+    pub failures: usize,
+    /// For how long at first; twice as long each time that it fails again.
+    pub time: Duration,
+    /// For how long at most.
+    pub max_time: Duration,
 }
 
 /// Which `Host` the backend sees.
@@ -79,7 +249,7 @@ pub enum HostRule {
 }
 
 /// Which requests go to which upstream under which rules.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// The host it is for, lower case and without a port; `None`: any.
     pub host: Option<String>,
@@ -92,7 +262,7 @@ pub struct Route {
 }
 
 /// The bounds of what is remembered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tracker {
     /// Records.
     pub capacity: usize,
@@ -100,13 +270,22 @@ pub struct Tracker {
     pub tag_bytes: usize,
 }
 
+/// Where an operator asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admin {
+    /// The address and port.
+    pub address: SocketAddr,
+}
+
 /// How the log is written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// One line of text or one JSON object an event.
     pub format: LogFormat,
     /// The least severe level that is written, or a filter such as `info,ifmatch=debug`.
     pub level: String,
+    /// Whether each request is told of, on standard output.
+    pub access: bool,
 }
 
 /// The shape of a log line.
@@ -151,7 +330,7 @@ impl Log {
 }
 
 impl Config {
-    /// Reads and checks the text of a file.
+    /// Reads and checks the text of a file. The files that it names are taken from the working directory.
     ///
     /// # Errors
     ///
@@ -160,10 +339,10 @@ impl Config {
         if text.len() > MAX_FILE_BYTES {
             return Err(ConfigErrors::too_large());
         }
-        raw::read(text)
+        raw::read(text, Path::new(""))
     }
 
-    /// Reads and checks a file.
+    /// Reads and checks a file. The files that it names are taken from its own folder.
     ///
     /// # Errors
     ///
@@ -180,18 +359,32 @@ impl Config {
             let line = 1 + bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
             ConfigErrors::one(Some(line), "", "the file is not UTF-8".to_owned())
         })?;
-        Self::parse(text)
+        raw::read(text, path.parent().unwrap_or(Path::new("")))
     }
 
     /// One listener and one upstream, all else by default: what `--listen` and `--upstream` say.
     ///
     /// # Errors
     ///
-    /// That the upstream is not of the form `http://host[:port]`.
+    /// That the upstream is not of the form `http://host[:port]` or `https://host[:port]`.
     pub fn single(listen: SocketAddr, upstream: &str) -> Result<Self, ConfigErrors> {
         let server = raw::form::server(upstream).map_err(|message| ConfigErrors::one(None, "--upstream", message))?;
         let listener = format!("[[listeners]]\naddress = \"{listen}\"\n");
-        Self::parse(&format!("{listener}[upstreams.backend]\nservers = [\"http://{server}\"]\n"))
+        Self::parse(&format!("{listener}[upstreams.backend]\nservers = [\"{server}\"]\n"))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.https { "https" } else { "http" }, self.authority)
+    }
+}
+
+impl Forwarding {
+    /// Whether what comes from this address is believed.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&address))
     }
 }
 

@@ -74,6 +74,12 @@ impl Gateway {
         Arc::new(Self { config, tracker, namer, upstreams, counters, writes: Arc::default() })
     }
 
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Answers a request.
     ///
     /// # Cancel safety
@@ -170,7 +176,8 @@ impl Exchange {
         let host = match (upstream.host, asked.is_empty()) {
             (HostRule::Preserve, false) => asked.clone(),
             (HostRule::Preserve, true) | (HostRule::Rewrite, _) => {
-                HeaderValue::from_str(upstream.servers[0].as_str()).expect("an authority may stand in a field")
+                HeaderValue::from_str(upstream.servers[0].authority.as_str())
+                    .expect("an authority may stand in a field")
             }
         };
         let key = gateway.key(&head, &host, &target, route);

@@ -162,8 +162,11 @@ where
     /// A backend without connections yet.
     #[must_use]
     pub fn new(config: config::Upstream) -> Arc<Self> {
-        let servers =
-            config.servers.iter().map(|a| Server { authority: a.clone(), idle: Arc::default() }).collect::<Vec<_>>();
+        let servers = config
+            .servers
+            .iter()
+            .map(|origin| Server { authority: origin.authority.clone(), idle: Arc::default() })
+            .collect::<Vec<_>>();
         Arc::new(Self { config, servers, next: AtomicUsize::new(0) })
     }
 

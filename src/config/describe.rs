@@ -1,7 +1,9 @@
 //! What a configuration means, in words: what `ifmatch check` prints.
 
+use std::time::Duration;
+
 use super::{
-    Config, HostRule, LogFormat, Upstream,
+    Balance, Config, Ejection, ForwardedRule, Health, HostRule, Limits, Listener, LogFormat, Protocol, Upstream,
     raw::form::{duration_text, size_text},
 };
 use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify};
@@ -10,8 +12,8 @@ impl Config {
     /// What the configuration means, in words, for somebody who wants to know whether it says what they wanted.
     #[must_use]
     pub fn describe(&self) -> String {
-        let mut lines: Vec<String> =
-            self.listeners.iter().map(|listener| format!("Listens on {}.", listener.address)).collect();
+        let mut lines: Vec<String> = self.listeners.iter().map(Listener::describe).collect();
+        lines.push(self.describe_forwarding());
         lines.extend(self.upstreams.iter().map(Upstream::describe));
         for (index, route) in self.routes.iter().enumerate() {
             let upstream = &self.upstreams[route.upstream].name;
@@ -23,10 +25,36 @@ impl Config {
         lines.join("\n") + "\n"
     }
 
+    fn describe_forwarding(&self) -> String {
+        let rule = match self.forwarding.rule {
+            ForwardedRule::Replace => "what a client says itself is replaced",
+            ForwardedRule::Append => "what a trusted proxy says is continued, what others say replaced",
+            ForwardedRule::Off => "whatever a client says passes, and nothing is added",
+        };
+        let trusted = match self.forwarding.trusted.as_slice() {
+            [] => "no proxy".to_owned(),
+            trusted => listed(trusted, "and"),
+        };
+        format!("Forwarded and X-Forwarded-*: {rule}. Trusts {trusted}.")
+    }
+
     fn describe_process(&self) -> String {
+        let limits = self.limits.describe();
+        let admin = self.admin.map_or_else(
+            || "There is no admin listener.".to_owned(),
+            |admin| format!("The admin listener is {}.", admin.address),
+        );
+        let reload = match self.reload_interval {
+            Duration::ZERO => "on SIGHUP only".to_owned(),
+            interval => format!("on SIGHUP, and looked at every {}", duration_text(interval)),
+        };
+        let takeover = self.takeover.as_ref().map_or_else(String::new, |lock| {
+            format!("\nTakes over from another process by the lock {}.", lock.display())
+        });
         format!(
-            "Remembers {} resources at most, with tags of up to {}. Logs {} at {:?}.\n\
-             Runs {} workers; a request's head may take {}; a stop waits {} for what is under way.",
+            "{limits}\n\
+             Remembers {} resources at most, with tags of up to {}. Logs {} at {:?}, {} access log. {admin}\n\
+             Runs {} workers; the file is read again {reload}; a stop waits {} for what is under way.{takeover}",
             self.tracker.capacity,
             size_text(self.tracker.tag_bytes as u64),
             match self.log.format {
@@ -34,9 +62,45 @@ impl Config {
                 LogFormat::Json => "JSON",
             },
             self.log.level,
+            if self.log.access { "with an" } else { "without an" },
             self.workers,
-            duration_text(self.header_read_timeout),
             duration_text(self.drain_timeout),
+        )
+    }
+}
+
+impl Listener {
+    fn describe(&self) -> String {
+        let tls = self.tls.as_ref().map_or_else(String::new, |tls| {
+            let count = tls.certificates.len();
+            let certificates = if count == 1 { "a certificate".to_owned() } else { format!("{count} certificates") };
+            let clients = if tls.client_ca.is_some() { ", asking clients for theirs" } else { "" };
+            format!(" with TLS, {certificates}{clients}")
+        });
+        let proxy = if self.proxy_protocol { ", behind a proxy that speaks the PROXY protocol" } else { "" };
+        format!("Listens on {}{tls}{proxy}.", self.address)
+    }
+}
+
+impl Limits {
+    fn describe(&self) -> String {
+        let whole =
+            self.request_timeout.map_or_else(String::new, |time| format!(", {} to be answered", duration_text(time)));
+        format!(
+            "A client has {} for a request's head{whole}, {} to take what it is sent, {} between requests.\n\
+             A head has at most {} fields, {} in all and {} for the target. There are at most {} connections, {} of one \
+             address, with {} requests each; over HTTP/2 {} at once, {} of them writes.",
+            duration_text(self.header_read_timeout),
+            duration_text(self.send_timeout),
+            duration_text(self.idle_timeout),
+            self.headers,
+            size_text(self.header_bytes as u64),
+            size_text(self.request_line as u64),
+            self.connections,
+            self.connections_per_address,
+            self.requests_per_connection,
+            self.streams_per_connection,
+            self.writes_per_connection,
         )
     }
 }
@@ -47,14 +111,54 @@ impl Upstream {
             HostRule::Preserve => "the client's Host",
             HostRule::Rewrite => "its own Host",
         };
+        let protocol = match self.protocol {
+            Protocol::Http1 => " by HTTP/1.1",
+            Protocol::Http2 => " by HTTP/2",
+            Protocol::Auto => "",
+        };
+        let balance = match (self.servers.len(), self.balance) {
+            (1, _) => "",
+            (_, Balance::RoundRobin) => ", each in its turn",
+            (_, Balance::LeastConnections) => ", the least busy first",
+        };
+        let health = self.health.as_ref().map_or_else(String::new, Health::describe);
         format!(
-            "Upstream {:?} is {}, and sees {host}. It has {} to connect, {} to answer; idle connections are kept {}.",
+            "Upstream {:?} is {}{balance}, asked{protocol}, and sees {host}. It has {} to connect, {} to answer, {} between \
+             parts of an answer; at most {} connections a server, kept {} when idle.{health}{}",
             self.name,
             listed(&self.servers, "or"),
             duration_text(self.connect_timeout),
             duration_text(self.response_timeout),
+            duration_text(self.response_idle_timeout),
+            self.max_connections,
             duration_text(self.idle_timeout),
+            self.ejection.describe(),
         )
+    }
+}
+
+impl Health {
+    fn describe(&self) -> String {
+        format!(
+            " Each is asked for {} every {}; {} bad answers in a row take it out, {} good ones back in.",
+            self.path,
+            duration_text(self.interval),
+            self.unhealthy,
+            self.healthy,
+        )
+    }
+}
+
+impl Ejection {
+    fn describe(&self) -> String {
+        match self.failures {
+            0 => " A server that fails is not left out.".to_owned(),
+            failures => format!(
+                " After {failures} failures in a row a server is left out for {}, at most {}.",
+                duration_text(self.time),
+                duration_text(self.max_time),
+            ),
+        }
     }
 }
 
@@ -134,13 +238,16 @@ fn settings(policy: &Policy) -> Vec<String> {
     let sizes = [
         ("buffer", policy.buffer as u64, standard.buffer as u64),
         ("drain_bytes", policy.drain_bytes, standard.drain_bytes),
+        ("body_rate", policy.body_rate, standard.body_rate),
     ];
+    let max_body = policy.max_body.map(|bytes| format!("max_body {}", size_text(bytes)));
     let line = (policy.line != standard.line).then(|| format!("line {}", policy.line));
     let durations = durations.iter().filter(|(_, value, standard)| value != standard);
     let sizes = sizes.iter().filter(|(_, value, standard)| value != standard);
     durations
         .map(|(key, value, _)| format!("{key} {}", duration_text(*value)))
         .chain(sizes.map(|(key, value, _)| format!("{key} {}", size_text(*value))))
+        .chain(max_body)
         .chain(line)
         .collect()
 }

@@ -6,28 +6,31 @@
 //! default. The forms are plain functions and not serde's, whose messages speak of types and not of what to
 //! write instead; and a default can then be another value of the same type, such as `[guard]`'s for a route's.
 //!
-//! What several keys mean together is in `config.rs`, apart from what only a line number can tell well: that a route
+//! The files that the file names are not looked at here. What several keys mean together is in `config.rs`, apart from what only a line number can tell well: that a route
 //! names an upstream that is there, and that it can be reached.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, net::SocketAddr, path::Path};
 
-use http::uri::Authority;
 use toml::de::DeTable;
 
-use super::{Config, ConfigErrors, HostRule, Listener, Log, LogFormat, PathPattern, Route, Tracker, Upstream};
+use super::{
+    Admin, CertificateFiles, Config, ConfigErrors, ForwardedRule, Forwarding, Limits, Listener, ListenerTls, Log,
+    LogFormat, PathPattern, Route, Tracker, Upstream,
+};
 use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify};
 
 pub(super) mod form;
 mod section;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 use form::*;
 use section::{Findings, Place, Section};
 
 /// Reads a whole file.
-pub(super) fn read(text: &str) -> Result<Config, ConfigErrors> {
-    let findings = Findings { text, errors: RefCell::default() };
+pub(super) fn read(text: &str, folder: &Path) -> Result<Config, ConfigErrors> {
+    let findings = Findings { text, folder, errors: RefCell::default() };
     let table = DeTable::parse(text).map_err(|error| {
         let line = error.span().map(|span| findings.line(span.start));
         ConfigErrors::one(line, "", error.message().to_owned())
@@ -47,25 +50,32 @@ fn config(mut top: Section) -> Config {
     if listeners.as_ref().is_ok_and(Vec::is_empty) {
         top.error_at("listeners", "at least one is needed: [[listeners]] with an address");
     }
-    let upstreams = upstreams(&mut top);
+    let upstreams = upstream::upstreams(&mut top);
     let guard = guard(top.section("guard"), &Policy::default());
     let routes = routes(&mut top, &upstreams, guard);
     let config = Config {
         listeners: listeners.unwrap_or_default().into_iter().flatten().filter_map(listener).collect(),
         upstreams,
         routes,
+        forwarding: Forwarding {
+            rule: top.value("forwarded", ForwardedRule::Replace, choice(&FORWARDED_RULES)),
+            trusted: top.list("trusted_proxies", network).ok().flatten().unwrap_or_default(),
+        },
+        limits: limits(top.section("limits")),
         tracker: tracker(top.section("tracker")),
+        admin: top.optional_section("admin").ok().flatten().map(admin),
         log: log(top.section("log")),
         workers: top.value("workers", default_workers(), count(1..=1024)),
         drain_timeout: top.value("drain_timeout", 30 * SECOND, duration(TIMEOUT)),
-        header_read_timeout: top.value("header_read_timeout", 10 * SECOND, duration(TIMEOUT)),
-        half_close_timeout: top.value("half_close_timeout", 60 * SECOND, duration(TIMEOUT)),
-        writes_per_connection: top.value("writes_per_connection", 256, count(1..=100_000)),
+        reload_interval: top.value("reload_interval", 2 * SECOND, duration(PAUSE)),
+        takeover: top.path("takeover"),
     };
-    top.not_yet("admin");
     top.finish();
     config
 }
+
+const FORWARDED_RULES: [(&str, ForwardedRule); 3] =
+    [("replace", ForwardedRule::Replace), ("append", ForwardedRule::Append), ("off", ForwardedRule::Off)];
 
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(1024))
@@ -73,53 +83,62 @@ fn default_workers() -> usize {
 
 fn listener(mut section: Section) -> Option<Listener> {
     let address = section.required("address", address);
-    section.not_yet("tls");
-    section.not_yet("proxy_protocol");
+    let tls = section.optional_section("tls").ok().flatten().map(listener_tls);
+    let proxy_protocol = section.value("proxy_protocol", false, flag);
     section.finish();
-    Some(Listener { address: address? })
+    Some(Listener { address: address?, tls, proxy_protocol })
 }
 
-fn upstreams(top: &mut Section) -> Vec<Upstream> {
-    let Ok(section) = top.optional_section("upstreams") else {
-        return Vec::new();
-    };
-    let named = section.map(Section::named).unwrap_or_default();
-    if named.is_empty() {
-        top.error_at("upstreams", "at least one is needed: [upstreams.<name>] with its servers");
+fn listener_tls(mut section: Section) -> ListenerTls {
+    let mut certificates: Vec<_> = certificate(&mut section).into_iter().collect();
+    for mut other in section.sections("certificates").unwrap_or_default().into_iter().flatten() {
+        certificates.extend(certificate(&mut other));
+        other.finish();
     }
-    named.into_iter().filter_map(|(name, section)| Some(upstream(name, section?))).collect()
-}
-
-fn upstream(name: String, mut section: Section) -> Upstream {
-    if name.is_empty() {
-        section.error("an upstream's name can't be empty");
+    if certificates.is_empty() {
+        section.error("needs a cert and its key, or certificates with several");
     }
-    let upstream = Upstream {
-        name,
-        servers: servers(&mut section),
-        connect_timeout: section.value("connect_timeout", 2 * SECOND, duration(TIMEOUT)),
-        response_timeout: section.value("response_timeout", 30 * SECOND, duration(TIMEOUT)),
-        idle_timeout: section.value("idle_timeout", 4 * SECOND, duration(TIMEOUT)),
-        host: section.value(
-            "host",
-            HostRule::Preserve,
-            choice(&[("preserve", HostRule::Preserve), ("rewrite", HostRule::Rewrite)]),
-        ),
-    };
-    section.not_yet("health");
+    let tls = ListenerTls { certificates, client_ca: section.path("client_ca") };
     section.finish();
-    upstream
+    tls
 }
 
-fn servers(section: &mut Section) -> Vec<Authority> {
-    let Ok(servers) = section.list("servers", |value| server(text(value)?)) else {
-        return Vec::new();
-    };
-    let servers = servers.unwrap_or_default();
-    if servers.is_empty() {
-        section.error_at("servers", "at least one is needed; write it like servers = [\"http://10.0.0.1:3000\"]");
+/// The keys `cert` and `key`: both, or neither.
+fn certificate(section: &mut Section) -> Option<CertificateFiles> {
+    match (section.path("cert"), section.path("key")) {
+        (Some(cert), Some(key)) => return Some(CertificateFiles { cert, key }),
+        (Some(_), None) => section.error_at("key", "is missing; it goes with cert"),
+        (None, Some(_)) => section.error_at("cert", "is missing; it goes with key"),
+        (None, None) => {}
     }
-    servers
+    None
+}
+
+fn limits(mut section: Section) -> Limits {
+    let s = &mut section;
+    let limits = Limits {
+        header_read_timeout: s.value("header_read_timeout", 10 * SECOND, duration(TIMEOUT)),
+        idle_timeout: s.value("idle_timeout", 60 * SECOND, duration(TIMEOUT)),
+        send_timeout: s.value("send_timeout", 60 * SECOND, duration(TIMEOUT)),
+        half_close_timeout: s.value("half_close_timeout", 60 * SECOND, duration(TIMEOUT)),
+        request_timeout: s.given("request_timeout", duration(TIMEOUT)),
+        header_bytes: s.value("header_bytes", 64 * 1024, size(8 * KIB..=16 * MIB)),
+        headers: s.value("headers", 100, count(1..=10_000)),
+        request_line: s.value("request_line", 8 * 1024, size(64..=60 * KIB)),
+        connections: s.value("connections", 16_384, count(1..=10_000_000)),
+        connections_per_address: s.value("connections_per_address", 1024, count(1..=10_000_000)),
+        requests_per_connection: s.value("requests_per_connection", 10_000, count(1..=1_000_000_000)),
+        streams_per_connection: s.value("streams_per_connection", 256, count(1..=10_000)),
+        writes_per_connection: s.value("writes_per_connection", 256, count(1..=100_000)),
+    };
+    section.finish();
+    limits
+}
+
+fn admin(mut section: Section) -> Admin {
+    let admin = Admin { address: section.value("address", SocketAddr::from(([127, 0, 0, 1], 9901)), address) };
+    section.finish();
+    admin
 }
 
 fn routes(top: &mut Section, upstreams: &[Upstream], guard: Policy) -> Vec<Route> {
@@ -196,7 +215,9 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         line: s.value("line", defaults.line, count(1..=100_000)),
         settle: s.value("settle", defaults.settle, duration(PAUSE)),
         buffer: s.value("buffer", defaults.buffer, size(0..=16 * MIB)),
+        max_body: s.given("max_body", size(0..=u64::MAX)).or(defaults.max_body),
         body_idle_timeout: s.value("body_idle_timeout", defaults.body_idle_timeout, duration(TIMEOUT)),
+        body_rate: s.value("body_rate", defaults.body_rate, size(0..=GIB)),
         drain_bytes: s.value("drain_bytes", defaults.drain_bytes, size(0..=GIB)),
         drain_time: s.value("drain_time", defaults.drain_time, duration(PAUSE)),
         linger_time: s.value("linger_time", defaults.linger_time, duration(PAUSE)),
@@ -235,6 +256,7 @@ fn log(mut section: Section) -> Log {
             choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
         ),
         level: section.value("level", "info".to_owned(), level),
+        access: section.value("access", false, flag),
     };
     section.finish();
     log

@@ -15,6 +15,10 @@ fn guard(keys: &str) -> Policy {
     parsed(&format!("{BASE}[guard]\n{keys}\n")).routes.remove(0).policy
 }
 
+fn servers(upstream: &Upstream) -> Vec<String> {
+    upstream.servers.iter().map(ToString::to_string).collect()
+}
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -26,7 +30,7 @@ fn a_listener_and_an_upstream_are_enough() {
     assert_eq!(config.listeners[0].address, SocketAddr::from(([127, 0, 0, 1], 80)));
     let [upstream] = config.upstreams.as_slice() else { panic!("{config:?}") };
     assert_eq!((upstream.name.as_str(), upstream.host), ("a", HostRule::Preserve));
-    assert_eq!(upstream.servers, ["h:80"]);
+    assert_eq!(servers(upstream), ["http://h:80"]);
     assert_eq!(upstream.connect_timeout, seconds(2));
     assert_eq!(upstream.response_timeout, seconds(30));
     assert_eq!(upstream.idle_timeout, seconds(4));
@@ -37,29 +41,30 @@ fn a_listener_and_an_upstream_are_enough() {
     assert_eq!((config.tracker.capacity, config.tracker.tag_bytes), (1_000_000, 1024));
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(config.workers, std::thread::available_parallelism().map_or(1, usize::from).min(1024));
-    assert_eq!((config.drain_timeout, config.header_read_timeout), (seconds(30), seconds(10)));
-    assert_eq!((config.half_close_timeout, config.writes_per_connection), (seconds(60), 256));
+    assert_eq!((config.drain_timeout, config.limits.header_read_timeout), (seconds(30), seconds(10)));
+    assert_eq!((config.limits.half_close_timeout, config.limits.writes_per_connection), (seconds(60), 256));
 }
 
 #[test]
 fn every_key_outside_the_guard_can_be_set() {
     let config = parsed(
-        "workers = 3\ndrain_timeout = \"1m\"\nheader_read_timeout = \"500ms\"\nhalf_close_timeout = \"2s\"\nwrites_per_connection = 9\n\
+        "workers = 3\ndrain_timeout = \"1m\"\n\
+         [limits]\nheader_read_timeout = \"500ms\"\nhalf_close_timeout = \"2s\"\nwrites_per_connection = 9\n\
          [[listeners]]\naddress = \"[::1]:0\"\n[[listeners]]\naddress = \"0.0.0.0:8080\"\n\
-         [upstreams.z]\nservers = [\"http://one\", \"http://two:2\"]\nhost = \"rewrite\"\n\
+         [upstreams.z]\nservers = [\"http://one\", \"https://two\"]\nhost = \"rewrite\"\n\
          connect_timeout = \"1s\"\nresponse_timeout = \"1d\"\nidle_timeout = \"1ms\"\n\
          [upstreams.a]\nservers = [\"http://three\"]\n\
          [[routes]]\nhost = \"API.example.com\"\npath = \"/a\"\nupstream = \"a\"\n[[routes]]\nupstream = \"z\"\n\
          [tracker]\ncapacity = 7\ntag_bytes = 64\n[log]\nformat = \"json\"\nlevel = \"info,ifmatch=debug\"\n",
     );
     assert_eq!((config.workers, config.drain_timeout), (3, seconds(60)));
-    assert_eq!(config.header_read_timeout, Duration::from_millis(500));
-    assert_eq!((config.half_close_timeout, config.writes_per_connection), (seconds(2), 9));
+    assert_eq!(config.limits.header_read_timeout, Duration::from_millis(500));
+    assert_eq!((config.limits.half_close_timeout, config.limits.writes_per_connection), (seconds(2), 9));
     assert_eq!(config.listeners.iter().map(|l| l.address.port()).collect::<Vec<_>>(), [0, 8080]);
     // In the order of the file, not of the names.
     assert_eq!(config.upstreams.iter().map(|u| u.name.as_str()).collect::<Vec<_>>(), ["z", "a"]);
     let upstream = &config.upstreams[0];
-    assert_eq!(upstream.servers, ["one:80", "two:2"]);
+    assert_eq!(servers(upstream), ["http://one:80", "https://two:443"]);
     assert_eq!(upstream.host, HostRule::Rewrite);
     assert_eq!((upstream.connect_timeout, upstream.response_timeout), (seconds(1), seconds(24 * 60 * 60)));
     assert_eq!(upstream.idle_timeout, Duration::from_millis(1));
@@ -77,7 +82,7 @@ fn every_key_of_the_guard_can_be_set() {
          comparison = \"weak\"\nencoding_suffixes = false\nverify = \"always\"\nmax_age = \"36h\"\n\
          version = \"etag\"\nquery = [\"id\"]\npartition = [\"Authorization\"]\nmethod_override = \"refuse\"\n\
          forward_preconditions = false\nwait = \"0s\"\nline = 5\nsettle = \"0s\"\nbuffer = 0\n\
-         body_idle_timeout = \"1ms\"\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"",
+         body_idle_timeout = \"1ms\"\nmax_body = \"2GiB\"\nbody_rate = 0\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -96,7 +101,9 @@ fn every_key_of_the_guard_can_be_set() {
         line: 5,
         settle: Duration::ZERO,
         buffer: 0,
+        max_body: Some(2 * 1024 * 1024 * 1024),
         body_idle_timeout: Duration::from_millis(1),
+        body_rate: 0,
         drain_bytes: 1024 * 1024 * 1024,
         drain_time: Duration::ZERO,
         linger_time: Duration::from_secs(3600),
@@ -250,7 +257,7 @@ fn a_single_upstream_without_a_file() {
         let listen: SocketAddr = listen.parse().expect(listen);
         let config = Config::single(listen, "http://Localhost:3000/").expect("both are right");
         assert_eq!(config.listeners[0].address, listen);
-        assert_eq!(config.upstreams[0].servers, ["localhost:3000"]);
+        assert_eq!(servers(&config.upstreams[0]), ["http://localhost:3000"]);
         assert_eq!(config.routes[0].policy, Policy::default());
     }
     let errors = Config::single(SocketAddr::from(([127, 0, 0, 1], 0)), "localhost:3000").expect_err("no scheme");

@@ -42,8 +42,12 @@ pub struct Policy {
     pub settle: Duration,
     /// Bodies of at most so many bytes are read whole before the turn is taken.
     pub buffer: usize,
+    /// The bytes of a request's body; `None`: as many as there are.
+    pub max_body: Option<u64>,
     /// How long a client may pause within a body.
     pub body_idle_timeout: Duration,
+    /// How many bytes a second of a body must come on average, once `body_idle_timeout` is over; zero: any.
+    pub body_rate: u64,
     /// How much of a refused request's body is read and dropped before the answer, in bytes.
     pub drain_bytes: u64,
     /// How long a refused request's body is read and dropped.
@@ -71,7 +75,9 @@ impl Default for Policy {
             line: 128,
             settle: Duration::from_secs(5),
             buffer: 64 * 1024,
+            max_body: None,
             body_idle_timeout: Duration::from_secs(30),
+            body_rate: 1024,
             drain_bytes: 1024 * 1024,
             drain_time: Duration::from_secs(5),
             linger_time: Duration::from_secs(600),

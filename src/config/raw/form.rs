@@ -1,12 +1,20 @@
 //! The forms of values: what is written -> what it means, or what would be right.
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
-use http::{HeaderName, Method, StatusCode, Uri, uri::Authority};
+use http::{
+    HeaderName, Method, StatusCode, Uri,
+    uri::{Authority, PathAndQuery},
+};
+use ipnet::IpNet;
 use toml::de::DeValue;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
-use crate::core::policy::QueryRule;
+use crate::{config::Origin, core::policy::QueryRule};
 
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -97,8 +105,21 @@ pub(super) fn address(value: &DeValue) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an address and port; write it like \"0.0.0.0:8080\""))
 }
 
-/// `http://host[:port]` and nothing else, as `host:port`.
-pub(in crate::config) fn server(text: &str) -> Result<Authority, String> {
+/// A network such as `10.0.0.0/8`, or a single address.
+pub(super) fn network(value: &DeValue) -> Result<IpNet, String> {
+    let text = text(value)?;
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| format!("{text:?} is neither an address nor a network; write it like \"10.0.0.0/8\""))
+}
+
+pub(super) fn health_path(value: &DeValue) -> Result<PathAndQuery, String> {
+    let text = text(value)?;
+    let path = text.parse::<PathAndQuery>().ok().filter(|_| text.starts_with('/') && !text.contains('#'));
+    path.ok_or_else(|| format!("{text:?} is not a path; write it like \"/healthz\""))
+}
+
+/// `http://host[:port]` or `https://host[:port]` and nothing else.
+pub(in crate::config) fn server(text: &str) -> Result<Origin, String> {
     if text.contains('@') {
         // Not repeated here: it may hold a password, and errors are logged.
         return Err("a server's address can't have user information (what stands before the @)".to_owned());
@@ -107,22 +128,23 @@ pub(in crate::config) fn server(text: &str) -> Result<Authority, String> {
     // `Uri` drops a fragment without a word.
     let uri = text.parse::<Uri>().ok().filter(|_| !text.contains('#'));
     let uri = uri.ok_or_else(|| form("is not a server's address"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(format!("{text:?}: https is not supported yet; write it with http")),
-        Some(_) | None => return Err(form("does not begin with http://")),
-    }
+    let https = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        Some(_) | None => return Err(form("does not begin with http:// or https://")),
+    };
     if uri.path() != "/" || uri.query().is_some() {
         return Err(form("has a path or a query, which a server can't have"));
     }
     let authority = uri.authority().ok_or_else(|| form("has no host"))?;
-    with_port(authority).ok_or_else(|| form("has a host or a port that can't be"))
+    let authority = with_port(authority, if https { 443 } else { 80 });
+    authority.map(|authority| Origin { https, authority }).ok_or_else(|| form("has a host or a port that can't be"))
 }
 
-pub(super) fn with_port(authority: &Authority) -> Option<Authority> {
+pub(super) fn with_port(authority: &Authority, default: u16) -> Option<Authority> {
     let host = authority.host();
     let port: u16 = match authority.as_str().strip_prefix(host)? {
-        "" => 80,
+        "" => default,
         port => port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?,
     };
     is_host(host).then(|| format!("{}:{port}", host.to_ascii_lowercase()).parse().ok())?

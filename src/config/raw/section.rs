@@ -1,18 +1,23 @@
 //! Walking through a table of the file: keys are taken out, what is left is unknown, and every error is kept with its place.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::form::expected;
+use super::form::{expected, text};
 use crate::config::ConfigError;
 
 /// The errors found so far. Shared by all sections, since an error in one does not keep the others from being read.
 pub(super) struct Findings<'t> {
     pub(super) text: &'t str,
+    /// The folder that the files which it names are taken from.
+    pub(super) folder: &'t Path,
     pub(super) errors: RefCell<Vec<ConfigError>>,
 }
 
@@ -175,12 +180,13 @@ impl<'t> Section<'t> {
         Some((self.findings.place(self.place.child(key), &value), value.into_inner()))
     }
 
-    /// Refuses a key that is promised for a later release, with words of its own.
-    pub(super) fn not_yet(&mut self, key: &'static str) {
-        if let Some((name, _)) = self.rest.remove_entry(key) {
-            let place = self.findings.place(self.place.child(key), &name);
-            self.findings.add(&place, format!("this release does not support {key}"));
-        }
+    /// The path of a file, if it is given.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = self.given(key, |value| match text(value)? {
+            "" => Err("is empty; write the path of a file".to_owned()),
+            path => Ok(PathBuf::from(path)),
+        });
+        path.map(|path| self.findings.folder.join(path))
     }
 
     pub(super) fn error(&self, message: &str) {
