@@ -1,7 +1,7 @@
 //! A gateway that gives optimistic concurrency control to an HTTP service that has none.
 //!
 //! In reading order: [`core`] holds the rules, [`tracker`] the records of all resources and who may write them,
-//! [`gateway`] the path of one request, [`upstream`] the backends, [`server`] the listeners, [`config`] what an operator
+//! [`gateway`] the path of one request, [`upstream`] the backends, [`server`] the listeners, [`tls`] certificates, [`config`] what an operator
 //! chose, [`cli`] the commands.
 
 pub mod core;
@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod upstream;
 
 pub mod server;
+pub mod tls;
 
 pub mod cli;
 pub mod config;

@@ -112,8 +112,8 @@ impl Upstream {
             HostRule::Rewrite => "its own Host",
         };
         let protocol = match self.protocol {
-            Protocol::Http1 => " by HTTP/1.1",
-            Protocol::Http2 => " by HTTP/2",
+            Protocol::Http1 => ", asked by HTTP/1.1",
+            Protocol::Http2 => ", asked by HTTP/2",
             Protocol::Auto => "",
         };
         let balance = match (self.servers.len(), self.balance) {
@@ -123,7 +123,7 @@ impl Upstream {
         };
         let health = self.health.as_ref().map_or_else(String::new, Health::describe);
         format!(
-            "Upstream {:?} is {}{balance}, asked{protocol}, and sees {host}. It has {} to connect, {} to answer, {} between \
+            "Upstream {:?} is {}{balance}{protocol}, and sees {host}. It has {} to connect, {} to answer, {} between \
              parts of an answer; at most {} connections a server, kept {} when idle.{health}{}",
             self.name,
             listed(&self.servers, "or"),

@@ -7,6 +7,7 @@
 //! at once.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -24,6 +25,10 @@ pub struct Client {
     pub(super) address: HeaderValue,
     /// The same as `Forwarded` has it: `for=…`, and the protocol.
     pub(super) forwarded: HeaderValue,
+    /// The address itself.
+    pub(super) ip: IpAddr,
+    /// Whether its connection is secured.
+    pub(super) https: bool,
     /// Whether a request is under way, from its head to the end of its answer.
     awaits_answer: AtomicBool,
     /// Whether the end of what it sends has been seen.
@@ -36,12 +41,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose address has these forms, and of which so many writes may be under way at once.
+    /// A client with this address, over a connection that is secured or not, of which so many writes may be under way at
+    /// once.
     #[must_use]
-    pub fn new(address: HeaderValue, forwarded: HeaderValue, writes: usize) -> Arc<Self> {
+    pub fn new(ip: IpAddr, https: bool, writes: usize) -> Arc<Self> {
+        let ip = ip.to_canonical();
+        let proto = if https { "https" } else { "http" };
+        let forwarded = match ip {
+            IpAddr::V4(ip) => format!("for={ip};proto={proto}"),
+            IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={proto}"),
+        };
+        let plain = |text: String| HeaderValue::try_from(text).expect("an address is plain ASCII");
         Arc::new(Self {
-            address,
-            forwarded,
+            address: plain(ip.to_string()),
+            forwarded: plain(forwarded),
+            ip,
+            https,
             awaits_answer: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             end: Notify::new(),

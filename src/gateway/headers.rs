@@ -135,7 +135,7 @@ fn add_forwarding(out: &mut HeaderMap, exchange: &Exchange) {
     out.append(VIA, via(head.version));
     let [for_, host, proto] = X_FORWARDED;
     out.insert(for_, client.address.clone());
-    out.insert(proto, HeaderValue::from_static("http"));
+    out.insert(proto, HeaderValue::from_static(if client.https { "https" } else { "http" }));
     let mut forwarded = client.forwarded.as_bytes().to_vec();
     if !asked.is_empty() {
         forwarded.extend_from_slice(b";host=\"");

@@ -6,14 +6,13 @@
 use std::{
     convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use http::HeaderValue;
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
@@ -43,7 +42,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, 
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let client = client(peer, limits.writes_per_connection);
+    let client = Client::new(peer.ip(), false, limits.writes_per_connection);
     let service = service_fn(|request| {
         let answer = live.gateway().handle(Arc::clone(&client), request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -98,16 +97,6 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
         }
         sleep(MOMENT).await;
     }
-}
-
-fn client(peer: SocketAddr, writes: usize) -> Arc<Client> {
-    let ip = peer.ip().to_canonical();
-    let forwarded = match ip {
-        IpAddr::V4(ip) => format!("for={ip};proto=http"),
-        IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto=http"),
-    };
-    let plain = |text: String| HeaderValue::try_from(text).expect("an address is plain ASCII");
-    Client::new(plain(ip.to_string()), plain(forwarded), writes)
 }
 
 /// A client's HTTP/1 connection, whose end is kept from hyper where the client may still wait for an answer.

@@ -1,0 +1,72 @@
+//! TLS: what is read from certificate files.
+//!
+//! rustls does the rest, with ring's cryptography: TLS 1.2 and 1.3 and no older one. Early data is never accepted, since it
+//! can be replayed, and a write must not be.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustls::{
+    RootCertStore,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+};
+
+/// Why a file with certificates or a key can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It can't be read.
+    #[error("{0} can't be read: {1}")]
+    Unreadable(PathBuf, #[source] io::Error),
+    /// It is not PEM, or what it holds is not what it should.
+    #[error("{0}: {1}")]
+    Pem(PathBuf, #[source] pem::Error),
+    /// It holds no certificate.
+    #[error("{0} holds no certificate")]
+    Empty(PathBuf),
+    /// A certificate in it can't be used.
+    #[error("{0}: {1}")]
+    Unusable(PathBuf, #[source] rustls::Error),
+}
+
+/// A chain of certificates, from a PEM file.
+///
+/// # Errors
+///
+/// What is wrong with the file.
+pub fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let pem = read(path)?;
+    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| FileError::Pem(path.to_owned(), error))?;
+    if chain.is_empty() { Err(FileError::Empty(path.to_owned())) } else { Ok(chain) }
+}
+
+/// A private key, from a PEM file.
+///
+/// # Errors
+///
+/// What is wrong with the file.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| FileError::Pem(path.to_owned(), error))
+}
+
+/// The authorities whose certificates are believed, from a PEM file.
+///
+/// # Errors
+///
+/// What is wrong with the file.
+pub fn authorities(path: &Path) -> Result<RootCertStore, FileError> {
+    let mut store = RootCertStore::empty();
+    for certificate in chain(path)? {
+        store.add(certificate).map_err(|error| FileError::Unusable(path.to_owned(), error))?;
+    }
+    Ok(store)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    std::fs::read(path).map_err(|error| FileError::Unreadable(path.to_owned(), error))
+}
