@@ -377,22 +377,23 @@ fn a_file_that_cannot_be_read() {
     assert_eq!(filled(MAX_FILE_BYTES + 1).expect_err("a byte too many").to_string(), limit);
 }
 
-fn samples() -> Vec<(String, String)> {
+/// The files in `config/` whose names end so, each with its text.
+fn samples(ending: &str) -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let entries =
         std::fs::read_dir(folder).expect("the folder of samples").map(|entry| entry.expect("a sample").path());
-    let sample = |path: std::path::PathBuf| {
+    let sample = |path: PathBuf| {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         (name, std::fs::read_to_string(path).expect("a sample's text"))
     };
-    let mut samples: Vec<_> = entries.map(sample).collect();
+    let mut samples: Vec<_> = entries.map(sample).filter(|(name, _)| name.ends_with(ending)).collect();
     samples.sort();
     samples
 }
 
 #[test]
 fn the_samples_are_right() {
-    let samples = samples();
+    let samples = samples(".toml");
     let names: Vec<_> = samples.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["ifmatch.toml", "minimal.toml", "strict.toml"]);
     let policies = |text: &str| parsed(text).routes.into_iter().map(|route| route.policy).collect::<Vec<_>>();
@@ -404,17 +405,45 @@ fn the_samples_are_right() {
     assert_eq!(strict[4].missing, Missing::Require);
 }
 
+/// The lines of the block that follows this one in a YAML file.
+fn block(text: &str, head: &str) -> String {
+    let mut lines = text.lines().skip_while(|line| line.trim_start() != head);
+    let head = lines.next().expect("the block's head");
+    let depth = head.len() - head.trim_start().len();
+    let inside = |line: &&str| line.is_empty() || line.len() - line.trim_start().len() > depth;
+    lines.take_while(inside).map(|line| line.get(depth + 2..).unwrap_or_default().to_owned() + "\n").collect()
+}
+
+/// What an orchestrator asks of is there, and a stop has longer than the gateway takes for it.
+#[test]
+fn the_files_for_orchestrators_hold_right_configurations() {
+    let samples = samples(".yaml");
+    let heads = [("compose.yaml", "content: |"), ("kubernetes-gateway.yaml", "ifmatch.toml: |")];
+    let heads = heads.into_iter().chain([("kubernetes-sidecar.yaml", "ifmatch.toml: |")]);
+    assert_eq!(samples.len(), 3);
+    for ((name, text), (expected, head)) in samples.iter().zip(heads) {
+        assert_eq!(name, expected);
+        let config = parsed(&block(text, head));
+        assert_eq!(config.listeners[0].address.to_string(), "0.0.0.0:8080", "{name}");
+        assert!(config.admin.is_some() && config.drain_timeout < seconds(40), "{name}");
+        assert!(text.contains("40"), "{name}");
+    }
+    let units: Vec<_> = self::samples(".service").into_iter().chain(self::samples(".socket")).collect();
+    assert_eq!(units.len(), 2);
+    assert!(units[0].1.contains("TimeoutStopSec=40") && parsed(BASE).drain_timeout < seconds(40));
+}
+
 #[test]
 fn the_full_sample_says_the_defaults() {
-    let full = parsed(&samples()[0].1);
-    let minimal = parsed(&samples()[1].1);
+    let full = parsed(&samples(".toml")[0].1);
+    let minimal = parsed(&samples(".toml")[1].1);
     assert_eq!(full.describe(), minimal.describe());
 }
 
 /// An unknown key makes the reader list the keys that it knows: each must be in the full sample.
 #[test]
 fn the_full_sample_has_every_key() {
-    let full = &samples()[0].1;
+    let full = &samples(".toml")[0].1;
     let text = "zzzzzzzzzz = 1\nlimits.zzzzzzzzzz = 1\nadmin.zzzzzzzzzz = 1\nguard.zzzzzzzzzz = 1\ntracker.zzzzzzzzzz = 1\nlog.zzzzzzzzzz = 1\n\
                 upstreams.a.zzzzzzzzzz = 1\n[[listeners]]\nzzzzzzzzzz = 1\n[[routes]]\nzzzzzzzzzz = 1\n";
     let errors = Config::parse(text).expect_err("unknown keys").errors;
