@@ -83,9 +83,8 @@ impl Acceptor {
 
 impl Material {
     fn read(files: &ListenerTls) -> Result<Self, FileError> {
-        let certificate = |files: &CertificateFiles| {
-            Ok(Certificate { chain: chain(&files.cert)?, key: private_key(&files.key)? })
-        };
+        let certificate =
+            |files: &CertificateFiles| Ok(Certificate { chain: chain(&files.cert)?, key: private_key(&files.key)? });
         Ok(Self {
             certificates: files.certificates.iter().map(certificate).collect::<Result<_, _>>()?,
             client_ca: files.client_ca.as_deref().map(chain).transpose()?,
