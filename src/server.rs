@@ -65,6 +65,7 @@ impl Server {
     ///
     /// An address that can't be bound, or a file with a certificate or key that can't be used; the error names it.
     pub fn bind(config: Config) -> io::Result<Self> {
+        limits::raise_open_files();
         let doors = doors(&config)?;
         let mut sockets: Vec<Vec<_>> = (0..config.workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();

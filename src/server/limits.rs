@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::Instant,
@@ -104,6 +105,19 @@ impl Drop for Place {
                 }
             }
         }
+    }
+}
+
+/// Lets the process have as many open files as the system allows it: each connection is one, and many systems begin with
+/// 1024 for programs that know no better.
+pub(super) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        Ok(()) => tracing::debug!(from = limit.current, to = limit.maximum, "there may be more open files"),
+        Err(error) => tracing::debug!(%error, limit = limit.current, "the limit of open files could not be raised"),
     }
 }
 
