@@ -16,6 +16,7 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod script;
 pub(crate) mod store;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Call, H2, Raw};
