@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
@@ -51,6 +52,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, 
         let mut protocol = http2::Builder::new(TokioExecutor::new());
         protocol
             .timer(TokioTimer::new())
+            .enable_connect_protocol()
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
         let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
@@ -64,9 +66,15 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, 
     } else {
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout);
-        let patient = Patient { stream, client: Arc::clone(&client), patience: limits.half_close_timeout, until: None };
+        let patient = Patient {
+            stream,
+            client: Arc::clone(&client),
+            patience: limits.half_close_timeout,
+            until: None,
+            preceding: Bytes::new(),
+        };
         let io = TokioIo::new(patient);
-        let mut connection = pin!(protocol.serve_connection(io, service));
+        let mut connection = pin!(protocol.serve_connection(io, service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => ended,
             () = stopped(&mut stop) => {
@@ -107,6 +115,8 @@ struct Patient {
     /// backend's, for ever.
     patience: Duration,
     until: Option<Pin<Box<Sleep>>>,
+    /// What is left of an informational answer that is being written.
+    preceding: Bytes,
 }
 
 impl Patient {
@@ -116,6 +126,18 @@ impl Patient {
             until.as_mut().reset(Instant::now() + self.patience);
         }
         written
+    }
+
+    /// Writes what is left of an informational answer. Nothing else may come before its end.
+    fn poll_preceding(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.preceding.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.preceding);
+            match ready!(self.has_written(written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.preceding.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -134,11 +156,20 @@ impl AsyncRead for Patient {
 
 impl AsyncWrite for Patient {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_preceding(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.has_written(written)
     }
 
+    /// hyper flushes whenever it has nothing left to write, so this is where an informational answer may begin.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_preceding(cx))?;
+            match self.client.next_informational(cx.waker()) {
+                Some(next) => self.preceding = next,
+                None => break,
+            }
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -151,6 +182,7 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_preceding(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.has_written(written)
     }
