@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use hyper::rt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -34,6 +35,8 @@ pub(super) struct Patient {
     until: Option<Pin<Box<Sleep>>>,
     clock: Arc<Clock>,
     tunnel: Tunnel,
+    /// What is left of an informational answer that is being written.
+    preceding: Bytes,
 }
 
 /// The clock of one connection.
@@ -151,7 +154,7 @@ impl Drop for HeadWait {
 impl Patient {
     pub(super) fn new(stream: Stream, client: Arc<Client>, limits: &Limits, clock: Arc<Clock>) -> Self {
         let tunnel = stream.tunnel();
-        Self { stream, client, patience: limits.half_close_timeout, until: None, clock, tunnel }
+        Self { stream, client, patience: limits.half_close_timeout, until: None, clock, tunnel, preceding: Bytes::new() }
     }
 
     pub(super) fn into_stream(self) -> Stream {
@@ -165,6 +168,18 @@ impl Patient {
             until.as_mut().reset(Instant::now() + self.patience);
         }
         written
+    }
+
+    /// Writes what is left of an informational answer. Nothing else may come before its end.
+    fn poll_preceding(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.preceding.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.preceding);
+            match ready!(self.has_written(written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.preceding.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -188,11 +203,20 @@ impl AsyncRead for Patient {
 
 impl AsyncWrite for Patient {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_preceding(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.has_written(written)
     }
 
+    /// hyper flushes whenever it has nothing left to write, so this is where an informational answer may begin.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_preceding(cx))?;
+            match self.client.next_informational(cx.waker()) {
+                Some(next) => self.preceding = next,
+                None => break,
+            }
+        }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         let mut state = self.clock.state();
         if state.unsent {
@@ -210,6 +234,7 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_preceding(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.has_written(written)
     }
