@@ -242,13 +242,7 @@ impl Failure {
                 proxy_error: "destination_not_found",
             },
             Self::Upstream(error, sent) => upstream_problem(error, *sent),
-            Self::RequestTimeout(sent) => Problem {
-                status: StatusCode::GATEWAY_TIMEOUT,
-                kind: "request-timeout",
-                title: "The request took too long",
-                error: format!("The request could not be completed in time. {}", sent.advice(*sent == Sent::Write)),
-                proxy_error: "http_response_timeout",
-            },
+            Self::RequestTimeout(sent) => late_problem(*sent),
             Self::Relayed(_) | Self::Represented(..) | Self::Lost => Problem {
                 status: StatusCode::BAD_GATEWAY,
                 kind: "in-doubt",
@@ -310,6 +304,16 @@ impl Sent {
             Self::Write if sent => "Whether it was applied is unknown; fetch the latest version before you try again.",
             Self::Write | Self::Probe => "Nothing was changed; try again later.",
         }
+    }
+}
+
+fn late_problem(sent: Sent) -> Problem {
+    Problem {
+        status: StatusCode::GATEWAY_TIMEOUT,
+        kind: "request-timeout",
+        title: "The request took too long",
+        error: format!("The request could not be completed in time. {}", sent.advice(sent == Sent::Write)),
+        proxy_error: "http_response_timeout",
     }
 }
 
