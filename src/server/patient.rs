@@ -154,7 +154,15 @@ impl Drop for HeadWait {
 impl Patient {
     pub(super) fn new(stream: Stream, client: Arc<Client>, limits: &Limits, clock: Arc<Clock>) -> Self {
         let tunnel = stream.tunnel();
-        Self { stream, client, patience: limits.half_close_timeout, until: None, clock, tunnel, preceding: Bytes::new() }
+        Self {
+            stream,
+            client,
+            patience: limits.half_close_timeout,
+            until: None,
+            clock,
+            tunnel,
+            preceding: Bytes::new(),
+        }
     }
 
     pub(super) fn into_stream(self) -> Stream {
