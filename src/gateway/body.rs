@@ -236,6 +236,8 @@ impl Body for Outgoing {
 #[derive(Debug)]
 pub(super) struct Inbound {
     body: Option<Incoming>,
+    /// What was read ahead of it and put back.
+    ahead: Bytes,
     /// Whether the client sends nothing before it is asked to, which the first look at the body does.
     awaits_continue: bool,
     is_http2: bool,
@@ -247,7 +249,7 @@ impl Inbound {
     pub(super) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
         let awaits_continue = head.headers.contains_key(EXPECT) && !body.is_end_stream();
         let is_http2 = head.version == Version::HTTP_2;
-        Self { body: Some(body), awaits_continue, is_http2, client: Arc::clone(client) }
+        Self { body: Some(body), ahead: Bytes::new(), awaits_continue, is_http2, client: Arc::clone(client) }
     }
 
     /// Whether the client has not been asked for its body yet, and waits for that.
@@ -257,13 +259,13 @@ impl Inbound {
 
     /// Whether its length is known beforehand.
     pub(super) fn is_sized(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
+        !self.ahead.is_empty() || self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
     }
 
     /// What is left of it; `None` if that is nothing.
     pub(super) fn take(&mut self) -> Option<Self> {
         let body = self.body.take().filter(|body| !body.is_end_stream())?;
-        Some(Self { body: Some(body), client: Arc::clone(&self.client), ..*self })
+        Some(Self { body: Some(body), ahead: Bytes::new(), client: Arc::clone(&self.client), ..*self })
     }
 
     /// Reads it ahead. What is more than `limit` bytes is left, and not asked for where its length says so beforehand.
@@ -272,11 +274,11 @@ impl Inbound {
     ///
     /// A client that pauses for longer than `idle`, or whose body breaks off.
     pub(super) async fn read_ahead(&mut self, limit: usize, idle: Duration) -> Result<Bytes, BodyError> {
+        let mut ahead = Pieces { first: std::mem::take(&mut self.ahead), ..Pieces::default() };
         let Some(mut body) = self.body.take_if(|body| body.size_hint().lower() <= limit as u64) else {
-            return Ok(Bytes::new());
+            return Ok(ahead.joined());
         };
         self.awaits_continue = false;
-        let mut ahead = Pieces::default();
         while !body.is_end_stream() {
             if ahead.len() > limit {
                 self.body = Some(body);
@@ -291,6 +293,11 @@ impl Inbound {
             }
         }
         Ok(ahead.joined())
+    }
+
+    /// Puts back what was read ahead, for somebody else to read.
+    pub(super) fn put_back(&mut self, ahead: Bytes) {
+        self.ahead = ahead;
     }
 
     /// Reads and drops what a refused request still sends, so that the answer is not destroyed on its way by the reset

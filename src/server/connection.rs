@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderValue, Request, StatusCode, Version, header::CONNECTION};
 use hyper::{
+    body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -25,7 +27,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
-use super::{Live, MOMENT, stopped};
+use super::{Live, MOMENT, last_call, stopped};
 use crate::gateway::Client;
 
 /// What a client with prior knowledge of HTTP/2 sends first (RFC 9113 §3.4).
@@ -36,17 +38,26 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, 
     let limits = live.gateway().config().limits.clone();
     let is_http2 = tokio::select! {
         spoken = timeout(limits.header_read_timeout, speaks_http2(&stream)) => spoken,
-        () = stopped(&mut stop) => return,
+        () = last_call(&mut stop) => return,
     };
     let Ok(Ok(is_http2)) = is_http2 else { return };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let client = Client::new(peer.ip(), false, limits.writes_per_connection);
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
+        let is_http1 = request.version() < Version::HTTP_2;
         let answer = live.gateway().handle(Arc::clone(&client), request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        let stop = stop.clone();
+        async move {
+            let mut answer = answer.await;
+            if is_http1 && *stop.borrow() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
+    let mut stop = stop.clone();
     let ended = if is_http2 {
         let mut protocol = http2::Builder::new(TokioExecutor::new());
         protocol
@@ -67,9 +78,11 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, 
         let patient = Patient { stream, client: Arc::clone(&client), patience: limits.half_close_timeout, until: None };
         let io = TokioIo::new(patient);
         let mut connection = pin!(protocol.serve_connection(io, service));
+        // A request may be here already that hyper has not read; it gets its answer, with which the connection closes.
         tokio::select! {
+            biased;
             ended = connection.as_mut() => ended,
-            () = stopped(&mut stop) => {
+            () = last_call(&mut stop) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

@@ -21,4 +21,5 @@ mod ways_around;
 mod commands;
 mod intermediary;
 mod policy;
+mod reload;
 mod stop;
