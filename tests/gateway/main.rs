@@ -19,7 +19,10 @@ mod refusal;
 mod ways_around;
 
 mod commands;
+mod drain;
 mod intermediary;
 mod policy;
 mod reload;
 mod stop;
+mod systemd;
+mod takeover;
