@@ -23,6 +23,10 @@ mod proxy_protocol;
 mod tls;
 
 mod commands;
+mod drain;
 mod intermediary;
 mod policy;
+mod reload;
 mod stop;
+mod systemd;
+mod takeover;

@@ -14,6 +14,7 @@ use tokio::{runtime, time::timeout};
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod process;
 pub(crate) mod script;
 pub(crate) mod store;
 pub(crate) mod tls;
