@@ -108,6 +108,7 @@ async fn a_connection_with_a_request_under_way_is_not_idle() {
     pause.tick().await;
     arrival.send("te").await;
     assert_eq!(raw.answer("PUT").await.text(), "late");
+    arrival.go_on();
 
     let h2 = H2::connect(gateway.address).await;
     let call = tokio::spawn({
@@ -357,11 +358,11 @@ async fn a_client_that_takes_an_answer_slowly_gets_all_of_it() {
     let gateway = with_limits(&backend, limits).start();
     let mut raw = Raw::with_small_window(gateway.address).await;
     raw.send(GET).await;
-    let large = "x".repeat(256 * 1024);
+    let large = "x".repeat(2 * 1024 * 1024);
     let arrival = backend.expect("GET", "/note").await;
     let answering = tokio::spawn(async move { arrival.answer(200, &[], &large).await });
-    let answer = raw.answer_slowly(Duration::from_millis(10)).await;
-    assert_eq!(answer.body.len(), 256 * 1024);
+    let answer = raw.answer_slowly(Duration::from_millis(2)).await;
+    assert_eq!(answer.body.len(), 2 * 1024 * 1024);
     answering.await.expect("a task");
 }
 
