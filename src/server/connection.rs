@@ -234,8 +234,14 @@ async fn serve_http2(
     let streams = Streams::new(limits.send_timeout);
     let service = service_fn(|request| {
         let unanswered = streams.begin();
-        let answer = live.gateway().handle(Arc::clone(&client), request);
-        async move { Ok::<_, Infallible>(answer.await.map(|answer| unanswered.answered(answer))) }
+        let has_room = request.headers().len() <= limits.headers;
+        let answer = has_room.then(|| live.gateway().handle(Arc::clone(&client), request));
+        async move {
+            Ok::<_, Infallible>(match answer {
+                Some(answer) => answer.await.map(|answer| unanswered.answered(answer)),
+                None => unanswered.too_many_fields(),
+            })
+        }
     });
     let mut protocol = http2::Builder::new(streams.clone());
     protocol
