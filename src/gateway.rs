@@ -4,10 +4,14 @@
 //! one reads like a list of steps: what the request is about (`Exchange::new`), then a read (`forward::read`) or a
 //! write (`write::write`). Only `write` holds a turn; only `answer` builds a response that the backend did not send.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use http::{HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use crate::{
     config::{Config, HostRule},
@@ -24,6 +28,7 @@ mod answer;
 mod body;
 mod client;
 mod forward;
+mod forwarded;
 mod headers;
 mod informational;
 mod probe;
@@ -31,6 +36,8 @@ mod route;
 mod trailers;
 mod tunnel;
 mod write;
+
+use answer::Sent;
 
 pub use answer::Failure;
 pub use body::Answer;
@@ -74,6 +81,10 @@ struct Exchange {
     key: Key,
     /// Whose credentials it carries, as a hash.
     caller: u64,
+    /// Where it comes from: the client's address, behind trusted proxies, for logs and limits.
+    origin: forwarded::Origin,
+    /// Whether it is a write that now goes on by itself, with or without its client.
+    goes_on: AtomicBool,
 }
 
 impl Gateway {
@@ -122,11 +133,10 @@ impl Gateway {
             Ok(exchange) => Arc::new(exchange),
             Err(failure) => return self.refuse(&about, failure, body, &Policy::default()).await,
         };
-        body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
-        let answer = if exchange.head.method.is_safe() {
-            forward::read(&exchange, &mut body).await
-        } else {
-            write::write(&exchange, &mut body).await
+        let carried = carry(&exchange, &mut body);
+        let answer = match self.config.limits.request_timeout {
+            None => carried.await,
+            Some(limit) => timeout(limit, carried).await.unwrap_or_else(|_| Err(exchange.out_of_time())),
         };
         match answer {
             Ok(response) => response,
@@ -144,7 +154,8 @@ impl Gateway {
         limits: &Policy,
     ) -> Response<Answer> {
         self.counters.count(&failure);
-        let rest = body.drain(limits.drain_bytes, limits.drain_time).await;
+        let rest =
+            if failure.is_late() { body.into_rest() } else { body.drain(limits.drain_bytes, limits.drain_time).await };
         let closes = rest.is_some() || failure.ends_connection();
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
@@ -178,9 +189,21 @@ impl Gateway {
     }
 }
 
+/// Everything that happens within `request_timeout`. Dropped, it is as if the client had hung up.
+async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Response<Answer>, Failure> {
+    body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
+    body.limit(exchange.policy()).map_err(Failure::Body)?;
+    if exchange.head.method.is_safe() {
+        forward::read(exchange, body).await
+    } else {
+        write::write(exchange, body).await
+    }
+}
+
 impl Exchange {
     fn new(gateway: &Arc<Gateway>, client: Arc<Client>, mut head: Parts) -> Result<Self, Failure> {
         let wish = Wish::of(&mut head)?;
+        route::check_target(&head, gateway.config.limits.request_line)?;
         answer::check_expectation(&head)?;
         route::check_framing(&head)?;
         let asked = route::asked_host(&head)?;
@@ -197,6 +220,8 @@ impl Exchange {
         let key = gateway.key(&head, &host, &target, route);
         let caller = gateway.namer.caller(&head.headers);
         let preceding = Preceding::to(&client, head.version);
+        let origin = forwarded::origin(&gateway.config.forwarding, &client, &head.headers);
+        let goes_on = AtomicBool::new(false);
         Ok(Self {
             gateway: Arc::clone(gateway),
             client,
@@ -209,6 +234,16 @@ impl Exchange {
             route,
             key,
             caller,
+            origin,
+            goes_on,
+        })
+    }
+
+    fn out_of_time(&self) -> Failure {
+        Failure::RequestTimeout(match (self.head.method.is_safe(), self.goes_on.load(Ordering::Relaxed)) {
+            (true, _) => Sent::Read,
+            (false, true) => Sent::Write,
+            (false, false) => Sent::Probe,
         })
     }
 

@@ -147,7 +147,7 @@ pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answe
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = fields;
-    tracing::debug!(method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");
+    tracing::debug!(client = %exchange.origin.address, method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");
     response
 }
 

@@ -7,7 +7,10 @@
 //! Until the write is sent, a connection that breaks ends all of it: the turn goes to the next in line. From then on it
 //! runs in a task of its own ([`carry_out`]) that owns the turn; the client's connection only waits for word from it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_LOCATION};
 use tokio::{
@@ -89,7 +92,7 @@ async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resu
 }
 
 async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Ahead, Failure> {
-    body.read_ahead(policy.buffer, policy.body_idle_timeout).await.map_err(Failure::Body)
+    body.read_ahead(policy.buffer).await.map_err(Failure::Body)
 }
 
 /// What a write demands of the resource's state.
@@ -226,6 +229,7 @@ async fn forward_in_turn(
     let (reply, answer) = oneshot::channel();
     let under_way = (exchange.gateway.write_begins(), place);
     let write = carry_out(Arc::clone(exchange), turn, ahead, body.take(), reply);
+    exchange.goes_on.store(true, Ordering::Relaxed);
     tokio::spawn(async move {
         write.await;
         drop(under_way);

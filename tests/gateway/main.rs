@@ -24,6 +24,10 @@ mod streaming;
 mod trailers;
 mod upgrade;
 
+mod limits;
+mod proxy_protocol;
+mod tls;
+
 mod commands;
 mod intermediary;
 mod policy;

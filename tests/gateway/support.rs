@@ -17,6 +17,7 @@ pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod script;
 pub(crate) mod store;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Call, H2, Raw};
