@@ -18,6 +18,12 @@ mod body;
 mod refusal;
 mod ways_around;
 
+mod grpc;
+mod informational;
+mod streaming;
+mod trailers;
+mod upgrade;
+
 mod limits;
 mod proxy_protocol;
 mod tls;

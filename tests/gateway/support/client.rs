@@ -11,11 +11,12 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
     sync::watch,
+    time::timeout,
 };
 
 use super::{
     outside,
-    wire::{Framing, Wire},
+    wire::{Framing, Head, Wire},
     within,
 };
 
@@ -240,6 +241,11 @@ impl Raw {
         self.answer("GET").await
     }
 
+    /// Sends until the other end takes no more. Whether it took all.
+    pub(crate) async fn send_some(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        timeout(Duration::from_millis(500), self.0.send(bytes.as_ref())).await.is_ok_and(|sent| sent.is_ok())
+    }
+
     /// The next head with its body, as the answer to this method.
     pub(crate) async fn answer(&mut self, method: &str) -> Answer {
         let answer = async {
@@ -254,6 +260,26 @@ impl Raw {
             Answer { status, fields: head.fields, body }
         };
         within("an answer on a raw connection", answer).await
+    }
+
+    /// So many bytes, whatever they are.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        within("bytes on a raw connection", self.0.take(count)).await.expect("so many bytes")
+    }
+
+    /// The next head, as it is; nothing of a body.
+    pub(crate) async fn head(&mut self) -> Head {
+        within("a head on a raw connection", self.0.head()).await.expect("a head")
+    }
+
+    /// The next chunk of a chunked answer.
+    pub(crate) async fn chunk(&mut self) -> Vec<u8> {
+        within("a chunk on a raw connection", self.0.chunk()).await.expect("a chunk")
+    }
+
+    /// What stood behind the last answer.
+    pub(crate) fn trailers(&self) -> &HeaderMap {
+        &self.0.trailers
     }
 
     /// Waits until the gateway closes; nothing more may come before.

@@ -15,6 +15,8 @@ pub(crate) struct Wire {
     buffer: Vec<u8>,
     /// Before each piece that is read.
     pause: Duration,
+    /// What stood behind the last chunked body.
+    pub(crate) trailers: HeaderMap,
 }
 
 /// The head of a message.
@@ -51,7 +53,7 @@ impl Framing {
 impl Wire {
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        Self { stream, buffer: Vec::new(), pause: Duration::ZERO }
+        Self { stream, buffer: Vec::new(), pause: Duration::ZERO, trailers: HeaderMap::new() }
     }
 
     pub(crate) async fn connect(address: SocketAddr) -> Self {
@@ -101,10 +103,15 @@ impl Wire {
             let Some(size) = self.line().await else { return Err(BrokenOff(body)) };
             let size = usize::from_str_radix(size.split(';').next().unwrap_or_default(), 16).expect("a chunk's size");
             if size == 0 {
+                self.trailers.clear();
                 loop {
                     match self.line().await {
                         Some(trailer) if trailer.is_empty() => return Ok(body),
-                        Some(_) => {}
+                        Some(trailer) => {
+                            let (name, value) = trailer.split_once(':').expect("a field has a colon");
+                            let name: HeaderName = name.parse().expect("a field name");
+                            self.trailers.append(name, value.trim().parse().expect("a field value"));
+                        }
                         None => return Err(BrokenOff(body)),
                     }
                 }
@@ -134,14 +141,28 @@ impl Wire {
         }
     }
 
+    /// The next chunk of a chunked body.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let size = usize::from_str_radix(&self.line().await?, 16).expect("a chunk's size");
+        let data = self.take(size).await.ok()?;
+        self.line().await?;
+        Some(data)
+    }
+
     /// So many bytes, or those that came before the end.
-    async fn take(&mut self, count: usize) -> Result<Vec<u8>, Vec<u8>> {
+    pub(crate) async fn take(&mut self, count: usize) -> Result<Vec<u8>, Vec<u8>> {
         while self.buffer.len() < count {
             if !self.fill().await {
                 return Err(std::mem::take(&mut self.buffer));
             }
         }
         Ok(self.buffer.drain(..count).collect())
+    }
+
+    /// Whether nothing is there to be read.
+    pub(crate) fn has_nothing_more(&self) -> bool {
+        let waiting = socket2::SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
+        self.buffer.is_empty() && waiting.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Reads some more. Whether there was any.
