@@ -19,6 +19,7 @@ mod refusal;
 mod ways_around;
 
 mod commands;
+mod hygiene;
 mod intermediary;
 mod policy;
 mod stop;
