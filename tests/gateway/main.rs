@@ -15,6 +15,8 @@ mod precondition;
 mod target;
 
 mod body;
+mod body_limits;
+mod forwarded;
 mod refusal;
 mod ways_around;
 
