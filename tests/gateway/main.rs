@@ -15,6 +15,8 @@ mod precondition;
 mod target;
 
 mod body;
+mod body_limits;
+mod forwarded;
 mod refusal;
 mod ways_around;
 
@@ -30,6 +32,7 @@ mod tls;
 
 mod commands;
 mod drain;
+mod hygiene;
 mod intermediary;
 mod policy;
 mod reload;
