@@ -21,6 +21,7 @@ mod ways_around;
 mod commands;
 mod drain;
 mod intermediary;
+mod load;
 mod policy;
 mod reload;
 mod stop;
