@@ -34,6 +34,7 @@ mod commands;
 mod drain;
 mod hygiene;
 mod intermediary;
+mod load;
 mod policy;
 mod reload;
 mod stop;
