@@ -67,10 +67,16 @@ struct Exchange {
 }
 
 impl Gateway {
-    /// A gateway for one worker.
+    /// A gateway for one worker. There is a fleet for each upstream of the configuration, in its order.
     #[must_use]
-    pub fn new(config: Arc<Config>, tracker: Arc<Tracker>, namer: Namer, counters: Arc<Counters>) -> Arc<Self> {
-        let upstreams = config.upstreams.iter().cloned().map(Upstream::new).collect();
+    pub fn new(
+        config: Arc<Config>,
+        fleets: &[Arc<upstream::Fleet>],
+        tracker: Arc<Tracker>,
+        namer: Namer,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
+        let upstreams = fleets.iter().cloned().map(Upstream::new).collect();
         Arc::new(Self { config, tracker, namer, upstreams, counters, writes: Arc::default() })
     }
 

@@ -21,7 +21,9 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-use crate::{config::Config, core::resource::Namer, gateway::Gateway, telemetry::Counters, tracker::Tracker};
+use crate::{
+    config::Config, core::resource::Namer, gateway::Gateway, telemetry::Counters, tracker::Tracker, upstream::Fleet,
+};
 
 mod connection;
 
@@ -83,18 +85,25 @@ impl Server {
         let Self { config, sockets, addresses } = self;
         let tracker = Arc::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes));
         let counters = Arc::new(Counters::default());
+        let fleets = Fleet::all(&config.upstreams)?;
         let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
         for address in addresses {
             tracing::info!(%address, workers = config.workers, "listening");
         }
         thread::scope(|scope| {
+            // One worker asks for all.
+            let mut to_check = fleets.clone();
             let workers: Vec<_> = sockets
                 .into_iter()
                 .map(|sockets| {
                     let (config, stop) = (Arc::clone(&config), stop.clone());
-                    let gateway = Gateway::new(Arc::clone(&config), Arc::clone(&tracker), namer, Arc::clone(&counters));
+                    let gateway =
+                        Gateway::new(Arc::clone(&config), &fleets, Arc::clone(&tracker), namer, Arc::clone(&counters));
+                    let to_check = std::mem::take(&mut to_check);
                     let work = move || {
                         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+                        let _entered = runtime.enter();
+                        to_check.iter().for_each(Fleet::start_checks);
                         runtime.block_on(work(gateway, &config, sockets, stop))
                     };
                     thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)

@@ -16,6 +16,8 @@ use rustls::{
     },
 };
 
+pub mod upstream;
+
 /// Why a file with certificates or a key can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {

@@ -3,6 +3,8 @@
 //! A refusal is a problem detail (RFC 9457) with a sentence that a person can act on. `Proxy-Status` (RFC 9209) tells it
 //! from an answer of the backend's own.
 
+use std::{error::Error, io, iter};
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
@@ -300,7 +302,24 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
         Fault::ConnectTimeout(_) => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service can't be reached", "connection_timeout")
         }
-        Fault::RequestBody(cause) => (body_status(cause), "body", "The request's body broke off", "http_request_error"),
+        Fault::Tls(_, cause) => {
+            (StatusCode::BAD_GATEWAY, "upstream-refused", "The service can't be reached securely", tls_error(cause))
+        }
+        Fault::Full(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-upstream",
+            "The service takes no more connections",
+            "connection_limit_reached",
+        ),
+        Fault::NoServer => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no-upstream", "The service is not healthy", "destination_unavailable")
+        }
+        Fault::NoUpgrade => {
+            (StatusCode::BAD_GATEWAY, "upgrade", "The service takes no such upgrade", "http_upgrade_failed")
+        }
+        Fault::RequestBody(cause) => {
+            (body_status(cause.as_ref()), "body", "The request's body broke off", "http_request_error")
+        }
         Fault::Connection(_) => {
             (StatusCode::BAD_GATEWAY, "upstream-failed", "The service gave no answer", "connection_terminated")
         }
@@ -321,9 +340,20 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
     Problem { status, kind, title, error: format!("The request could not be completed. {advice}"), proxy_error }
 }
 
+/// The error of RFC 9209 §2.3 for a connection that could not be secured.
+fn tls_error(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => "tls_certificate_error",
+        Some(rustls::Error::AlertReceived(_)) => "tls_alert_received",
+        Some(_) | None => "tls_protocol_error",
+    }
+}
+
 /// What a client is told whose body could not be sent on.
-fn body_status(error: &hyper::Error) -> StatusCode {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<BodyError>());
+fn body_status(error: &(dyn Error + Send + Sync + 'static)) -> StatusCode {
+    let error: &(dyn Error + 'static) = error;
+    let mut causes = iter::successors(Some(error), |&error| error.source());
+    let cause = causes.find_map(|cause| cause.downcast_ref::<BodyError>());
     cause.map_or(StatusCode::BAD_REQUEST, BodyError::status)
 }
 
@@ -383,7 +413,9 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
     if let Some([only]) = conflict.map(Vec::as_slice) {
         fields.insert(ETAG, only.to_header_value());
     }
-    if let Failure::Busy(_) = failure {
+    let is_passing = matches!(failure, Failure::Busy(_))
+        || matches!(failure, Failure::Upstream(error, _) if matches!(error.fault, Fault::NoServer | Fault::Full(_)));
+    if is_passing {
         fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure {

@@ -21,7 +21,7 @@ use crate::{
         policy::Mode,
         record::{Seen, Stamp},
     },
-    upstream::{Fault, FromUpstream, Progress},
+    upstream::{Avoid, FromUpstream, Progress},
 };
 
 /// The backend's answer.
@@ -39,20 +39,26 @@ pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Resp
     Ok(pass_on(exchange, received))
 }
 
-/// Sends a read. One that goes by a connection that the backend was just closing goes once more, by another: a read may
-/// reach the backend twice (rule 5 is about writes).
+/// Sends a read. One that goes by a connection that the backend was just closing goes once more, by another, and where there
+/// are several servers to another of them: a read may reach the backend twice (rule 5 is about writes).
 async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<Received, Failure> {
     let upstream = exchange.upstream();
     let method = &exchange.head.method;
     let rest = body.take();
     let mut attempts = if rest.is_some() { 1 } else { 3 };
     let (mut outgoing, progress, _ended) = outgoing(exchange, Bytes::new(), rest);
+    let mut avoid = None;
     loop {
         attempts -= 1;
-        match upstream.send(request(exchange, method.clone(), outgoing), &progress).await {
+        let mut request = request(exchange, method.clone(), outgoing);
+        if let Some(server) = avoid {
+            request.extensions_mut().insert(Avoid(server));
+        }
+        match upstream.send(request, &progress).await {
             Ok(received) => return Ok(received),
-            Err(error) if attempts > 0 && error.reused && matches!(error.fault, Fault::Connection(_)) => {
+            Err(error) if attempts > 0 && error.may_repeat_read(upstream.config().servers.len()) => {
                 outgoing = Outgoing::Empty;
+                avoid = error.server;
             }
             Err(error) => return Err(Failure::Upstream(error, Sent::Read)),
         }
