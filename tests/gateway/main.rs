@@ -22,3 +22,7 @@ mod commands;
 mod intermediary;
 mod policy;
 mod stop;
+
+mod h2_upstream;
+mod servers;
+mod upstream_tls;

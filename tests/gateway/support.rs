@@ -14,12 +14,14 @@ use tokio::{runtime, time::timeout};
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod h2_script;
 pub(crate) mod script;
 pub(crate) mod store;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Call, H2, Raw};
 pub(crate) use gateway::Gateway;
+pub(crate) use h2_script::{H2Arrival, H2Script};
 pub(crate) use script::{Arrival, Script};
 pub(crate) use store::{Fate, Habits, HeadHabit, Store, Tags};
 
