@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, request::Parts};
+use http::{HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
 
 use crate::{
@@ -25,13 +25,19 @@ mod body;
 mod client;
 mod forward;
 mod headers;
+mod informational;
 mod probe;
 mod route;
+mod trailers;
+mod tunnel;
 mod write;
 
 pub use answer::Failure;
 pub use body::Answer;
 pub use client::Client;
+use informational::Preceding;
+use trailers::Trailers;
+use tunnel::Wish;
 
 type Upstream = upstream::Upstream<body::Outgoing>;
 
@@ -44,7 +50,7 @@ pub struct Gateway {
     namer: Namer,
     upstreams: Vec<Arc<Upstream>>,
     counters: Arc<Counters>,
-    /// Held by each write that is being sent, whether or not its client is still there.
+    /// Held by each write that is being sent, whether or not its client is still there, and by each tunnel.
     writes: Arc<()>,
 }
 
@@ -53,6 +59,10 @@ struct Exchange {
     gateway: Arc<Gateway>,
     client: Arc<Client>,
     head: Parts,
+    /// What it would go on with instead of HTTP.
+    wish: Option<Wish>,
+    /// The way back for what precedes its answer.
+    preceding: Option<Preceding>,
     target: Target,
     /// The host that the client asked, as it wrote it.
     asked: HeaderValue,
@@ -100,7 +110,12 @@ impl Gateway {
         // Before the future is first polled: the end of the client's connection may be seen before that.
         let until_answered = client.begin_exchange();
         async move {
-            let response = self.answer(client, request).await;
+            let offered = tunnel::Offered::by(&request);
+            let mut response = self.answer(Arc::clone(&client), request).await;
+            client.informational.close().await;
+            if let Some(offered) = offered {
+                offered.declined(&mut response, Policy::default().linger_time);
+            }
             response.map(|body| body.until_answered(until_answered))
         }
     }
@@ -113,6 +128,7 @@ impl Gateway {
             Ok(exchange) => Arc::new(exchange),
             Err(failure) => return self.refuse(&about, failure, body, &Policy::default()).await,
         };
+        body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
         let answer = if exchange.head.method.is_safe() {
             forward::read(&exchange, &mut body).await
         } else {
@@ -142,7 +158,7 @@ impl Gateway {
         answer::build(about, failure, closes)
     }
 
-    /// How many writes are being sent. A stop waits for them.
+    /// How many writes are being sent and tunnels are open. A stop waits for them.
     #[must_use]
     pub fn writes_under_way(&self) -> usize {
         Arc::strong_count(&self.writes) - 1
@@ -169,10 +185,8 @@ impl Gateway {
 }
 
 impl Exchange {
-    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, head: Parts) -> Result<Self, Failure> {
-        if head.method == Method::CONNECT {
-            return Err(Failure::Method);
-        }
+    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, mut head: Parts) -> Result<Self, Failure> {
+        let wish = Wish::of(&mut head)?;
         answer::check_expectation(&head)?;
         route::check_framing(&head)?;
         let asked = route::asked_host(&head)?;
@@ -188,7 +202,20 @@ impl Exchange {
         };
         let key = gateway.key(&head, &host, &target, route);
         let caller = gateway.namer.caller(&head.headers);
-        Ok(Self { gateway: Arc::clone(gateway), client, head, target, asked, host, route, key, caller })
+        let preceding = Preceding::to(&client, head.version);
+        Ok(Self {
+            gateway: Arc::clone(gateway),
+            client,
+            head,
+            wish,
+            preceding,
+            target,
+            asked,
+            host,
+            route,
+            key,
+            caller,
+        })
     }
 
     fn policy(&self) -> &Policy {

@@ -22,14 +22,28 @@ use tokio::{
 };
 
 use crate::{
-    config::Config, core::resource::Namer, gateway::Gateway, telemetry::Counters, tracker::Tracker, upstream::Fleet,
+    config::{Config, Listener},
+    core::resource::Namer,
+    gateway::Gateway,
+    telemetry::Counters,
+    tls,
+    tracker::Tracker,
+    upstream::Fleet,
 };
 
+use connection::Door;
+use limits::Places;
+
 mod connection;
+mod limits;
+mod patient;
+mod proxy_protocol;
+mod socket;
+mod streams;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// A pause where there is nothing to wait for: between looks at a preface that came in pieces, or at what still drains.
+/// A pause where there is nothing to wait for: between looks at what still drains.
 const MOMENT: Duration = Duration::from_millis(50);
 /// A pause after an error that concerns no single connection, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,6 +55,8 @@ pub struct Server {
     /// For each worker its socket on each address.
     sockets: Vec<Vec<std::net::TcpListener>>,
     addresses: Vec<SocketAddr>,
+    /// What the connections of each address begin with.
+    doors: Vec<Arc<Door>>,
 }
 
 impl Server {
@@ -48,8 +64,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// An address that can't be bound; the error names it.
+    /// An address that can't be bound, or a file with a certificate or key that can't be used; the error names it.
     pub fn bind(config: Config) -> io::Result<Self> {
+        limits::raise_open_files();
+        let doors = doors(&config)?;
         let mut sockets: Vec<Vec<_>> = (0..config.workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for listener in &config.listeners {
@@ -66,7 +84,7 @@ impl Server {
             }
             addresses.push(address);
         }
-        Ok(Self { config: Arc::new(config), sockets, addresses })
+        Ok(Self { config: Arc::new(config), sockets, addresses, doors })
     }
 
     /// The addresses, in the order of the configuration.
@@ -82,7 +100,7 @@ impl Server {
     ///
     /// A worker that can't be started. Those that were are stopped.
     pub fn run(self, stop: &watch::Receiver<bool>) -> io::Result<()> {
-        let Self { config, sockets, addresses } = self;
+        let Self { config, sockets, addresses, doors } = self;
         let tracker = Arc::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes));
         let counters = Arc::new(Counters::default());
         let fleets = Fleet::all(&config.upstreams)?;
@@ -96,7 +114,7 @@ impl Server {
             let workers: Vec<_> = sockets
                 .into_iter()
                 .map(|sockets| {
-                    let (config, stop) = (Arc::clone(&config), stop.clone());
+                    let (config, doors, stop) = (Arc::clone(&config), doors.clone(), stop.clone());
                     let gateway =
                         Gateway::new(Arc::clone(&config), &fleets, Arc::clone(&tracker), namer, Arc::clone(&counters));
                     let to_check = std::mem::take(&mut to_check);
@@ -104,7 +122,7 @@ impl Server {
                         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
                         let _entered = runtime.enter();
                         to_check.iter().for_each(Fleet::start_checks);
-                        runtime.block_on(work(gateway, &config, sockets, stop))
+                        runtime.block_on(work(gateway, &config, sockets, doors, stop))
                     };
                     thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)
                 })
@@ -116,6 +134,15 @@ impl Server {
             Ok(())
         })
     }
+}
+
+fn doors(config: &Config) -> io::Result<Vec<Arc<Door>>> {
+    let places = Places::new();
+    let door = |listener: &Listener| {
+        let tls = listener.tls.as_ref().map(tls::Acceptor::new).transpose().map_err(io::Error::other)?;
+        Ok(Arc::new(Door { tls, proxy_protocol: listener.proxy_protocol, places: Arc::clone(&places) }))
+    };
+    config.listeners.iter().map(door).collect()
 }
 
 /// With `SO_REUSEPORT` a second gateway could listen on the same address unnoticed, and each would know only of the writes
@@ -150,13 +177,14 @@ async fn work(
     gateway: Arc<Gateway>,
     config: &Config,
     sockets: Vec<std::net::TcpListener>,
+    doors: Vec<Arc<Door>>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let live = Arc::new(Live(Mutex::new(Arc::clone(&gateway))));
     let mut accepting = JoinSet::new();
-    for socket in sockets {
+    for (socket, door) in sockets.into_iter().zip(doors) {
         let listener = TcpListener::from_std(socket)?;
-        accepting.spawn(accept(listener, Arc::clone(&live), stop.clone()));
+        accepting.spawn(accept(listener, door, Arc::clone(&live), stop.clone()));
     }
     let tidying = tokio::spawn(tidy(Arc::clone(&gateway)));
     stopped(&mut stop).await;
@@ -188,7 +216,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Accepts connections until the stop, then waits until they have ended.
-async fn accept(listener: TcpListener, live: Arc<Live>, mut stop: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, door: Arc<Door>, live: Arc<Live>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -198,7 +226,8 @@ async fn accept(listener: TcpListener, live: Arc<Live>, mut stop: watch::Receive
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(connection::serve(stream, peer, Arc::clone(&live), stop.clone()));
+                let (door, live) = (Arc::clone(&door), Arc::clone(&live));
+                connections.spawn(connection::serve(stream, peer, door, live, stop.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
     uri::Authority,
 };
@@ -128,10 +128,21 @@ pub enum Broken {
 #[derive(Debug, Clone, Copy)]
 pub struct Avoid(pub usize);
 
-type Informed = dyn Fn(StatusCode, &HeaderMap) + Send + Sync;
+/// An answer that precedes the answer (1xx).
+#[derive(Debug, Clone, Copy)]
+pub struct Informational<'a> {
+    /// Its status.
+    pub status: StatusCode,
+    /// By which protocol it came.
+    pub version: Version,
+    /// Its fields.
+    pub fields: &'a HeaderMap,
+}
 
-/// In the extensions of a request: whom to tell of informational answers (1xx) by either protocol. What
-/// [`hyper::ext::on_informational`] puts there is told by HTTP/1.1 only: nobody but hyper can call it.
+type Informed = dyn Fn(Informational<'_>) + Send + Sync;
+
+/// In the extensions of a request: whom to tell of informational answers, by either protocol. What
+/// [`hyper::ext::on_informational`] puts there only hyper can call, which would be by HTTP/1.1 only.
 #[derive(Clone)]
 pub struct OnInformational(Arc<Informed>);
 
@@ -143,12 +154,12 @@ impl std::fmt::Debug for OnInformational {
 
 impl OnInformational {
     /// With what is to be called.
-    pub fn new(callback: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static) -> Self {
+    pub fn new(callback: impl Fn(Informational<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(callback))
     }
 
-    fn call(&self, status: StatusCode, fields: &HeaderMap) {
-        (self.0)(status, fields);
+    fn call(&self, status: StatusCode, version: Version, fields: &HeaderMap) {
+        (self.0)(Informational { status, version, fields });
     }
 }
 
@@ -334,7 +345,7 @@ where
     ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
         if let Some(callback) = request.extensions().get::<OnInformational>().cloned() {
             hyper::ext::on_informational(&mut request, move |answer| {
-                callback.call(answer.status(), answer.headers());
+                callback.call(answer.status(), answer.version(), answer.headers());
             });
         }
         let answer = connection.sender.try_send_request(request);

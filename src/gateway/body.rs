@@ -1,8 +1,8 @@
 //! Bodies on their way: read ahead, passed on, or read and dropped.
 //!
 //! A request's body is passed on as complete only if the client's ended as such, and short of its announced length it
-//! has not ended (the final chunk is the backend's sign to commit). Trailers do not pass yet: a trailer may bring any
-//! field, `Content-Length` among them.
+//! has not ended (the final chunk is the backend's sign to commit). Trailers pass through a list
+//! ([`Trailers`](super::trailers::Trailers)), behind bodies that do not say how long they are.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, Version, header::EXPECT, request::Parts};
+use http::{HeaderMap, StatusCode, Version, header::EXPECT, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -22,10 +22,14 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
-use super::client::{Client, UntilAnswered};
+use super::{
+    client::{Client, UntilAnswered},
+    informational::{Held, UntilAsked},
+    trailers::Trailers,
+};
 use crate::{
     core::policy::Policy,
-    upstream::{AnswerError, FromUpstream, Progress},
+    upstream::{self, AnswerError, FromUpstream, Progress},
 };
 
 /// Why a client's body can't be passed on.
@@ -62,6 +66,8 @@ pub enum Outgoing {
     Empty,
     /// All of it is here.
     Whole(Bytes),
+    /// All of it is here, and trailers are.
+    Trailed(Bytes, Option<Box<HeaderMap>>),
     /// More of it is still to come.
     Stream(Box<Stream>),
 }
@@ -73,8 +79,14 @@ pub struct Stream {
     /// `None` once it has broken off.
     rest: Option<Incoming>,
     is_http2: bool,
+    /// What may stand behind it.
+    trailers: Trailers,
+    /// Whether it does not say how long it is, and so may have something behind it.
+    is_open: bool,
     /// Whether the client has not been asked for it yet, and waits for that.
     awaits_continue: bool,
+    /// Held back until the backend asks for it.
+    until_asked: Option<UntilAsked>,
     /// Runs while the client is waited for.
     idle: Pin<Box<Sleep>>,
     waiting: bool,
@@ -90,18 +102,24 @@ pub struct Stream {
 
 impl Outgoing {
     /// A body to be streamed. The receiver learns whether it ended as it should; it gets an error if it was dropped before.
+    /// Where the client waits to be asked and `can_ask` says that the backend can, it is not asked before.
     pub(super) fn stream(
         ahead: Bytes,
         rest: Inbound,
         policy: &Policy,
         progress: &Arc<Progress>,
+        can_ask: bool,
     ) -> (Self, oneshot::Receiver<bool>) {
         let (ended, receiver) = oneshot::channel();
+        let is_open = rest.trailers.are_announced() || !rest.is_sized();
         let stream = Stream {
             prefix: ahead,
             rest: rest.body,
             is_http2: rest.is_http2,
+            trailers: rest.trailers,
+            is_open,
             awaits_continue: rest.awaits_continue,
+            until_asked: (can_ask && rest.awaits_continue).then(UntilAsked::new),
             idle: Box::pin(sleep(policy.body_idle_timeout)),
             waiting: false,
             idle_timeout: policy.body_idle_timeout,
@@ -111,6 +129,33 @@ impl Outgoing {
             gone: Box::pin(gone(rest.client)),
         };
         (Self::Stream(Box::new(stream)), receiver)
+    }
+
+    /// What was read ahead, as all there is.
+    pub(super) fn whole(ahead: Ahead) -> Self {
+        match ahead {
+            Ahead { bytes, trailers: Some(trailers) } => Self::Trailed(bytes, Some(Box::new(trailers))),
+            Ahead { bytes, trailers: None } if bytes.is_empty() => Self::Empty,
+            Ahead { bytes, trailers: None } => Self::Whole(bytes),
+        }
+    }
+
+    /// What may stand behind it, as far as it is known.
+    pub(super) fn trailers(&self) -> Trailers {
+        match self {
+            Self::Empty | Self::Whole(_) | Self::Trailed(_, None) => Trailers::default(),
+            Self::Trailed(_, Some(trailers)) => Trailers::known(trailers),
+            Self::Stream(stream) if stream.is_open => stream.trailers.clone(),
+            Self::Stream(_) => Trailers::default(),
+        }
+    }
+
+    /// Whether it is held back until the backend asks for it.
+    pub(super) fn held(&self) -> Option<Arc<Held>> {
+        match self {
+            Self::Empty | Self::Whole(_) | Self::Trailed(..) => None,
+            Self::Stream(stream) => stream.until_asked.as_ref().map(|until| Arc::clone(until.held())),
+        }
     }
 }
 
@@ -135,10 +180,17 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.prefix.is_empty() {
             self.progress.took();
-            return Poll::Ready(Some(Ok(std::mem::take(&mut self.prefix))));
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));
+        }
+        if let Some(until_asked) = &mut self.until_asked {
+            // Nobody but the gateway keeps the backend waiting.
+            self.progress.waits_for_client();
+            ready!(until_asked.poll(cx));
+            self.until_asked = None;
+            self.progress.took();
         }
         loop {
             let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
@@ -158,9 +210,16 @@ impl Stream {
             self.waiting = false;
             self.progress.took();
             return Poll::Ready(match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Some(Ok(data)),
-                    Err(_trailers) => continue,
+                Some(Ok(frame)) => match frame.into_trailers() {
+                    // They come at the very end, which is checked there.
+                    Ok(trailers) => match self.trailers.filter(&trailers).filter(|_| !self.falls_short()) {
+                        Some(trailers) => {
+                            self.finish();
+                            Some(Ok(Frame::trailers(trailers)))
+                        }
+                        None => continue,
+                    },
+                    Err(frame) => Some(Ok(frame)),
                 },
                 Some(Err(error)) => Some(Err(BodyError::Broken(error))),
                 None if is_short(rest, self.is_http2) => Some(Err(BodyError::Short)),
@@ -172,8 +231,14 @@ impl Stream {
         }
     }
 
+    /// A body that says how long it is has ended with its last byte, whatever still comes behind that.
     fn is_at_end(&self) -> bool {
-        self.prefix.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        let is_whole = |rest: &Incoming| !self.is_open && rest.size_hint().exact() == Some(0);
+        self.prefix.is_empty() && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream() || is_whole(rest))
+    }
+
+    fn falls_short(&self) -> bool {
+        self.rest.as_ref().is_none_or(|rest| rest.size_hint().lower() > 0)
     }
 
     /// There is nothing more to read, and nobody may take this for the end.
@@ -198,16 +263,20 @@ impl Body for Outgoing {
             Self::Empty => Poll::Ready(None),
             Self::Whole(_) => match std::mem::replace(&mut *self, Self::Empty) {
                 Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                Self::Empty | Self::Stream(_) => Poll::Ready(None),
+                Self::Empty | Self::Trailed(..) | Self::Stream(_) => Poll::Ready(None),
             },
+            Self::Trailed(bytes, trailers) if bytes.is_empty() => {
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
+            }
+            Self::Trailed(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream(stream) => {
-                let data = ready!(stream.poll_data(cx));
-                if let Some(Err(_)) = data {
+                let next = ready!(stream.poll_next(cx));
+                if let Some(Err(_)) = next {
                     stream.break_off();
                 } else if stream.is_at_end() {
                     stream.finish();
                 }
-                Poll::Ready(data.map(|data| data.map(Frame::data)))
+                Poll::Ready(next)
             }
         }
     }
@@ -216,6 +285,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
+            Self::Trailed(bytes, trailers) => bytes.is_empty() && trailers.is_none(),
             Self::Stream(stream) => stream.is_at_end(),
         }
     }
@@ -224,6 +294,9 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // With a length there would be no place for trailers.
+            Self::Trailed(..) => SizeHint::default(),
+            Self::Stream(stream) if stream.is_open => SizeHint::default(),
             Self::Stream(stream) => match stream.rest.as_ref().and_then(|rest| rest.size_hint().exact()) {
                 Some(rest) => SizeHint::with_exact(rest + stream.prefix.len() as u64),
                 None => SizeHint::default(),
@@ -239,7 +312,17 @@ pub(super) struct Inbound {
     /// Whether the client sends nothing before it is asked to, which the first look at the body does.
     awaits_continue: bool,
     is_http2: bool,
+    /// What may stand behind it.
+    trailers: Trailers,
     client: Arc<Client>,
+}
+
+/// What was read of a body before it is passed on.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    pub(super) bytes: Bytes,
+    /// What stood behind it, if that was all of it.
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 impl Inbound {
@@ -247,7 +330,13 @@ impl Inbound {
     pub(super) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
         let awaits_continue = head.headers.contains_key(EXPECT) && !body.is_end_stream();
         let is_http2 = head.version == Version::HTTP_2;
-        Self { body: Some(body), awaits_continue, is_http2, client: Arc::clone(client) }
+        let trailers = Trailers::default();
+        Self { body: Some(body), awaits_continue, is_http2, trailers, client: Arc::clone(client) }
+    }
+
+    /// What may stand behind it. Before this is said, nothing may.
+    pub(super) fn let_through(&mut self, trailers: Trailers) {
+        self.trailers = trailers;
     }
 
     /// Whether the client has not been asked for its body yet, and waits for that.
@@ -263,7 +352,8 @@ impl Inbound {
     /// What is left of it; `None` if that is nothing.
     pub(super) fn take(&mut self) -> Option<Self> {
         let body = self.body.take().filter(|body| !body.is_end_stream())?;
-        Some(Self { body: Some(body), client: Arc::clone(&self.client), ..*self })
+        let (trailers, client) = (self.trailers.clone(), Arc::clone(&self.client));
+        Some(Self { body: Some(body), trailers, client, ..*self })
     }
 
     /// Reads it ahead. What is more than `limit` bytes is left, and not asked for where its length says so beforehand.
@@ -271,12 +361,12 @@ impl Inbound {
     /// # Errors
     ///
     /// A client that pauses for longer than `idle`, or whose body breaks off.
-    pub(super) async fn read_ahead(&mut self, limit: usize, idle: Duration) -> Result<Bytes, BodyError> {
+    pub(super) async fn read_ahead(&mut self, limit: usize, idle: Duration) -> Result<Ahead, BodyError> {
         let Some(mut body) = self.body.take_if(|body| body.size_hint().lower() <= limit as u64) else {
-            return Ok(Bytes::new());
+            return Ok(Ahead::default());
         };
         self.awaits_continue = false;
-        let mut ahead = Pieces::default();
+        let (mut ahead, mut trailers) = (Pieces::default(), None);
         while !body.is_end_stream() {
             if ahead.len() > limit {
                 self.body = Some(body);
@@ -284,13 +374,16 @@ impl Inbound {
             }
             let frame = timeout(idle, next_frame(&mut body, &self.client)).await.map_err(|_| BodyError::Idle)?;
             match frame? {
-                Some(Ok(frame)) => ahead.extend(frame.into_data().unwrap_or_default()),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => ahead.extend(data),
+                    Err(frame) => trailers = frame.trailers_ref().and_then(|came| self.trailers.filter(came)),
+                },
                 Some(Err(error)) => return Err(BodyError::Broken(error)),
                 None if is_short(&body, self.is_http2) => return Err(BodyError::Short),
                 None => break,
             }
         }
-        Ok(ahead.joined())
+        Ok(Ahead { bytes: ahead.joined(), trailers })
     }
 
     /// Reads and drops what a refused request still sends, so that the answer is not destroyed on its way by the reset
@@ -380,24 +473,61 @@ async fn swallow(mut body: Incoming, idle: Duration) {
 #[derive(Debug)]
 pub struct Answer {
     source: Source,
+    /// What of the backend's may stand behind it.
+    trailers: Trailers,
     until_answered: Option<UntilAnswered>,
+    cut: Option<Cut>,
 }
 
 #[derive(Debug)]
 enum Source {
     Own(Bytes),
     Backend(FromUpstream<Outgoing>),
+    /// None, although its length is said: what a 304 says is that of the representation (RFC 9110 §8.6). hyper says only
+    /// what a body says of itself.
+    Elsewhere(u64),
+}
+
+/// Closes the backend's connection once the answer is through, since the request that it answers never will be.
+#[derive(Debug)]
+struct Cut(upstream::Handle);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Answer {
     /// A body of the gateway's own.
     pub(super) fn own(bytes: Bytes) -> Self {
-        Self { source: Source::Own(bytes), until_answered: None }
+        Self::of(Source::Own(bytes))
     }
 
-    /// The backend's.
+    /// The backend's, without its trailers.
     pub(super) fn backend(body: FromUpstream<Outgoing>) -> Self {
-        Self { source: Source::Backend(body), until_answered: None }
+        Self::of(Source::Backend(body))
+    }
+
+    /// None, of a representation of so many bytes.
+    pub(super) fn elsewhere(length: u64) -> Self {
+        Self::of(Source::Elsewhere(length))
+    }
+
+    fn of(source: Source) -> Self {
+        Self { source, trailers: Trailers::default(), until_answered: None, cut: None }
+    }
+
+    /// With these trailers.
+    pub(super) fn let_through(mut self, trailers: Trailers) -> Self {
+        self.trailers = trailers;
+        self
+    }
+
+    /// The connection that it comes by is closed when it is through.
+    pub(super) fn cutting(mut self, connection: upstream::Handle) -> Self {
+        self.cut = Some(Cut(connection));
+        self
     }
 
     pub(super) fn until_answered(mut self, until_answered: UntilAnswered) -> Self {
@@ -414,11 +544,17 @@ impl Body for Answer {
         match &mut self.source {
             Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Source::Backend(body) => loop {
-                match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-                    Some(Ok(frame)) if frame.is_trailers() => {}
-                    other => return Poll::Ready(other),
-                }
+            Source::Elsewhere(_) => Poll::Ready(None),
+            Source::Backend(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_trailers() {
+                    Ok(trailers) => {
+                        // Nothing follows; looking for it gives the connection back.
+                        let _ = Pin::new(body).poll_frame(cx);
+                        Poll::Ready(self.trailers.filter(&trailers).map(|trailers| Ok(Frame::trailers(trailers))))
+                    }
+                    Err(frame) => Poll::Ready(Some(Ok(frame))),
+                },
+                end => Poll::Ready(end),
             },
         }
     }
@@ -427,6 +563,7 @@ impl Body for Answer {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
             Source::Backend(body) => body.is_end_stream(),
+            Source::Elsewhere(_) => false,
         }
     }
 
@@ -434,6 +571,7 @@ impl Body for Answer {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Backend(body) => body.size_hint(),
+            Source::Elsewhere(length) => SizeHint::with_exact(*length),
         }
     }
 }

@@ -149,7 +149,7 @@ fn add_forwarding(out: &mut HeaderMap, exchange: &Exchange) {
 }
 
 /// The fields of one hop (RFC 9110 §7.6.1), and those that the gateway answers itself.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     [
         CONNECTION,
         KEEP_ALIVE,
@@ -166,12 +166,12 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// The request fields that the gateway writes itself.
-fn is_set_here(name: &HeaderName) -> bool {
+pub(super) fn is_set_here(name: &HeaderName) -> bool {
     [HOST, CONTENT_LENGTH, EXPECT, FORWARDED].contains(name) || name.as_str().starts_with("x-forwarded-")
 }
 
 /// The fields that decide what a message means or who sent it: no `Connection` takes one away.
-fn is_protected(name: &str) -> bool {
+pub(super) fn is_protected(name: &str) -> bool {
     matches!(
         name,
         "cache-control"

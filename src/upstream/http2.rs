@@ -280,7 +280,7 @@ impl Begun {
         let answer = poll_fn(|cx| {
             while let Poll::Ready(Some(Ok(informational))) = self.answer.poll_informational(cx) {
                 if let Some(callback) = &self.on_informational {
-                    callback.call(informational.status(), informational.headers());
+                    callback.call(informational.status(), Version::HTTP_2, informational.headers());
                 }
             }
             Pin::new(&mut self.answer).poll(cx)

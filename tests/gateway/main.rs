@@ -18,6 +18,10 @@ mod body;
 mod refusal;
 mod ways_around;
 
+mod limits;
+mod proxy_protocol;
+mod tls;
+
 mod commands;
 mod intermediary;
 mod policy;

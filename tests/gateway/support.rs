@@ -17,6 +17,7 @@ pub(crate) mod gateway;
 pub(crate) mod h2_script;
 pub(crate) mod script;
 pub(crate) mod store;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Call, H2, Raw};

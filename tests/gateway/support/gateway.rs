@@ -22,6 +22,7 @@ pub(crate) struct Settings {
     workers: usize,
     drain_timeout: &'static str,
     top: String,
+    listener: String,
     upstream: String,
     guard: String,
     rest: String,
@@ -47,6 +48,13 @@ impl Settings {
         self
     }
 
+    /// Keys of the listener.
+    pub(crate) fn listener(mut self, keys: &str) -> Self {
+        self.listener.push_str(keys);
+        self.listener.push('\n');
+        self
+    }
+
     /// Keys of the upstream.
     pub(crate) fn upstream(mut self, keys: &str) -> Self {
         self.upstream.push_str(keys);
@@ -69,10 +77,10 @@ impl Settings {
     }
 
     pub(crate) fn start(&self) -> Gateway {
-        let Self { backend, workers, drain_timeout, top, upstream, guard, rest } = self;
+        let Self { backend, workers, drain_timeout, top, listener, upstream, guard, rest } = self;
         Gateway::start(&format!(
             "workers = {workers}\ndrain_timeout = \"{drain_timeout}\"\n{top}\n\
-             [[listeners]]\naddress = \"127.0.0.1:0\"\n\
+             [[listeners]]\naddress = \"127.0.0.1:0\"\n{listener}\
              [upstreams.backend]\nservers = [\"http://{backend}\"]\n{upstream}\n[guard]\n{guard}\n{rest}\n"
         ))
     }
@@ -87,6 +95,7 @@ impl Gateway {
             workers: 2,
             drain_timeout: "2s",
             top: empty(),
+            listener: empty(),
             upstream: empty(),
             guard: empty(),
             rest: empty(),

@@ -18,7 +18,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    sync::{
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        watch,
+    },
     task::AbortHandle,
 };
 use tokio_rustls::TlsAcceptor;
@@ -31,6 +34,7 @@ pub(crate) struct H2Script {
     pub(crate) address: SocketAddr,
     arrivals: UnboundedReceiver<H2Arrival>,
     connections: Arc<AtomicUsize>,
+    closed: Arc<watch::Sender<usize>>,
     accepting: AbortHandle,
 }
 
@@ -68,11 +72,13 @@ impl H2Script {
         let (announce, arrivals) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
+        let closed = Arc::new(watch::Sender::new(0));
+        let closes = Arc::clone(&closed);
         let accepting = outside().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).expect("TCP_NODELAY");
                 let (number, announce) = (count.fetch_add(1, Ordering::SeqCst) + 1, announce.clone());
-                let tls = tls.clone();
+                let (tls, closes) = (tls.clone(), Arc::clone(&closes));
                 tokio::spawn(async move {
                     match tls {
                         None => serve(stream, streams, number, announce).await,
@@ -83,15 +89,22 @@ impl H2Script {
                             }
                         }
                     }
+                    closes.send_modify(|count| *count += 1);
                 });
             }
         });
-        Self { address, arrivals, connections, accepting: accepting.abort_handle() }
+        Self { address, arrivals, connections, closed, accepting: accepting.abort_handle() }
     }
 
     /// How many connections there have been.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many of them have ended.
+    pub(crate) async fn closed(&self, count: usize) {
+        let mut closed = self.closed.subscribe();
+        closed.wait_for(|closed| *closed >= count).await.expect("the backend runs");
     }
 
     /// The next request, which must be this one.
@@ -197,14 +210,13 @@ impl H2Arrival {
 
     /// Sends the head of an answer. The rest is the caller's.
     pub(crate) fn begin(&mut self, status: u16, fields: &[(&str, &str)], is_end: bool) -> Option<SendStream<Bytes>> {
-        let mut head = Response::new(());
-        *head.status_mut() = status.try_into().expect("a status");
-        for (name, value) in fields {
-            let name: HeaderName = name.parse().expect("a field name");
-            head.headers_mut().append(name, HeaderValue::from_str(value).expect("a field value"));
-        }
         // The gateway may have given the stream up, which its client will see.
-        self.respond.send_response(head, is_end).ok().filter(|_| !is_end)
+        self.respond.send_response(head(status, fields), is_end).ok().filter(|_| !is_end)
+    }
+
+    /// Sends an answer that precedes the answer.
+    pub(crate) fn inform(&mut self, status: u16, fields: &[(&str, &str)]) {
+        self.respond.send_informational(head(status, fields)).expect("an open stream");
     }
 
     /// Waits until the gateway resets the stream, whatever of its body comes before that.
@@ -238,4 +250,14 @@ impl H2Arrival {
     pub(crate) fn close_connection(self) {
         self.orders.send(Order::Close).expect("an open connection");
     }
+}
+
+fn head(status: u16, fields: &[(&str, &str)]) -> Response<()> {
+    let mut head = Response::new(());
+    *head.status_mut() = status.try_into().expect("a status");
+    for (name, value) in fields {
+        let name: HeaderName = name.parse().expect("a field name");
+        head.headers_mut().append(name, HeaderValue::from_str(value).expect("a field value"));
+    }
+    head
 }
