@@ -23,7 +23,7 @@ use super::{
 pub(crate) struct Script {
     pub(crate) address: SocketAddr,
     arrivals: UnboundedReceiver<Arrival>,
-    accepting: AbortHandle,
+    accepting: Option<AbortHandle>,
 }
 
 /// A request that has arrived and waits for what is to become of it.
@@ -49,7 +49,12 @@ impl Script {
                 tokio::spawn(serve(Wire::new(stream), announce.clone()));
             }
         });
-        Self { address, arrivals, accepting: accepting.abort_handle() }
+        Self { address, arrivals, accepting: Some(accepting.abort_handle()) }
+    }
+
+    /// What another script, at this address, passes on of what arrives.
+    pub(crate) fn of(address: SocketAddr, arrivals: UnboundedReceiver<Arrival>) -> Self {
+        Self { address, arrivals, accepting: None }
     }
 
     /// The next request, whatever it is.
@@ -79,7 +84,9 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        self.accepting.abort();
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
     }
 }
 
