@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::{
-    config::{self, Config, HostRule},
+    config::{Config, HostRule},
     core::{
         policy::Policy,
         record::Stamp,
@@ -29,7 +29,7 @@ use crate::{
         Busy, Tracker,
         gate::{Gate, Pass, Since},
     },
-    upstream,
+    upstream::{self, Fleet},
 };
 
 mod answer;
@@ -175,25 +175,21 @@ impl Shared {
 }
 
 impl Gateway {
-    /// A gateway for one worker, under the process's first configuration.
+    /// A gateway for one worker, under the process's first configuration. There is a fleet for each upstream of it, in its
+    /// order.
     #[must_use]
-    pub fn new(config: Arc<Config>, shared: Shared, first: &FirstNames) -> Arc<Self> {
-        let upstreams = config.upstreams.iter().cloned().map(Upstream::new).collect();
+    pub fn new(config: Arc<Config>, fleets: &[Arc<Fleet>], shared: Shared, first: &FirstNames) -> Arc<Self> {
+        let upstreams = fleets.iter().cloned().map(Upstream::new).collect();
         Arc::new(Self::with(config, shared, upstreams, first.0.clone()))
     }
 
-    /// A gateway for the same worker under the configuration `new`. It keeps the connections to upstreams that are configured as
-    /// before, unless `is_stale` says that something else about them is new.
+    /// A gateway for the same worker under the configuration `new`. It keeps the connections to upstreams whose fleet is
+    /// the same as before.
     #[must_use]
-    pub fn succeed(
-        &self,
-        new: Arc<Config>,
-        succession: &Succession,
-        is_stale: impl Fn(&config::Upstream) -> bool,
-    ) -> Arc<Self> {
-        let upstreams = new.upstreams.iter().map(|config| {
-            let same = self.upstreams.iter().find(|upstream| upstream.config() == config && !is_stale(config));
-            same.map_or_else(|| Upstream::new(config.clone()), Arc::clone)
+    pub fn succeed(&self, new: Arc<Config>, fleets: &[Arc<Fleet>], succession: &Succession) -> Arc<Self> {
+        let upstreams = fleets.iter().map(|fleet| {
+            let same = self.upstreams.iter().find(|upstream| Arc::ptr_eq(upstream.fleet(), fleet));
+            same.map_or_else(|| Upstream::new(Arc::clone(fleet)), Arc::clone)
         });
         let upstreams = upstreams.collect();
         Arc::new(Self::with(new, self.shared.clone(), upstreams, succession.names.clone()))

@@ -32,6 +32,7 @@ use crate::{
     gateway::{FirstNames, Gateway, Shared},
     tls,
     tracker::Tracker,
+    upstream::Fleet,
 };
 
 use connection::Door;
@@ -91,6 +92,7 @@ impl Server {
     pub fn bind_with(config: Config, passed: Passed) -> io::Result<Self> {
         limits::raise_open_files();
         let doors = doors(&config)?;
+        let fleets = Fleet::all(&config.upstreams)?;
         let lock = config.takeover.as_deref().map(Lock::open).transpose()?;
         let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
         let config = Arc::new(config);
@@ -100,10 +102,10 @@ impl Server {
         if lock.is_some() {
             names.suspend(&shared.gate);
         }
-        let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), shared.clone(), &names)));
+        let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), &fleets, shared.clone(), &names)));
         let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
         let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
-        let control = Control::new(shared, lives, doors, config);
+        let control = Control::new(shared, lives, doors, fleets, config);
         Ok(Self { control, workers, addresses, lock })
     }
 
@@ -200,7 +202,8 @@ async fn background(
         let settle = control.config().routes.iter().map(|route| route.policy.settle).max().unwrap_or_default();
         tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), settle));
     }
-    // Here the admin listener and the health checks find their place.
+    control.start_health_checks();
+    // Here the admin listener finds its place.
     tokio::select! {
         () = stopped(&mut stop) => {}
         // An error: whoever waits for the workers is gone.

@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::{body::Outgoing, client::Client, headers};
+use crate::upstream::OnInformational;
 
 /// How many a client is sent before one answer; the rest is dropped.
 const MAX_ANSWERS: usize = 32;
@@ -144,13 +145,14 @@ pub(super) fn listen(request: &mut Request<Outgoing>, to: Option<Preceding>, hel
     if to.is_none() && held.is_none() {
         return;
     }
-    hyper::ext::on_informational(request, move |answer| match (answer.status(), &held, &to) {
+    let listener = OnInformational::new(move |answer| match (answer.status, &held, &to) {
         (StatusCode::CONTINUE, Some(held), _) => {
             held.ask();
         }
         (StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS, ..) | (_, _, None) => {}
-        (status, _, Some(to)) => to.pass_on(status, answer.version(), answer.headers()),
+        (status, _, Some(to)) => to.pass_on(status, answer.version, answer.fields),
     });
+    request.extensions_mut().insert(listener);
 }
 
 /// Whether a body that is held back has been asked for.
