@@ -338,6 +338,8 @@ impl Body for Outgoing {
 #[derive(Debug)]
 pub(super) struct Inbound {
     body: Option<Incoming>,
+    /// What was read ahead of it and put back.
+    ahead: Ahead,
     /// Whether the client sends nothing before it is asked to, which the first look at the body does.
     awaits_continue: bool,
     is_http2: bool,
@@ -402,7 +404,7 @@ impl Allowance {
 }
 
 /// What was read of a body before it is passed on.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Ahead {
     pub(super) bytes: Bytes,
     /// What stood behind it, if that was all of it.
@@ -416,9 +418,15 @@ impl Inbound {
         let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
         let awaits_continue = may_wait && !body.is_end_stream();
         let is_http2 = head.version == Version::HTTP_2;
-        let trailers = Trailers::default();
-        let allowance = Allowance::of(&Policy::default());
-        Self { body: Some(body), awaits_continue, is_http2, trailers, client: Arc::clone(client), allowance }
+        Self {
+            body: Some(body),
+            ahead: Ahead::default(),
+            awaits_continue,
+            is_http2,
+            trailers: Trailers::default(),
+            client: Arc::clone(client),
+            allowance: Allowance::of(&Policy::default()),
+        }
     }
 
     /// What may stand behind it. Before this is said, nothing may.
@@ -443,14 +451,14 @@ impl Inbound {
 
     /// Whether its length is known beforehand.
     pub(super) fn is_sized(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
+        !self.ahead.bytes.is_empty() || self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
     }
 
     /// What is left of it; `None` if that is nothing.
     pub(super) fn take(&mut self) -> Option<Self> {
         let body = self.body.take().filter(|body| !body.is_end_stream())?;
         let (trailers, client) = (self.trailers.clone(), Arc::clone(&self.client));
-        Some(Self { body: Some(body), trailers, client, ..*self })
+        Some(Self { body: Some(body), ahead: Ahead::default(), trailers, client, ..*self })
     }
 
     /// Reads it ahead. What is more than `limit` bytes is left, and not asked for where its length says so beforehand.
@@ -463,11 +471,12 @@ impl Inbound {
     ///
     /// What has been read is lost; the rest can still be drained.
     pub(super) async fn read_ahead(&mut self, limit: usize) -> Result<Ahead, BodyError> {
+        let before = std::mem::take(&mut self.ahead);
         let Some(body) = self.body.as_mut().filter(|body| body.size_hint().lower() <= limit as u64) else {
-            return Ok(Ahead::default());
+            return Ok(before);
         };
         self.awaits_continue = false;
-        let (mut ahead, mut trailers) = (Pieces::default(), None);
+        let (mut ahead, mut trailers) = (Pieces { first: before.bytes, ..Pieces::default() }, before.trailers);
         while !body.is_end_stream() {
             if ahead.len() > limit {
                 return Ok(Ahead { bytes: ahead.joined(), trailers: None });
@@ -495,6 +504,11 @@ impl Inbound {
     /// What is left of a body whose sender is not waited for any more. None of a client that was not asked for it.
     pub(super) fn into_rest(self) -> Option<Incoming> {
         self.body.filter(|body| !self.awaits_continue && !body.is_end_stream())
+    }
+
+    /// Puts back what was read ahead, for somebody else to read.
+    pub(super) fn put_back(&mut self, ahead: Ahead) {
+        self.ahead = ahead;
     }
 
     /// Reads and drops what a refused request still sends, so that the answer is not destroyed on its way by the reset

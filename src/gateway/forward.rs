@@ -170,7 +170,9 @@ pub(super) async fn observe(
     began: Stamp,
     received: &Received,
 ) {
-    if let Some(seen) = seen(exchange, method, asked, received) {
+    if let Some(seen) = seen(exchange, method, asked, received)
+        && exchange.gateway.may_record(exchange.route, began)
+    {
         exchange.gateway.tracker.observe(exchange.key, began, seen, exchange.caller).await;
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
         OwnedSemaphorePermit,
         oneshot::{self, error::TryRecvError},
     },
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -76,7 +76,7 @@ async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -
         demand.judge_in_turn(exchange, &mut turn).await?;
     }
     let ahead = read_ahead(exchange.policy(), body).await?;
-    let mut turn = take_turn(exchange, Access::Guarded).await?;
+    let mut turn = take_turn_with(exchange, Access::Guarded, &ahead, body).await?;
     demand.judge_in_turn(exchange, &mut turn).await?;
     forward_in_turn(exchange, turn, ahead, body, place).await
 }
@@ -87,7 +87,7 @@ async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resu
     let place = take_place(exchange).await?;
     let policy = exchange.policy();
     let ahead = if body.is_sized() { read_ahead(policy, body).await? } else { Ahead::default() };
-    let turn = take_turn(exchange, Access::Unguarded).await?;
+    let turn = take_turn_with(exchange, Access::Unguarded, &ahead, body).await?;
     forward_in_turn(exchange, turn, ahead, body, place).await
 }
 
@@ -200,19 +200,40 @@ async fn take_place(exchange: &Exchange) -> Result<OwnedSemaphorePermit, Failure
     place.map_err(|_| Failure::Busy(Busy::TimedOut))
 }
 
+/// As [`take_turn`]; what was read ahead is put back where the write has to begin anew.
+async fn take_turn_with(
+    exchange: &Exchange,
+    access: Access,
+    ahead: &Ahead,
+    body: &mut Inbound,
+) -> Result<Turn, Failure> {
+    let turn = take_turn(exchange, access).await;
+    if matches!(turn, Err(Failure::Busy(Busy::Renamed))) {
+        body.put_back(ahead.clone());
+    }
+    turn
+}
+
 async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
     let policy = exchange.policy();
-    let ask = Ask {
-        key: exchange.key,
-        access,
-        caller: exchange.caller,
-        wait: policy.wait,
-        line: policy.line,
-        hold: policy.settle,
+    let turn = async {
+        let until = Instant::now() + policy.wait;
+        let pass = exchange.gateway.enter(policy.wait).await?;
+        let ask = Ask {
+            key: exchange.key,
+            access,
+            caller: exchange.caller,
+            wait: until.saturating_duration_since(Instant::now()),
+            line: policy.line,
+            hold: policy.settle,
+        };
+        let mut turn = exchange.gateway.tracker.begin_write(ask).await?;
+        turn.keep(pass);
+        Ok(turn)
     };
     tokio::select! {
         biased;
-        turn = exchange.gateway.tracker.begin_write(ask) => turn.map_err(Failure::Busy),
+        turn = turn => turn.map_err(Failure::Busy),
         // Out of line with it, and an answer in case that it only has nothing more to say.
         () = exchange.client.gone() => Err(Failure::Busy(Busy::TimedOut)),
     }

@@ -15,6 +15,8 @@ mod precondition;
 mod target;
 
 mod body;
+mod body_limits;
+mod forwarded;
 mod refusal;
 mod ways_around;
 
@@ -29,6 +31,12 @@ mod proxy_protocol;
 mod tls;
 
 mod commands;
+mod drain;
+mod hygiene;
 mod intermediary;
+mod load;
 mod policy;
+mod reload;
 mod stop;
+mod systemd;
+mod takeover;

@@ -15,6 +15,7 @@ use tokio::{runtime, time::timeout};
 pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod gateway;
+pub(crate) mod process;
 pub(crate) mod script;
 pub(crate) mod store;
 pub(crate) mod tls;

@@ -13,6 +13,8 @@ use tokio::{
 pub(crate) struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Before each piece that is read.
+    pause: Duration,
     /// What stood behind the last chunked body.
     pub(crate) trailers: HeaderMap,
 }
@@ -51,7 +53,7 @@ impl Framing {
 impl Wire {
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        Self { stream, buffer: Vec::new(), trailers: HeaderMap::new() }
+        Self { stream, buffer: Vec::new(), pause: Duration::ZERO, trailers: HeaderMap::new() }
     }
 
     pub(crate) async fn connect(address: SocketAddr) -> Self {
@@ -165,8 +167,16 @@ impl Wire {
 
     /// Reads some more. Whether there was any.
     async fn fill(&mut self) -> bool {
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
         self.buffer.reserve(64 * 1024);
         matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..))
+    }
+
+    /// From here on it reads slowly.
+    pub(crate) fn pause(&mut self, pause: Duration) {
+        self.pause = pause;
     }
 
     /// Reads and drops until the other end closes. Returns how many bytes still came.
