@@ -62,6 +62,8 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     /// `None`: no process may take over.
     lock: Option<Arc<Lock>>,
+    /// Whether another process has the lock, or had it and did not end in good order.
+    waits: bool,
 }
 
 impl Server {
@@ -86,14 +88,15 @@ impl Server {
         let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
         let shared = Shared::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes), namer);
         let mut names = FirstNames::new(&config);
-        if lock.is_some() {
+        let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once(longest_hold(&config)));
+        if waits {
             names.suspend(&shared.gate);
         }
         let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), shared.clone(), &names)));
         let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
         let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
         let control = Control::new(shared, lives, config);
-        Ok(Self { control, workers, addresses, lock })
+        Ok(Self { control, workers, addresses, lock, waits })
     }
 
     /// The file that the configuration was read from, to be read again when it changes.
@@ -122,7 +125,7 @@ impl Server {
     ///
     /// A worker that can't be started. Those that were are stopped.
     pub fn run(self, stop: &watch::Receiver<bool>) -> io::Result<()> {
-        let Self { control, workers, addresses, lock } = self;
+        let Self { control, workers, addresses, lock, waits } = self;
         let new_runtime = || runtime::Builder::new_current_thread().enable_all().build();
         let runtimes = workers.iter().map(|_| new_runtime()).collect::<io::Result<Vec<_>>>()?;
         let beside = new_runtime()?;
@@ -134,7 +137,7 @@ impl Server {
         let (halt, halted) = watch::channel(false);
         let holds_count = lock.is_some();
         thread::scope(|scope| {
-            let tasks = background(control.clone(), lock.clone(), stop.clone(), halt, until_over);
+            let tasks = background(control.clone(), lock.clone().filter(|_| waits), stop.clone(), halt, until_over);
             let beside =
                 thread::Builder::new().name("background".into()).spawn_scoped(scope, || beside.block_on(tasks))?;
             let workers: Vec<_> = workers
@@ -163,10 +166,15 @@ impl Server {
     }
 }
 
+/// How long a write in doubt is waited for at most.
+fn longest_hold(config: &Config) -> Duration {
+    config.routes.iter().map(|route| route.policy.settle).max().unwrap_or_default()
+}
+
 /// What is done once for the whole process, until it is over: tasks on a runtime of their own.
 async fn background(
     control: Control,
-    lock: Option<Arc<Lock>>,
+    awaited: Option<Arc<Lock>>,
     mut stop: watch::Receiver<bool>,
     halt: watch::Sender<bool>,
     mut over: oneshot::Receiver<()>,
@@ -175,9 +183,8 @@ async fn background(
     tasks.spawn(reload::watch(control.clone()));
     tasks.spawn(systemd::tell_when_ready(control.clone()));
     tasks.spawn(systemd::watchdog(control.clone()));
-    if let Some(lock) = lock {
-        let settle = control.config().routes.iter().map(|route| route.policy.settle).max().unwrap_or_default();
-        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), settle));
+    if let Some(lock) = awaited {
+        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), longest_hold(&control.config())));
     }
     // Here the admin listener and the health checks find their place.
     tokio::select! {
