@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime,
@@ -40,8 +41,8 @@ mod systemd;
 mod takeover;
 
 pub use reload::{Control, Phase};
-use sockets::Listening;
 pub use sockets::Passed;
+use sockets::{Listening, Origin};
 use takeover::Lock;
 
 /// A pause where there is nothing to wait for: between looks at a preface that came in pieces, or at what still drains.
@@ -50,6 +51,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How many connections are still accepted after the stop, at most: a queue's length.
 const QUEUE: usize = 1024;
+/// How long handshakes may take that are under way at the stop, where another process goes on at the address.
+const HANDSHAKES: Duration = Duration::from_millis(200);
 /// How long a connection on which nothing is under way stays open after the stop, since a request may be on its way.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
@@ -238,9 +241,9 @@ async fn work(
     waits_for_holds: bool,
 ) -> io::Result<()> {
     let mut accepting = JoinSet::new();
-    for Listening { socket, is_passed } in sockets {
+    for Listening { socket, origin } in sockets {
         let listener = TcpListener::from_std(socket)?;
-        accepting.spawn(accept(listener, is_passed, Arc::clone(&live), stop.clone()));
+        accepting.spawn(accept(listener, origin, Arc::clone(&live), stop.clone()));
     }
     let tidying = tokio::spawn(tidy(Arc::clone(&live), control.clone()));
     control.worker_runs();
@@ -283,7 +286,7 @@ async fn last_call(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Accepts connections until the stop, then waits until they have ended.
-async fn accept(listener: TcpListener, is_passed: bool, live: Arc<Live>, mut stop: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, origin: Origin, live: Arc<Live>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -302,8 +305,13 @@ async fn accept(listener: TcpListener, is_passed: bool, live: Arc<Live>, mut sto
             }
         }
     }
-    // Who accepts from a passed socket next finds there what waits.
-    if !is_passed {
+    if origin == Origin::Beside {
+        if let Err(error) = sockets::let_nobody_in(SockRef::from(&listener)) {
+            tracing::debug!(%error, "connections may be lost that are made at this moment");
+        }
+        sleep(HANDSHAKES).await;
+    }
+    if origin != Origin::Passed {
         for (stream, peer) in waiting(listener) {
             connections.spawn(connection::serve(stream, peer, Arc::clone(&live), stop.clone()));
         }
@@ -311,8 +319,7 @@ async fn accept(listener: TcpListener, is_passed: bool, live: Arc<Live>, mut sto
     while connections.join_next().await.is_some() {}
 }
 
-/// The connections that wait to be accepted: closing the socket would break them off. Those that come while it closes are lost
-/// to their clients, unless the kernel hands them to another process's socket (`net.ipv4.tcp_migrate_req`).
+/// The connections that wait to be accepted: closing the socket would break them off.
 fn waiting(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
     let listener = listener.into_std().inspect_err(|error| tracing::warn!(%error, "connections that wait are lost"));
     std::iter::from_fn(move || {
