@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, request::Parts};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, request::Parts};
 
 use crate::{
     config::{Config, HostRule},
@@ -15,9 +14,9 @@ use crate::{
         policy::Policy,
         resource::{Key, Namer, Target},
     },
-    telemetry::Counters,
+    telemetry::{Telemetry, metrics::Connected},
     tracker::Tracker,
-    upstream,
+    upstream::{self, Progress, SendError},
 };
 
 mod answer;
@@ -27,15 +26,19 @@ mod forward;
 mod headers;
 mod probe;
 mod route;
+mod seen;
 mod write;
 
 pub use answer::Failure;
 pub use body::Answer;
 pub use client::Client;
+pub use seen::Delivery;
+
+use seen::{Instruments, Seen, UntilEnded};
 
 type Upstream = upstream::Upstream<body::Outgoing>;
 
-/// What a worker needs to answer requests. The tracker and the counters are shared between workers, the connections to
+/// What a worker needs to answer requests. The tracker and what is counted are shared between workers, the connections to
 /// the backends are its own.
 #[derive(Debug)]
 pub struct Gateway {
@@ -43,7 +46,7 @@ pub struct Gateway {
     tracker: Arc<Tracker>,
     namer: Namer,
     upstreams: Vec<Arc<Upstream>>,
-    counters: Arc<Counters>,
+    instruments: Arc<Instruments>,
     /// Held by each write that is being sent, whether or not its client is still there.
     writes: Arc<()>,
 }
@@ -64,14 +67,17 @@ struct Exchange {
     key: Key,
     /// Whose credentials it carries, as a hash.
     caller: u64,
+    /// What is noted of it.
+    seen: Arc<Seen>,
 }
 
 impl Gateway {
     /// A gateway for one worker.
     #[must_use]
-    pub fn new(config: Arc<Config>, tracker: Arc<Tracker>, namer: Namer, counters: Arc<Counters>) -> Arc<Self> {
+    pub fn new(config: Arc<Config>, tracker: Arc<Tracker>, namer: Namer, telemetry: &Telemetry) -> Arc<Self> {
         let upstreams = config.upstreams.iter().cloned().map(Upstream::new).collect();
-        Arc::new(Self { config, tracker, namer, upstreams, counters, writes: Arc::default() })
+        let instruments = Arc::new(Instruments::new(&config, telemetry));
+        Arc::new(Self { config, tracker, namer, upstreams, instruments, writes: Arc::default() })
     }
 
     /// The configuration.
@@ -89,23 +95,31 @@ impl Gateway {
     pub fn handle(
         self: Arc<Self>,
         client: Arc<Client>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Answer>> {
+        request: Request<hyper::body::Incoming>,
+    ) -> impl Future<Output = Response<Delivery>> {
         // Before the future is first polled: the end of the client's connection may be seen before that.
         let until_answered = client.begin_exchange();
+        let seen = Seen::new(&self.instruments, client.ip, &request);
+        let until_ended = UntilEnded::new(&seen);
         async move {
-            let response = self.answer(client, request).await;
-            response.map(|body| body.until_answered(until_answered))
+            let response = self.answer(client, request, seen).await;
+            until_ended.deliver(response.map(|body| body.until_answered(until_answered)))
         }
     }
 
-    async fn answer(self: Arc<Self>, client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(
+        self: Arc<Self>,
+        client: Arc<Client>,
+        request: Request<hyper::body::Incoming>,
+        seen: Arc<Seen>,
+    ) -> Response<Answer> {
         let (head, body) = request.into_parts();
+        let body = seen::Incoming::new(body, &seen);
         let about = answer::About::new(&head);
         let mut body = body::Inbound::new(body, &head, &client);
-        let exchange = match Exchange::new(&self, client, head) {
+        let exchange = match Exchange::new(&self, client, head, &seen) {
             Ok(exchange) => Arc::new(exchange),
-            Err(failure) => return self.refuse(&about, failure, body, &Policy::default()).await,
+            Err(failure) => return self.refuse(&seen, &about, failure, body, &Policy::default()).await,
         };
         let answer = if exchange.head.method.is_safe() {
             forward::read(&exchange, &mut body).await
@@ -114,7 +128,7 @@ impl Gateway {
         };
         match answer {
             Ok(response) => response,
-            Err(failure) => self.refuse(&about, failure, body, exchange.policy()).await,
+            Err(failure) => self.refuse(&seen, &about, failure, body, exchange.policy()).await,
         }
     }
 
@@ -122,12 +136,13 @@ impl Gateway {
     /// that is too much.
     async fn refuse(
         &self,
+        seen: &Seen,
         about: &answer::About,
         failure: Failure,
         body: body::Inbound,
         limits: &Policy,
     ) -> Response<Answer> {
-        self.counters.count(&failure);
+        seen.failed(&failure);
         let rest = body.drain(limits.drain_bytes, limits.drain_time).await;
         let closes = rest.is_some() || failure.ends_connection();
         if let Some(rest) = rest {
@@ -142,12 +157,37 @@ impl Gateway {
         Arc::strong_count(&self.writes) - 1
     }
 
-    /// The key of a resource that `route` leads to, for a request with this head.
-    fn key(&self, head: &Parts, host: &HeaderValue, target: &Target, route: usize) -> Key {
+    /// The key of a resource that `route` leads to, for a request with these fields.
+    fn key(&self, fields: &HeaderMap, host: &HeaderValue, target: &Target, route: usize) -> Key {
         let route = &self.config.routes[route];
         let upstream = &self.config.upstreams[route.upstream].name;
         let host = host.to_str().unwrap_or_default();
-        self.namer.key(upstream, host, target, &route.policy.query, &route.policy.partition, &head.headers)
+        self.namer.key(upstream, host, target, &route.policy.query, &route.policy.partition, fields)
+    }
+
+    /// The resource that a request for this target with these fields would be about: its route, and its key.
+    #[must_use]
+    pub fn resource(&self, asked: &HeaderValue, target: &Target, fields: &HeaderMap) -> Option<(usize, Key)> {
+        let route = route::find(&self.config.routes, asked, target)?;
+        Some((route, self.key(fields, &self.forwarded_host(route, asked), target, route)))
+    }
+
+    /// A client has connected. What is returned lives as long as its connection.
+    #[must_use]
+    pub fn connection_begins(&self) -> Connected {
+        self.instruments.metrics().connection()
+    }
+
+    /// The `Host` that the backend gets of a request that asked for this one.
+    fn forwarded_host(&self, route: usize, asked: &HeaderValue) -> HeaderValue {
+        let upstream = &self.config.upstreams[self.config.routes[route].upstream];
+        match (upstream.host, asked.is_empty()) {
+            (HostRule::Preserve, false) => asked.clone(),
+            (HostRule::Preserve, true) | (HostRule::Rewrite, _) => {
+                HeaderValue::from_str(upstream.servers[0].authority.as_str())
+                    .expect("an authority may stand in a field")
+            }
+        }
     }
 
     fn write_begins(&self) -> Arc<()> {
@@ -163,7 +203,7 @@ impl Gateway {
 }
 
 impl Exchange {
-    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, head: Parts) -> Result<Self, Failure> {
+    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, head: Parts, seen: &Arc<Seen>) -> Result<Self, Failure> {
         if head.method == Method::CONNECT {
             return Err(Failure::Method);
         }
@@ -172,21 +212,28 @@ impl Exchange {
         let asked = route::asked_host(&head)?;
         let target = route::target(&head)?;
         let route = route::find(&gateway.config.routes, &asked, &target).ok_or(Failure::NoRoute)?;
-        let upstream = &gateway.config.upstreams[gateway.config.routes[route].upstream];
-        let host = match (upstream.host, asked.is_empty()) {
-            (HostRule::Preserve, false) => asked.clone(),
-            (HostRule::Preserve, true) | (HostRule::Rewrite, _) => {
-                HeaderValue::from_str(upstream.servers[0].authority.as_str())
-                    .expect("an authority may stand in a field")
-            }
-        };
-        let key = gateway.key(&head, &host, &target, route);
+        seen.routed(&gateway.config, route, client.ip);
+        let host = gateway.forwarded_host(route, &asked);
+        let key = gateway.key(&head.headers, &host, &target, route);
         let caller = gateway.namer.caller(&head.headers);
-        Ok(Self { gateway: Arc::clone(gateway), client, head, target, asked, host, route, key, caller })
+        let seen = Arc::clone(seen);
+        Ok(Self { gateway: Arc::clone(gateway), client, head, target, asked, host, route, key, caller, seen })
     }
 
     fn policy(&self) -> &Policy {
         &self.gateway.config.routes[self.route].policy
+    }
+
+    /// Sends a request to the route's upstream.
+    async fn send(
+        &self,
+        request: Request<body::Outgoing>,
+        progress: &Progress,
+    ) -> Result<forward::Received, SendError> {
+        let asked = self.seen.asks(self.gateway.config.routes[self.route].upstream);
+        let answer = self.upstream().send(request, progress).await;
+        asked.ended(&answer);
+        answer
     }
 
     fn upstream(&self) -> &Upstream {

@@ -21,9 +21,19 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-use crate::{config::Config, core::resource::Namer, gateway::Gateway, telemetry::Counters, tracker::Tracker};
+use crate::{
+    admin::{self, Admin},
+    config::Config,
+    core::resource::Namer,
+    gateway::Gateway,
+    telemetry::Telemetry,
+    tracker::{Tracker, Watcher},
+};
 
+mod background;
 mod connection;
+
+use background::Background;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -39,6 +49,7 @@ pub struct Server {
     /// For each worker its socket on each address.
     sockets: Vec<Vec<std::net::TcpListener>>,
     addresses: Vec<SocketAddr>,
+    admin: Option<std::net::TcpListener>,
 }
 
 impl Server {
@@ -52,25 +63,30 @@ impl Server {
         let mut addresses = Vec::new();
         for listener in &config.listeners {
             let mut address = listener.address;
-            let refused = move |error: io::Error| {
-                io::Error::new(error.kind(), format!("{address} can't be listened on: {error}"))
-            };
-            check_unused(address).map_err(refused)?;
+            let refused = refused(address);
+            check_unused(address).map_err(&refused)?;
             for worker in &mut sockets {
-                let socket = bind(address).map_err(refused)?;
+                let socket = bind(address).map_err(&refused)?;
                 // The first finds the port where the configuration leaves it open.
                 address = socket.local_addr()?;
                 worker.push(socket);
             }
             addresses.push(address);
         }
-        Ok(Self { config: Arc::new(config), sockets, addresses })
+        let admin = config.admin.map(|admin| bind_alone(admin.address)).transpose()?;
+        Ok(Self { config: Arc::new(config), sockets, addresses, admin })
     }
 
     /// The addresses, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The admin listener's address, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
     }
 
     /// Serves until `stop` says `true` or its sender is gone, then finishes what is under way for as long as
@@ -80,19 +96,34 @@ impl Server {
     ///
     /// A worker that can't be started. Those that were are stopped.
     pub fn run(self, stop: &watch::Receiver<bool>) -> io::Result<()> {
-        let Self { config, sockets, addresses } = self;
-        let tracker = Arc::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes));
-        let counters = Arc::new(Counters::default());
+        let admin_address = self.admin_address();
+        let Self { config, sockets, addresses, admin } = self;
+        let telemetry = Arc::new(Telemetry::default());
+        let watcher: Arc<dyn Watcher> = telemetry.metrics.clone();
+        let tracker = Tracker::new(config.tracker.capacity, config.tracker.tag_bytes).watched_by(watcher);
+        let tracker = Arc::new(tracker);
         let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
         for address in addresses {
             tracing::info!(%address, workers = config.workers, "listening");
         }
+        let gateways: Vec<_> = sockets
+            .iter()
+            .map(|_| Gateway::new(Arc::clone(&config), Arc::clone(&tracker), namer, &telemetry))
+            .collect();
+        // It ends after the workers: who asks is answered while they drain.
+        let background = Background::start()?;
+        if let (Some(listener), Some(address), Some(any)) = (admin, admin_address, gateways.first().cloned()) {
+            tracing::info!(%address, "listening for operators");
+            let gateway = Arc::new(move || Arc::clone(&any));
+            let (telemetry, stop) = (Arc::clone(&telemetry), stop.clone());
+            background.spawn(admin::serve(listener, Admin { tracker: Arc::clone(&tracker), telemetry, gateway, stop }));
+        }
         thread::scope(|scope| {
             let workers: Vec<_> = sockets
                 .into_iter()
-                .map(|sockets| {
+                .zip(gateways)
+                .map(|(sockets, gateway)| {
                     let (config, stop) = (Arc::clone(&config), stop.clone());
-                    let gateway = Gateway::new(Arc::clone(&config), Arc::clone(&tracker), namer, Arc::clone(&counters));
                     let work = move || {
                         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
                         runtime.block_on(work(gateway, &config, sockets, stop))
@@ -103,7 +134,7 @@ impl Server {
             for worker in workers {
                 worker?.join().map_err(|_| io::Error::other("a worker panicked"))??;
             }
-            counters.log();
+            telemetry.metrics.log();
             Ok(())
         })
     }
@@ -115,6 +146,15 @@ fn check_unused(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())
+}
+
+fn refused(address: SocketAddr) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{address} can't be listened on: {error}"))
+}
+
+/// A socket that no other is to share.
+fn bind_alone(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    check_unused(address).and_then(|()| bind(address)).map_err(refused(address))
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {

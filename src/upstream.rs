@@ -113,6 +113,22 @@ pub enum Fault {
     ResponseTimeout,
 }
 
+impl Fault {
+    /// In a word, as it is counted.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Resolve(..) => "resolve",
+            Self::Connect(..) => "connect",
+            Self::ConnectTimeout(_) => "connect_timeout",
+            Self::RequestBody(_) => "request_body",
+            Self::Connection(_) => "connection",
+            Self::BadAnswer => "bad_answer",
+            Self::ResponseTimeout => "response_timeout",
+        }
+    }
+}
+
 /// How far a request's body has got, so that a slow client is not mistaken for a slow backend.
 #[derive(Debug)]
 pub struct Progress {

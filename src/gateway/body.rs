@@ -16,13 +16,15 @@ use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version, header::EXPECT, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::{
     sync::oneshot,
     time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
-use super::client::{Client, UntilAnswered};
+use super::{
+    client::{Client, UntilAnswered},
+    seen::Incoming,
+};
 use crate::{
     core::policy::Policy,
     upstream::{FromUpstream, Progress},

@@ -42,14 +42,13 @@ pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Resp
 /// Sends a read. One that goes by a connection that the backend was just closing goes once more, by another: a read may
 /// reach the backend twice (rule 5 is about writes).
 async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<Received, Failure> {
-    let upstream = exchange.upstream();
     let method = &exchange.head.method;
     let rest = body.take();
     let mut attempts = if rest.is_some() { 1 } else { 3 };
     let (mut outgoing, progress, _ended) = outgoing(exchange, Bytes::new(), rest);
     loop {
         attempts -= 1;
-        match upstream.send(request(exchange, method.clone(), outgoing), &progress).await {
+        match exchange.send(request(exchange, method.clone(), outgoing), &progress).await {
             Ok(received) => return Ok(received),
             Err(error) if attempts > 0 && error.reused && matches!(error.fault, Fault::Connection(_)) => {
                 outgoing = Outgoing::Empty;
@@ -101,7 +100,8 @@ pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answe
     let mut response = Response::new(Answer::backend(body));
     *response.status_mut() = head.status;
     *response.headers_mut() = headers::for_client(&head.headers, head.version);
-    tracing::debug!(method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");
+    let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
+    tracing::debug!(%trace, %method, path, status = head.status.as_u16(), "answered");
     response
 }
 

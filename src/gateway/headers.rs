@@ -69,6 +69,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
     if let Some(cookies) = cookies.and_then(|all| HeaderValue::from_bytes(&all).ok()) {
         out.insert(COOKIE, cookies);
     }
+    exchange.seen.trace().write(&mut out);
     add_forwarding(&mut out, exchange);
     out
 }

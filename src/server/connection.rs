@@ -33,6 +33,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves a connection until it ends, or what is under way on it has ended after the stop.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, live: Arc<Live>, mut stop: watch::Receiver<bool>) {
+    let _counted = live.gateway().connection_begins();
     let limits = live.gateway().config().limits.clone();
     let is_http2 = tokio::select! {
         spoken = timeout(limits.header_read_timeout, speaks_http2(&stream)) => spoken,

@@ -1,0 +1,183 @@
+//! What an operator asks, on a listener of its own: `/livez`, `/readyz`, `/metrics`, `/records`.
+//!
+//! It is the operator's: whoever reaches it sees every tag and can have a resource forgotten, so its address is a loopback
+//! one unless the configuration says otherwise, and there is nothing here to log in with. It runs beside the workers, on a
+//! thread that serves no client. A connection carries one request and lives for [`LONGEST`]; there are at most
+//! [`CONNECTIONS`] of them.
+
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE},
+};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    gateway::Gateway,
+    telemetry::{Telemetry, metrics},
+    tracker::{Taken, Tracker},
+};
+
+mod records;
+
+/// How many connections there may be at once.
+const CONNECTIONS: usize = 64;
+/// How long a connection may last.
+const LONGEST: Duration = Duration::from_secs(10);
+/// The bytes of a request's head; what hyper asks for at least.
+const HEAD: usize = 16 * 1024;
+/// A pause after an error that concerns no single connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the answers are taken from.
+#[derive(Clone)]
+pub struct Admin {
+    /// What is remembered.
+    pub tracker: Arc<Tracker>,
+    /// What is counted.
+    pub telemetry: Arc<Telemetry>,
+    /// Gives a gateway with the configuration that is in force, which knows the routes and the names of resources.
+    pub gateway: Arc<dyn Fn() -> Arc<Gateway> + Send + Sync>,
+    /// Whether the process has been told to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+type Reply = Response<Full<Bytes>>;
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+/// Answers for as long as the task runs, also while the workers drain.
+pub async fn serve(listener: std::net::TcpListener, admin: Admin) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin listener can't be used"),
+    };
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let admin = admin.clone();
+                tokio::spawn(async move {
+                    // One that takes longer is cut.
+                    let _ = timeout(LONGEST, admin.converse(stream)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no admin connection can be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Admin {
+    async fn converse(self, stream: TcpStream) {
+        let service = service_fn(|request| {
+            let admin = &self;
+            async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+        });
+        let mut protocol = http1::Builder::new();
+        protocol.timer(TokioTimer::new()).header_read_timeout(LONGEST).keep_alive(false).max_buf_size(HEAD);
+        if let Err(error) = protocol.serve_connection(TokioIo::new(stream), service).await {
+            tracing::debug!(%error, "an admin connection ended");
+        }
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Reply {
+        let uri = request.uri();
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match uri.path() {
+            "/livez" if is_read => text(StatusCode::OK, "live\n"),
+            "/readyz" if is_read => self.readiness(),
+            "/metrics" if is_read => self.metrics(),
+            "/records" if is_read => self.show(uri.query()).await,
+            "/records" if *request.method() == Method::DELETE => self.forget(uri.query()).await,
+            "/records" => not_allowed("GET, HEAD, DELETE"),
+            "/livez" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
+            _ => text(StatusCode::NOT_FOUND, "There are /livez, /readyz, /metrics and /records.\n"),
+        }
+    }
+
+    /// Whether clients should be sent here. A service without a single server that is well can't answer them.
+    fn readiness(&self) -> Reply {
+        let servers = self.telemetry.metrics.servers();
+        if *self.stop.borrow() || self.stop.has_changed().is_err() {
+            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        } else if !servers.is_empty() && servers.iter().all(|server| !server.healthy) {
+            text(StatusCode::SERVICE_UNAVAILABLE, "no upstream has a healthy server\n")
+        } else {
+            text(StatusCode::OK, "ready\n")
+        }
+    }
+
+    fn metrics(&self) -> Reply {
+        let metrics = self.telemetry.scrape(self.tracker.len(), self.tracker.capacity());
+        reply(StatusCode::OK, metrics::MEDIA_TYPE, metrics)
+    }
+
+    async fn show(&self, query: Option<&str>) -> Reply {
+        match records::named(&(self.gateway)(), query) {
+            Ok(named) => {
+                let known = self.tracker.inspect(named.key).await;
+                reply(StatusCode::OK, JSON, pretty(&records::describe(&named, known)))
+            }
+            Err((status, why)) => problem(status, why),
+        }
+    }
+
+    async fn forget(&self, query: Option<&str>) -> Reply {
+        let named = match records::named(&(self.gateway)(), query) {
+            Ok(named) => named,
+            Err((status, why)) => return problem(status, why),
+        };
+        match self.tracker.forget(named.key).await {
+            Ok(forgotten) => reply(StatusCode::OK, JSON, pretty(&json!({ "forgotten": forgotten }))),
+            Err(taken @ Taken) => problem(StatusCode::CONFLICT, format!("{taken}; it may be forgotten after that")),
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn reply(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+fn text(status: StatusCode, text: &'static str) -> Reply {
+    reply(status, TEXT, text)
+}
+
+fn problem(status: StatusCode, why: String) -> Reply {
+    reply(status, JSON, pretty(&json!({ "error": why })))
+}
+
+fn not_allowed(methods: &'static str) -> Reply {
+    let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "This can't be done here.\n");
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    reply
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
