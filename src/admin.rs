@@ -33,7 +33,7 @@ mod records;
 /// How many connections there may be at once.
 const CONNECTIONS: usize = 64;
 /// How long a connection may last.
-const LONGEST: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(5);
 /// The bytes of a request's head; what hyper asks for at least.
 const HEAD: usize = 16 * 1024;
 /// A pause after an error that concerns no single connection.
@@ -180,4 +180,69 @@ fn not_allowed(methods: &'static str) -> Reply {
 
 fn pretty(value: &serde_json::Value) -> String {
     format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, core::resource::Namer, telemetry::metrics::ServerState};
+
+    fn admin(stop: watch::Receiver<bool>) -> Admin {
+        let config = Config::single(([127, 0, 0, 1], 0).into(), "http://127.0.0.1:1").expect("a configuration");
+        let (telemetry, tracker) = (Arc::<Telemetry>::default(), Arc::new(Tracker::new(1, 16)));
+        let gateway = Gateway::new(Arc::new(config), Arc::clone(&tracker), Namer::new([1, 2]), &telemetry);
+        Admin { tracker, telemetry, gateway: Arc::new(move || Arc::clone(&gateway)), stop }
+    }
+
+    fn server(server: &str, healthy: bool) -> ServerState {
+        ServerState { upstream: "a".into(), server: server.into(), open: 3, idle: 2, healthy }
+    }
+
+    #[test]
+    fn readiness_needs_one_server_that_is_well_and_no_stop() {
+        let (stop, stopped) = watch::channel(false);
+        let admin = admin(stopped);
+        for (servers, status) in [
+            (vec![], 200),
+            (vec![server("h:1", true)], 200),
+            (vec![server("h:1", false), server("h:2", true)], 200),
+            (vec![server("h:1", false), server("h:2", false)], 503),
+        ] {
+            let asked = servers.clone();
+            admin.telemetry.metrics.watch_servers(Arc::new(move || asked.clone()));
+            assert_eq!(admin.readiness().status().as_u16(), status, "{servers:?}");
+        }
+        admin.telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:1", true)]));
+        stop.send_replace(true);
+        assert_eq!(admin.readiness().status().as_u16(), 503);
+    }
+
+    #[test]
+    fn whoever_could_say_stop_being_gone_is_a_stop() {
+        let (stop, stopped) = watch::channel(false);
+        let admin = admin(stopped);
+        assert_eq!(admin.readiness().status().as_u16(), 200);
+        drop(stop);
+        assert_eq!(admin.readiness().status().as_u16(), 503);
+    }
+
+    #[test]
+    fn servers_are_scraped_as_they_are_now() {
+        let (_stop, stopped) = watch::channel(false);
+        let admin = admin(stopped);
+        let scrape = || admin.telemetry.scrape(0, 0);
+        admin.telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:1", true), server("h:2", false)]));
+        let both = scrape();
+        for line in [
+            "ifmatch_upstream_connections{upstream=\"a\",server=\"h:1\",state=\"open\"} 3\n",
+            "ifmatch_upstream_connections{upstream=\"a\",server=\"h:2\",state=\"idle\"} 2\n",
+            "ifmatch_upstream_healthy{upstream=\"a\",server=\"h:1\"} 1\n",
+            "ifmatch_upstream_healthy{upstream=\"a\",server=\"h:2\"} 0\n",
+        ] {
+            assert!(both.contains(line), "{line}{both}");
+        }
+        admin.telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:2", true)]));
+        let one = scrape();
+        assert!(!one.contains("h:1") && one.contains("server=\"h:2\"} 1\n"), "{one}");
+    }
 }

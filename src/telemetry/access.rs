@@ -6,54 +6,122 @@
 
 use std::{
     fmt::{self, Write as _},
-    io::{BufWriter, Write as _},
+    io,
     net::IpAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Serialize, Serializer};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use super::metrics::Verdict;
 use crate::config::LogFormat;
 
 /// How many lines may wait to be written.
-const QUEUE: usize = 8192;
+const QUEUE: usize = 4096;
+/// How many bytes are written together.
+const BATCH: usize = 64 * 1024;
+/// How long the end of the process waits for lines to be written.
+const LAST: Duration = Duration::from_secs(1);
+/// A pause where nothing can be waited for.
+const MOMENT: Duration = Duration::from_millis(10);
 /// How many bytes of a target are told, and of any other text that comes from outside.
 const LONGEST_TARGET: usize = 2048;
 const LONGEST: usize = 256;
 
-/// The thread that writes.
+/// The thread that writes. Dropped, it has written all that was waiting, unless whoever reads it takes nothing.
 #[derive(Debug)]
 pub struct AccessLog {
-    writer: NonBlocking,
-    dropped: ErrorCounter,
-    /// Dropped, it has written all that was waiting.
-    _writes_the_rest: WorkerGuard,
+    lines: SyncSender<Told>,
+    dropped: Arc<AtomicUsize>,
+    /// Its sender is dropped with the thread.
+    ended: Mutex<Receiver<()>>,
+}
+
+#[derive(Debug)]
+enum Told {
+    Line(String),
+    /// Nothing more will come.
+    End,
 }
 
 /// Where lines of a format go.
 #[derive(Debug, Clone)]
 pub struct Lines {
-    writer: NonBlocking,
+    lines: SyncSender<Told>,
+    dropped: Arc<AtomicUsize>,
     format: LogFormat,
 }
 
 impl AccessLog {
     pub(super) fn to_stdout() -> Self {
-        let output = BufWriter::new(std::io::stdout());
-        let (writer, guard) =
-            NonBlockingBuilder::default().buffered_lines_limit(QUEUE).thread_name("access log").finish(output);
-        Self { dropped: writer.error_counter(), writer, _writes_the_rest: guard }
+        Self::to(io::stdout())
+    }
+
+    fn to(mut output: impl io::Write + Send + 'static) -> Self {
+        let (lines, told) = sync_channel(QUEUE);
+        let (until_ended, ended) = channel();
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let lost = Arc::clone(&dropped);
+        let thread = thread::Builder::new().name("access log".into()).spawn(move || {
+            write_all(&told, &mut output, &lost);
+            drop(until_ended);
+        });
+        if let Err(error) = thread {
+            tracing::error!(%error, "there is no access log");
+        }
+        Self { lines, dropped, ended: Mutex::new(ended) }
     }
 
     pub(super) fn lines(&self, format: LogFormat) -> Lines {
-        Lines { writer: self.writer.clone(), format }
+        Lines { lines: self.lines.clone(), dropped: Arc::clone(&self.dropped), format }
     }
 
     /// How many lines there was no room for.
     pub(super) fn dropped(&self) -> usize {
-        self.dropped.dropped_lines()
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        let until = Instant::now() + LAST;
+        let mut end = self.lines.try_send(Told::End);
+        while let Err(TrySendError::Full(_)) = end
+            && Instant::now() < until
+        {
+            thread::sleep(MOMENT);
+            end = self.lines.try_send(Told::End);
+        }
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // An error is the end, or more time than there is.
+        let _ = ended.recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Writes what comes, as much at once as is there. What can't be written is lost, and counted.
+fn write_all(told: &Receiver<Told>, output: &mut impl io::Write, lost: &AtomicUsize) {
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut ends = false;
+    while !ends {
+        let mut lines = 0;
+        let mut next = told.recv().ok();
+        while let Some(Told::Line(line)) = next {
+            batch.extend_from_slice(line.as_bytes());
+            lines += 1;
+            next = if batch.len() < BATCH { told.try_recv().ok() } else { None };
+        }
+        // Without a line nothing came but the end.
+        ends = lines == 0 || matches!(next, Some(Told::End));
+        if output.write_all(&batch).and_then(|()| output.flush()).is_err() {
+            lost.fetch_add(lines, Ordering::Relaxed);
+        }
+        batch.clear();
     }
 }
 
@@ -65,8 +133,9 @@ impl Lines {
             LogFormat::Json => serde_json::to_string(line).expect("strings and numbers can be written as JSON"),
         };
         text.push('\n');
-        // It takes everything, or counts what it does not take.
-        let _ = self.writer.clone().write_all(text.as_bytes());
+        if self.lines.try_send(Told::Line(text)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -332,6 +401,62 @@ mod tests {
         let line = line(&long, &long);
         assert!(line.to_string().len() < 16 * 1024);
         assert!(serde_json::to_string(&line).expect("JSON").len() < 16 * 1024);
+    }
+
+    /// An output that takes nothing until it is told to.
+    struct Stuck(Receiver<()>, std::sync::mpsc::Sender<Vec<u8>>);
+
+    impl io::Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Told so, or left alone.
+            let _ = self.0.recv();
+            self.1.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_without_room_are_dropped_and_counted_and_nobody_waits() {
+        let ((go, told), (written, output)) = (channel(), channel());
+        let log = AccessLog::to(Stuck(told, written));
+        let lines = log.lines(LogFormat::Text);
+        let all = QUEUE + 2000;
+        for _ in 0..all {
+            lines.write(&line(b"/", b""));
+        }
+        assert!(log.dropped() > 0);
+        drop(go);
+        let dropped = log.dropped();
+        drop(log);
+        let kept: usize = output.iter().map(|bytes| bytes.iter().filter(|byte| **byte == b'\n').count()).sum();
+        assert_eq!(kept + dropped, all);
+    }
+
+    #[test]
+    fn nobody_waits_for_an_output_that_takes_nothing() {
+        let ((_go, told), (written, _output)) = (channel(), channel());
+        let log = AccessLog::to(Stuck(told, written));
+        let lines = log.lines(LogFormat::Json);
+        (0..QUEUE + 2000).for_each(|_| lines.write(&line(b"/", b"")));
+        let since = Instant::now();
+        drop(log);
+        assert!(since.elapsed() < 10 * LAST);
+    }
+
+    #[test]
+    fn lines_that_nobody_takes_are_counted() {
+        let ((go, told), (written, output)) = (channel(), channel());
+        drop((go, output));
+        let log = AccessLog::to(Stuck(told, written));
+        let lines = log.lines(LogFormat::Text);
+        lines.write(&line(b"/", b""));
+        let dropped = Arc::clone(&log.dropped);
+        drop(log);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
     }
 
     #[test]

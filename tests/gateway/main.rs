@@ -18,6 +18,10 @@ mod body;
 mod refusal;
 mod ways_around;
 
+mod access_log;
+mod admin;
+mod metrics;
+
 mod commands;
 mod intermediary;
 mod policy;

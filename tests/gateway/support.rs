@@ -14,12 +14,16 @@ use tokio::{runtime, time::timeout};
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod openmetrics;
+pub(crate) mod process;
 pub(crate) mod script;
 pub(crate) mod store;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Call, H2, Raw};
 pub(crate) use gateway::Gateway;
+pub(crate) use openmetrics::Scrape;
+pub(crate) use process::Process;
 pub(crate) use script::{Arrival, Script};
 pub(crate) use store::{Fate, Habits, HeadHabit, Store, Tags};
 

@@ -192,6 +192,11 @@ impl Raw {
         within("an answer on a raw connection", answer).await
     }
 
+    /// Waits for the head of an answer, and returns its first line.
+    pub(crate) async fn head(&mut self) -> String {
+        within("the head of an answer", self.0.head()).await.expect("the head of an answer").first
+    }
+
     /// Waits until the gateway closes; nothing more may come before.
     pub(crate) async fn closed(&mut self) {
         let came = within("the gateway to close the connection", self.0.until_closed()).await;

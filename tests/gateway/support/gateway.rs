@@ -5,12 +5,13 @@ use std::{io, net::SocketAddr, thread};
 use ifmatch::{config::Config, server::Server};
 use tokio::sync::watch;
 
-use super::{Call, Raw};
+use super::{Call, Raw, Scrape};
 
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: Option<thread::JoinHandle<io::Result<()>>>,
 }
@@ -61,6 +62,11 @@ impl Settings {
         self
     }
 
+    /// With an admin listener.
+    pub(crate) fn admin(self) -> Self {
+        self.rest("[admin]\naddress = \"127.0.0.1:0\"")
+    }
+
     /// Whole tables.
     pub(crate) fn rest(mut self, tables: &str) -> Self {
         self.rest.push_str(tables);
@@ -98,9 +104,10 @@ impl Gateway {
         let config = Config::parse(file).unwrap_or_else(|errors| panic!("{file}\n{errors}"));
         let server = Server::bind(config).expect("a port");
         let address = server.addresses()[0];
+        let admin = server.admin_address();
         let (stop, stopped) = watch::channel(false);
         let thread = thread::Builder::new().name("gateway".into()).spawn(move || server.run(&stopped));
-        Self { address, stop, thread: Some(thread.expect("a thread")) }
+        Self { address, admin, stop, thread: Some(thread.expect("a thread")) }
     }
 
     pub(crate) fn call(&self, method: &str, path: &str) -> Call {
@@ -113,6 +120,19 @@ impl Gateway {
 
     pub(crate) fn put(&self, path: &str, body: &str) -> Call {
         self.call("PUT", path).body(body)
+    }
+
+    /// Something that an operator asks. The file must have an `[admin]`.
+    pub(crate) fn ask(&self, method: &str, path: &str) -> Call {
+        Call::new(self.admin.expect("an admin listener"), method, path)
+    }
+
+    /// What is counted so far.
+    pub(crate) async fn scrape(&self) -> Scrape {
+        let answer = self.ask("GET", "/metrics").expect(200).await;
+        let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!(answer.field("content-type"), Some(media_type));
+        Scrape::parse(answer.text()).unwrap_or_else(|error| panic!("{error}\n{}", answer.text()))
     }
 
     pub(crate) async fn raw(&self) -> Raw {
