@@ -5,7 +5,7 @@
 //! thread that serves no client. A connection carries one request and lives for [`LONGEST`]; there are at most
 //! [`CONNECTIONS`] of them.
 
-use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -22,11 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    gateway::Gateway,
-    telemetry::{Telemetry, metrics},
-    tracker::{Taken, Tracker},
-};
+use crate::{server::Control, telemetry::metrics, tracker::Taken};
 
 mod records;
 
@@ -40,25 +36,14 @@ const HEAD: usize = 16 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the answers are taken from.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Admin {
-    /// What is remembered.
-    pub tracker: Arc<Tracker>,
-    /// What is counted.
-    pub telemetry: Arc<Telemetry>,
-    /// Gives a gateway with the configuration that is in force, which knows the routes and the names of resources.
-    pub gateway: Arc<dyn Fn() -> Arc<Gateway> + Send + Sync>,
+    control: Control,
     /// Whether the process has been told to stop.
-    pub stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 }
 
 type Reply = Response<Full<Bytes>>;
-
-impl fmt::Debug for Admin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").finish_non_exhaustive()
-    }
-}
 
 /// Answers for as long as the task runs, also while the workers drain.
 pub async fn serve(listener: std::net::TcpListener, admin: Admin) {
@@ -87,6 +72,12 @@ pub async fn serve(listener: std::net::TcpListener, admin: Admin) {
 }
 
 impl Admin {
+    /// Of the gateway with this control, which stops when `stop` says so.
+    #[must_use]
+    pub fn new(control: Control, stop: watch::Receiver<bool>) -> Self {
+        Self { control, stop }
+    }
+
     async fn converse(self, stream: TcpStream) {
         let service = service_fn(|request| {
             let admin = &self;
@@ -116,7 +107,7 @@ impl Admin {
 
     /// Whether clients should be sent here. A service without a single server that is well can't answer them.
     fn readiness(&self) -> Reply {
-        let servers = self.telemetry.metrics.servers();
+        let servers = self.control.shared().telemetry.metrics.servers();
         if *self.stop.borrow() || self.stop.has_changed().is_err() {
             text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
         } else if !servers.is_empty() && servers.iter().all(|server| !server.healthy) {
@@ -127,14 +118,15 @@ impl Admin {
     }
 
     fn metrics(&self) -> Reply {
-        let metrics = self.telemetry.scrape(self.tracker.len(), self.tracker.capacity());
+        let shared = self.control.shared();
+        let metrics = shared.telemetry.scrape(shared.tracker.len(), shared.tracker.capacity());
         reply(StatusCode::OK, metrics::MEDIA_TYPE, metrics)
     }
 
     async fn show(&self, query: Option<&str>) -> Reply {
-        match records::named(&(self.gateway)(), query) {
+        match records::named(&self.control.gateway(), query) {
             Ok(named) => {
-                let known = self.tracker.inspect(named.key).await;
+                let known = self.control.shared().tracker.inspect(named.key).await;
                 reply(StatusCode::OK, JSON, pretty(&records::describe(&named, known)))
             }
             Err((status, why)) => problem(status, why),
@@ -142,11 +134,11 @@ impl Admin {
     }
 
     async fn forget(&self, query: Option<&str>) -> Reply {
-        let named = match records::named(&(self.gateway)(), query) {
+        let named = match records::named(&self.control.gateway(), query) {
             Ok(named) => named,
             Err((status, why)) => return problem(status, why),
         };
-        match self.tracker.forget(named.key).await {
+        match self.control.shared().tracker.forget(named.key).await {
             Ok(forgotten) => reply(StatusCode::OK, JSON, pretty(&json!({ "forgotten": forgotten }))),
             Err(taken @ Taken) => problem(StatusCode::CONFLICT, format!("{taken}; it may be forgotten after that")),
         }
@@ -185,13 +177,11 @@ fn pretty(value: &serde_json::Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Config, core::resource::Namer, telemetry::metrics::ServerState};
+    use crate::{config::Config, server::Server, telemetry::metrics::ServerState};
 
     fn admin(stop: watch::Receiver<bool>) -> Admin {
         let config = Config::single(([127, 0, 0, 1], 0).into(), "http://127.0.0.1:1").expect("a configuration");
-        let (telemetry, tracker) = (Arc::<Telemetry>::default(), Arc::new(Tracker::new(1, 16)));
-        let gateway = Gateway::new(Arc::new(config), Arc::clone(&tracker), Namer::new([1, 2]), &telemetry);
-        Admin { tracker, telemetry, gateway: Arc::new(move || Arc::clone(&gateway)), stop }
+        Admin::new(Server::bind(config).expect("a port").control(), stop)
     }
 
     fn server(server: &str, healthy: bool) -> ServerState {
@@ -209,10 +199,10 @@ mod tests {
             (vec![server("h:1", false), server("h:2", false)], 503),
         ] {
             let asked = servers.clone();
-            admin.telemetry.metrics.watch_servers(Arc::new(move || asked.clone()));
+            admin.control.shared().telemetry.metrics.watch_servers(Arc::new(move || asked.clone()));
             assert_eq!(admin.readiness().status().as_u16(), status, "{servers:?}");
         }
-        admin.telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:1", true)]));
+        admin.control.shared().telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:1", true)]));
         stop.send_replace(true);
         assert_eq!(admin.readiness().status().as_u16(), 503);
     }
@@ -230,8 +220,13 @@ mod tests {
     fn servers_are_scraped_as_they_are_now() {
         let (_stop, stopped) = watch::channel(false);
         let admin = admin(stopped);
-        let scrape = || admin.telemetry.scrape(0, 0);
-        admin.telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:1", true), server("h:2", false)]));
+        let scrape = || admin.control.shared().telemetry.scrape(0, 0);
+        admin
+            .control
+            .shared()
+            .telemetry
+            .metrics
+            .watch_servers(Arc::new(|| vec![server("h:1", true), server("h:2", false)]));
         let both = scrape();
         for line in [
             "ifmatch_upstream_connections{upstream=\"a\",server=\"h:1\",state=\"open\"} 3\n",
@@ -241,7 +236,7 @@ mod tests {
         ] {
             assert!(both.contains(line), "{line}{both}");
         }
-        admin.telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:2", true)]));
+        admin.control.shared().telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:2", true)]));
         let one = scrape();
         assert!(!one.contains("h:1") && one.contains("server=\"h:2\"} 1\n"), "{one}");
     }

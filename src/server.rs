@@ -1,55 +1,78 @@
-//! Listeners, workers, draining.
+//! Listeners, workers, what the process does beside them, draining.
 //!
 //! Every worker is a thread with a runtime of its own and a socket of its own on every address (`SO_REUSEPORT`), so that a
-//! request stays on one core from the first byte to the last; only the tracker is shared.
+//! request stays on one core from the first byte to the last; only the tracker is shared. What is done once for the whole
+//! process (watching the file, waiting for the takeover, telling systemd) is done by tasks in one more thread
+//! ([`background`]).
 
 use std::{
     hash::{BuildHasher, RandomState},
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime,
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{interval, sleep, timeout},
 };
 
 use crate::{
     admin::{self, Admin},
-    config::Config,
+    config::{Config, Listener},
     core::resource::Namer,
-    gateway::Gateway,
-    telemetry::Telemetry,
-    tracker::{Tracker, Watcher},
+    gateway::{FirstNames, Gateway, Shared},
+    tls,
+    tracker::Tracker,
 };
 
-mod background;
+use connection::Door;
+use limits::Places;
+
 mod connection;
+mod limits;
+mod patient;
+mod proxy_protocol;
+mod reload;
+mod socket;
+mod sockets;
+mod streams;
+mod systemd;
+mod takeover;
 
-use background::Background;
+pub use reload::{Control, Phase};
+use sockets::Listening;
+pub use sockets::Passed;
+use takeover::Lock;
 
-/// How many connections may wait to be accepted.
-const BACKLOG: i32 = 1024;
-/// A pause where there is nothing to wait for: between looks at a preface that came in pieces, or at what still drains.
+/// A pause where there is nothing to wait for: between looks at what still drains.
 const MOMENT: Duration = Duration::from_millis(50);
 /// A pause after an error that concerns no single connection, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many connections are still accepted after the stop, at most: a queue's length.
+const QUEUE: usize = 1024;
+/// How long a connection on which nothing is under way stays open after the stop, since a request may be on its way.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// A gateway whose addresses are bound.
 #[derive(Debug)]
 pub struct Server {
-    config: Arc<Config>,
-    /// For each worker its socket on each address.
-    sockets: Vec<Vec<std::net::TcpListener>>,
+    control: Control,
+    /// For each worker what it serves with, and its socket on each address.
+    workers: Vec<(Arc<Live>, Vec<Listening>)>,
     addresses: Vec<SocketAddr>,
     admin: Option<std::net::TcpListener>,
+    /// `None`: no process may take over.
+    lock: Option<Arc<Lock>>,
 }
 
 impl Server {
@@ -57,24 +80,41 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// An address that can't be bound; the error names it.
+    /// An address that can't be bound, or a file with a certificate or key that can't be used; the error names it.
     pub fn bind(config: Config) -> io::Result<Self> {
-        let mut sockets: Vec<Vec<_>> = (0..config.workers).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        for listener in &config.listeners {
-            let mut address = listener.address;
-            let refused = refused(address);
-            check_unused(address).map_err(&refused)?;
-            for worker in &mut sockets {
-                let socket = bind(address).map_err(&refused)?;
-                // The first finds the port where the configuration leaves it open.
-                address = socket.local_addr()?;
-                worker.push(socket);
-            }
-            addresses.push(address);
+        Self::bind_with(config, Passed::default())
+    }
+
+    /// As [`Server::bind`], but where there are sockets that the process was started with, those are used.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::bind`]; or a takeover lock that can't be opened.
+    pub fn bind_with(config: Config, passed: Passed) -> io::Result<Self> {
+        limits::raise_open_files();
+        let doors = doors(&config)?;
+        let lock = config.takeover.as_deref().map(Lock::open).transpose()?;
+        let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
+        let admin = config.admin.map(|admin| sockets::listen_alone(admin.address, lock.is_some())).transpose()?;
+        let config = Arc::new(config);
+        let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
+        let shared = Shared::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes), namer);
+        let mut names = FirstNames::new(&config);
+        if lock.is_some() {
+            names.suspend(&shared.gate);
         }
-        let admin = config.admin.map(|admin| bind_alone(admin.address)).transpose()?;
-        Ok(Self { config: Arc::new(config), sockets, addresses, admin })
+        let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), shared.clone(), &names)));
+        let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
+        let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
+        let control = Control::new(shared, lives, doors, config);
+        Ok(Self { control, workers, addresses, admin, lock })
+    }
+
+    /// The file that the configuration was read from, to be read again when it changes.
+    #[must_use]
+    pub fn from_file(self, file: PathBuf) -> Self {
+        self.control.watch_file(file);
+        self
     }
 
     /// The addresses, in the order of the configuration.
@@ -83,10 +123,16 @@ impl Server {
         &self.addresses
     }
 
-    /// The admin listener's address, if there is one.
+    /// The address of the admin listener, if there is one.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref()?.local_addr().ok()
+    }
+
+    /// What the gateway is told and asked while it runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Serves until `stop` says `true` or its sender is gone, then finishes what is under way for as long as
@@ -97,118 +143,161 @@ impl Server {
     /// A worker that can't be started. Those that were are stopped.
     pub fn run(self, stop: &watch::Receiver<bool>) -> io::Result<()> {
         let admin_address = self.admin_address();
-        let Self { config, sockets, addresses, admin } = self;
-        let telemetry = Arc::new(Telemetry::default());
-        let watcher: Arc<dyn Watcher> = telemetry.metrics.clone();
-        let tracker = Tracker::new(config.tracker.capacity, config.tracker.tag_bytes).watched_by(watcher);
-        let tracker = Arc::new(tracker);
-        let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
+        let Self { control, workers, addresses, admin, lock } = self;
+        let new_runtime = || runtime::Builder::new_current_thread().enable_all().build();
+        let runtimes = workers.iter().map(|_| new_runtime()).collect::<io::Result<Vec<_>>>()?;
+        let beside = new_runtime()?;
         for address in addresses {
-            tracing::info!(%address, workers = config.workers, "listening");
+            tracing::info!(%address, workers = workers.len(), "listening");
         }
-        let gateways: Vec<_> = sockets
-            .iter()
-            .map(|_| Gateway::new(Arc::clone(&config), Arc::clone(&tracker), namer, &telemetry))
-            .collect();
-        // It ends after the workers: who asks is answered while they drain.
-        let background = Background::start()?;
-        if let (Some(listener), Some(address), Some(any)) = (admin, admin_address, gateways.first().cloned()) {
+        if let Some(address) = admin_address {
             tracing::info!(%address, "listening for operators");
-            let gateway = Arc::new(move || Arc::clone(&any));
-            let (telemetry, stop) = (Arc::clone(&telemetry), stop.clone());
-            background.spawn(admin::serve(listener, Admin { tracker: Arc::clone(&tracker), telemetry, gateway, stop }));
         }
+        let admin = admin.map(|listener| admin::serve(listener, Admin::new(control.clone(), stop.clone())));
+        // Dropped when the workers have ended, and before that where one can't be started.
+        let (over, until_over) = oneshot::channel::<()>();
+        let (halt, halted) = watch::channel(false);
+        let holds_count = lock.is_some();
         thread::scope(|scope| {
-            let workers: Vec<_> = sockets
+            let tasks = background(control.clone(), lock.clone(), admin, stop.clone(), halt, until_over);
+            let beside =
+                thread::Builder::new().name("background".into()).spawn_scoped(scope, || beside.block_on(tasks))?;
+            let workers: Vec<_> = workers
                 .into_iter()
-                .zip(gateways)
-                .map(|(sockets, gateway)| {
-                    let (config, stop) = (Arc::clone(&config), stop.clone());
-                    let work = move || {
-                        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-                        runtime.block_on(work(gateway, &config, sockets, stop))
-                    };
+                .zip(runtimes)
+                .map(|((live, sockets), runtime)| {
+                    let work = work(live, control.clone(), sockets, halted.clone(), holds_count);
+                    let work = move || runtime.block_on(work);
                     thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)
                 })
-                .collect();
-            for worker in workers {
-                worker?.join().map_err(|_| io::Error::other("a worker panicked"))??;
+                .collect::<io::Result<_>>()?;
+            let ended: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+            drop(over);
+            let background = beside.join();
+            for ended in ended {
+                ended.map_err(|_| io::Error::other("a worker panicked"))??;
             }
-            telemetry.metrics.log();
-            Ok(())
-        })
+            background.map_err(|_| io::Error::other("the background thread panicked"))
+        })?;
+        let shared = control.shared();
+        if let Some(lock) = lock.filter(|_| shared.gate.under_way() == 0) {
+            lock.leave_in_order();
+        }
+        shared.telemetry.finish();
+        Ok(())
     }
 }
 
-/// With `SO_REUSEPORT` a second gateway could listen on the same address unnoticed, and each would know only of the writes
-/// that happen to reach it.
-fn check_unused(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
+/// What the connections of each address begin with.
+fn doors(config: &Config) -> io::Result<Vec<Arc<Door>>> {
+    let places = Places::new();
+    let door = |listener: &Listener| {
+        let tls = listener.tls.as_ref().map(tls::Acceptor::new).transpose().map_err(io::Error::other)?;
+        Ok(Arc::new(Door { tls, proxy_protocol: listener.proxy_protocol, places: Arc::clone(&places) }))
+    };
+    config.listeners.iter().map(door).collect()
 }
 
-fn refused(address: SocketAddr) -> impl Fn(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("{address} can't be listened on: {error}"))
-}
-
-/// A socket that no other is to share.
-fn bind_alone(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    check_unused(address).and_then(|()| bind(address)).map_err(refused(address))
-}
-
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+/// What is done once for the whole process, until it is over: tasks on a runtime of their own.
+async fn background(
+    control: Control,
+    lock: Option<Arc<Lock>>,
+    admin: Option<impl Future<Output = ()> + Send + 'static>,
+    mut stop: watch::Receiver<bool>,
+    halt: watch::Sender<bool>,
+    mut over: oneshot::Receiver<()>,
+) {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(reload::watch(control.clone()));
+    tasks.spawn(systemd::tell_phases(control.clone()));
+    tasks.spawn(systemd::watchdog(control.clone()));
+    if let Some(lock) = lock {
+        let settle = control.config().routes.iter().map(|route| route.policy.settle).max().unwrap_or_default();
+        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), settle));
+    }
+    if let Some(admin) = admin {
+        tasks.spawn(admin);
+    }
+    // Here the health checks find their place.
+    tokio::select! {
+        () = stopped(&mut stop) => {}
+        // An error: whoever waits for the workers is gone.
+        _ = &mut over => {}
+    }
+    control.drains();
+    halt.send_replace(true);
+    let _ = over.await;
+    tasks.shutdown().await;
 }
 
 /// What a worker serves with.
 #[derive(Debug)]
-struct Live(Mutex<Arc<Gateway>>);
+struct Live {
+    gateway: Mutex<Arc<Gateway>>,
+    /// When it last said that it is awake, in milliseconds since the start.
+    beat: AtomicU64,
+}
 
 impl Live {
+    fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway: Mutex::new(gateway), beat: AtomicU64::new(0) }
+    }
+
     fn gateway(&self) -> Arc<Gateway> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.gateway.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, gateway: Arc<Gateway>) {
+        *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) = gateway;
+    }
+
+    fn beat(&self, now: Duration) {
+        self.beat.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn last_beat(&self) -> Duration {
+        Duration::from_millis(self.beat.load(Ordering::Relaxed))
     }
 }
 
+/// `waits_for_holds`: whether the next process may begin to write as soon as this one ends.
 async fn work(
-    gateway: Arc<Gateway>,
-    config: &Config,
-    sockets: Vec<std::net::TcpListener>,
+    live: Arc<Live>,
+    control: Control,
+    sockets: Vec<Listening>,
     mut stop: watch::Receiver<bool>,
+    waits_for_holds: bool,
 ) -> io::Result<()> {
-    let live = Arc::new(Live(Mutex::new(Arc::clone(&gateway))));
     let mut accepting = JoinSet::new();
-    for socket in sockets {
+    for (Listening { socket, is_passed }, door) in sockets.into_iter().zip(control.doors()) {
         let listener = TcpListener::from_std(socket)?;
-        accepting.spawn(accept(listener, Arc::clone(&live), stop.clone()));
+        accepting.spawn(accept(listener, is_passed, Arc::clone(door), Arc::clone(&live), stop.clone()));
     }
-    let tidying = tokio::spawn(tidy(Arc::clone(&gateway)));
+    let tidying = tokio::spawn(tidy(Arc::clone(&live), control.clone()));
+    control.worker_runs();
     stopped(&mut stop).await;
-    let drained = timeout(config.drain_timeout, async {
+    let shared = control.shared();
+    let under_way = || if waits_for_holds { shared.gate.under_way() } else { shared.writes_under_way() };
+    let drained = timeout(control.config().drain_timeout, async {
         while accepting.join_next().await.is_some() {}
-        while gateway.writes_under_way() > 0 {
+        while under_way() > 0 {
             sleep(MOMENT).await;
         }
     });
     if drained.await.is_err() {
-        tracing::warn!(writes = gateway.writes_under_way(), "stopped before everything had ended");
+        control.is_cut_short();
+        tracing::warn!(writes = shared.writes_under_way(), "stopped before everything had ended");
     }
     tidying.abort();
     Ok(())
 }
 
-async fn tidy(gateway: Arc<Gateway>) {
+async fn tidy(live: Arc<Live>, control: Control) {
     let mut every = interval(Duration::from_secs(1));
     loop {
         every.tick().await;
-        gateway.close_expired();
+        live.gateway().close_expired();
+        control.beat(&live);
     }
 }
 
@@ -218,8 +307,20 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Returns some time after that.
+async fn last_call(stop: &mut watch::Receiver<bool>) {
+    stopped(stop).await;
+    sleep(LAST_CALL).await;
+}
+
 /// Accepts connections until the stop, then waits until they have ended.
-async fn accept(listener: TcpListener, live: Arc<Live>, mut stop: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    is_passed: bool,
+    door: Arc<Door>,
+    live: Arc<Live>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -229,7 +330,8 @@ async fn accept(listener: TcpListener, live: Arc<Live>, mut stop: watch::Receive
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(connection::serve(stream, peer, Arc::clone(&live), stop.clone()));
+                let (door, live) = (Arc::clone(&door), Arc::clone(&live));
+                connections.spawn(connection::serve(stream, peer, door, live, stop.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -238,8 +340,37 @@ async fn accept(listener: TcpListener, live: Arc<Live>, mut stop: watch::Receive
             }
         }
     }
-    drop(listener);
+    // Who accepts from a passed socket next finds there what waits.
+    if !is_passed {
+        for (stream, peer) in waiting(listener) {
+            let (door, live) = (Arc::clone(&door), Arc::clone(&live));
+            connections.spawn(connection::serve(stream, peer, door, live, stop.clone()));
+        }
+    }
     while connections.join_next().await.is_some() {}
+}
+
+/// The connections that wait to be accepted: closing the socket would break them off. Those that come while it closes are lost
+/// to their clients, unless the kernel hands them to another process's socket (`net.ipv4.tcp_migrate_req`).
+fn waiting(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let listener = listener.into_std().inspect_err(|error| tracing::warn!(%error, "connections that wait are lost"));
+    std::iter::from_fn(move || {
+        let listener = listener.as_ref().ok()?;
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    if let Ok(stream) = stream {
+                        return Some((stream, peer));
+                    }
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                // Nobody waits any more.
+                Err(_) => return None,
+            }
+        }
+    })
+    .take(QUEUE)
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

@@ -48,6 +48,14 @@ impl Telemetry {
         log.access.then(|| self.access.get_or_init(AccessLog::to_stdout).lines(log.format))
     }
 
+    /// Has all written that is still to be told, the sums of what was counted among it. Blocks, but not for long.
+    pub fn finish(&self) {
+        self.metrics.log();
+        if let Some(access) = self.access.get() {
+            access.finish();
+        }
+    }
+
     /// All that was counted, as OpenMetrics text.
     #[must_use]
     pub fn scrape(&self, records: usize, capacity: usize) -> String {

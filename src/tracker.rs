@@ -15,6 +15,7 @@ use std::{
     collections::VecDeque,
     fmt,
     hash::{BuildHasherDefault, Hash, Hasher},
+    mem::ManuallyDrop,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -34,10 +35,13 @@ use crate::core::{
     resource::Key,
 };
 
+pub mod gate;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+
+use gate::Pass;
 
 /// How many floors there are. Resources that share one only make each other's reads unrecorded, and seldom.
 const FLOORS: usize = 1024;
@@ -170,6 +174,13 @@ pub enum Busy {
     /// The wait was over before the turn came.
     #[error("another write to this resource is still under way")]
     TimedOut,
+    /// The wait was over before writes were let through at all: the gateway is being taken over, or its configuration
+    /// replaced, and writes are under way that this one could meet.
+    #[error("writes from before a change of the configuration, or of another process, are still under way")]
+    Closed,
+    /// The resource got another name before the turn was taken. Nothing was sent, and under the new name it may be.
+    #[error("the configuration changed before the write could begin")]
+    Renamed,
 }
 
 /// The turn was lost before anything was sent: its lease lapsed. Never so while records live in this process.
@@ -568,6 +579,8 @@ pub struct Turn {
     ask: Ask,
     phase: Phase,
     since: Instant,
+    /// Given back last of all.
+    pass: Option<Pass>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -579,13 +592,18 @@ enum Phase {
 
 impl Turn {
     fn new(tracker: Arc<Tracker>, ask: Ask) -> Self {
-        Self { tracker, ask, phase: Phase::Taken, since: Instant::now() }
+        Self { tracker, ask, phase: Phase::Taken, since: Instant::now(), pass: None }
     }
 
     /// Tells the watcher of it. Not while the record is locked.
     fn told(self, waited: Duration) -> Self {
         self.tracker.watcher.taken(waited);
         self
+    }
+
+    /// Keeps a pass until the turn is over, the hold after a write in doubt included.
+    pub fn keep(&mut self, pass: Pass) {
+        self.pass = Some(pass);
     }
 
     /// Lends what is known to `judge`.
@@ -643,9 +661,12 @@ impl Drop for Turn {
                 let (tracker, ask, since) = (Arc::clone(&self.tracker), self.ask, self.since);
                 match tokio::runtime::Handle::try_current() {
                     Ok(runtime) if !ask.hold.is_zero() => {
+                        // Where the runtime ends before the hold, neither the turn nor the pass is given back.
+                        let pass = ManuallyDrop::new(self.pass.take());
                         runtime.spawn(async move {
                             tokio::time::sleep(ask.hold).await;
                             tracker.release(&ask, Some(Outcome::InDoubt), since);
+                            drop(ManuallyDrop::into_inner(pass));
                         });
                     }
                     // Without a runtime there is nobody to wait, and nobody who could be let in too early.

@@ -21,8 +21,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Method, Request, Response,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    HeaderMap, Method, Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
     uri::Authority,
 };
 use http_body::{Body, Frame, SizeHint};
@@ -72,6 +72,13 @@ struct Idle<B> {
 struct Connection<B> {
     sender: SendRequest<B>,
     handle: Handle,
+}
+
+/// What a request asks for that its answer is judged by.
+#[derive(Debug, Clone, Copy)]
+struct Asks {
+    head: bool,
+    upgrade: bool,
 }
 
 /// Why there is no answer.
@@ -221,10 +228,11 @@ where
                 }
             };
             progress.took();
-            let asks_head = request.method() == Method::HEAD;
+            let asks =
+                Asks { head: request.method() == Method::HEAD, upgrade: request.headers().contains_key(UPGRADE) };
             let answer = self.answer(connection.sender.try_send_request(request), progress).await;
             match answer {
-                Ok(response) => return self.received(response, server, connection, asks_head, reused),
+                Ok(response) => return self.received(response, server, connection, asks, reused),
                 // Only a connection that has served before may be found closed; a new one that is has its reasons.
                 Err(Failed::Unsent(handed_back, _)) if reused => request = *handed_back,
                 Err(Failed::Unsent(_, fault)) => return Err(SendError { fault, sent: false, reused }),
@@ -270,16 +278,17 @@ where
         response: Response<Incoming>,
         server: &Server<B>,
         connection: Connection<B>,
-        asks_head: bool,
+        asks: Asks,
         reused: bool,
     ) -> Result<Response<FromUpstream<B>>, SendError> {
-        if !can_be_passed_on(&response) {
+        if !can_be_passed_on(&response, asks.upgrade) {
             connection.handle.abort();
             return Err(SendError { fault: Fault::BadAnswer, sent: true, reused });
         }
         let handle = connection.handle.clone();
         // A backend that sends the body which it announces to HEAD must not have it read as the answer to a write.
-        let may_send_more = asks_head && announces_body(response.headers());
+        let may_send_more =
+            asks.head && announces_body(response.headers()) || response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let idle_timeout = if may_send_more { Duration::ZERO } else { self.config.idle_timeout };
         let lease = Lease {
             limit: keep_alive(response.headers(), idle_timeout),
@@ -306,7 +315,7 @@ where
             .await
             .map_err(Fault::Connection)?;
         let task = tokio::spawn(async move {
-            if let Err(error) = driver.await {
+            if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "a connection to a backend ended");
             }
         });
@@ -377,14 +386,15 @@ async fn connect(authority: &Authority) -> Result<TcpStream, Fault> {
 }
 
 /// hyper undoes `chunked` and no other transfer coding, and hands on an upgrade whether asked for or not.
-fn can_be_passed_on(response: &Response<Incoming>) -> bool {
+fn can_be_passed_on(response: &Response<Incoming>, asks_upgrade: bool) -> bool {
     let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
     let chunked_only = match (codings.next(), codings.next()) {
         (None, _) => true,
         (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     };
-    chunked_only && !response.status().is_informational()
+    let switches = asks_upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    chunked_only && (switches || !response.status().is_informational())
 }
 
 fn announces_body(headers: &HeaderMap) -> bool {

@@ -143,9 +143,9 @@ impl Seen {
     }
 
     /// It takes this route, and comes from this client.
-    pub(super) fn routed(&self, config: &Config, route: usize, client: IpAddr) {
+    pub(super) fn routed(&self, instruments: &Instruments, config: &Config, route: usize, client: IpAddr) {
         // A request that is routed anew counts for the route that it took first.
-        let _ = self.route.set(Arc::clone(&self.instruments.routes[route]));
+        let _ = self.route.set(Arc::clone(&instruments.routes[route]));
         let upstream = &config.upstreams[config.routes[route].upstream].name;
         self.note(|later| (later.client, later.upstream) = (Some(client), Some(upstream.clone())));
     }
@@ -196,8 +196,8 @@ impl Seen {
     }
 
     /// A request is sent to an upstream for it.
-    pub(super) fn asks(&self, upstream: usize) -> Asked<'_> {
-        let counters = &self.instruments.upstreams[upstream];
+    pub(super) fn asks<'a>(&'a self, instruments: &'a Instruments, upstream: usize) -> Asked<'a> {
+        let counters = &instruments.upstreams[upstream];
         counters.asked();
         Asked { seen: self, counters, began: Instant::now() }
     }
@@ -279,6 +279,8 @@ fn verdict(failure: &Failure) -> Option<Verdict> {
         Failure::Upstream(..)
         | Failure::Lost
         | Failure::Target(_)
+        | Failure::TargetLength(_)
+        | Failure::RequestTimeout(_)
         | Failure::Host
         | Failure::Expectation
         | Failure::Method

@@ -34,12 +34,12 @@ const MOMENT: Duration = Duration::from_millis(10);
 const LONGEST_TARGET: usize = 2048;
 const LONGEST: usize = 256;
 
-/// The thread that writes. Dropped, it has written all that was waiting, unless whoever reads it takes nothing.
+/// The thread that writes.
 #[derive(Debug)]
 pub struct AccessLog {
     lines: SyncSender<Told>,
     dropped: Arc<AtomicUsize>,
-    /// Its sender is dropped with the thread.
+    /// Its sender is dropped when the thread ends.
     ended: Mutex<Receiver<()>>,
 }
 
@@ -86,10 +86,9 @@ impl AccessLog {
     pub(super) fn dropped(&self) -> usize {
         self.dropped.load(Ordering::Relaxed)
     }
-}
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
+    /// Has all written that is waiting, unless whoever reads it takes nothing. Blocks.
+    pub(super) fn finish(&self) {
         let until = Instant::now() + LAST;
         let mut end = self.lines.try_send(Told::End);
         while let Err(TrySendError::Full(_)) = end
@@ -98,7 +97,7 @@ impl Drop for AccessLog {
             thread::sleep(MOMENT);
             end = self.lines.try_send(Told::End);
         }
-        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         // An error is the end, or more time than there is.
         let _ = ended.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
@@ -431,7 +430,7 @@ mod tests {
         assert!(log.dropped() > 0);
         drop(go);
         let dropped = log.dropped();
-        drop(log);
+        log.finish();
         let kept: usize = output.iter().map(|bytes| bytes.iter().filter(|byte| **byte == b'\n').count()).sum();
         assert_eq!(kept + dropped, all);
     }
@@ -443,7 +442,7 @@ mod tests {
         let lines = log.lines(LogFormat::Json);
         (0..QUEUE + 2000).for_each(|_| lines.write(&line(b"/", b"")));
         let since = Instant::now();
-        drop(log);
+        log.finish();
         assert!(since.elapsed() < 10 * LAST);
     }
 
@@ -454,9 +453,8 @@ mod tests {
         let log = AccessLog::to(Stuck(told, written));
         let lines = log.lines(LogFormat::Text);
         lines.write(&line(b"/", b""));
-        let dropped = Arc::clone(&log.dropped);
-        drop(log);
-        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        log.finish();
+        assert_eq!(log.dropped(), 1);
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Call, Gateway, Process, Raw, Script, Store, begin};
+use crate::support::{Call, Gateway, Program, Raw, Script, Store, begin};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-fn call(process: &Process, method: &str, path: &str) -> Call {
-    Call::new(process.address, method, path)
+fn call(program: &Program, method: &str, path: &str) -> Call {
+    Call::new(program.address, method, path)
 }
 
 fn json(line: &str) -> Value {
@@ -19,13 +19,13 @@ fn json(line: &str) -> Value {
 #[tokio::test]
 async fn a_line_tells_of_a_write_what_was_sent_and_what_was_known() {
     let mut backend = Script::start().await;
-    let process = Process::before(backend.address, "access = true\nformat = \"json\"", "");
-    let put = call(&process, "PUT", "/note?a=1").if_match("\"1\"").with("traceparent", PARENT).body("mine");
+    let program = Program::before(backend.address, "access = true\nformat = \"json\"", "");
+    let put = call(&program, "PUT", "/note?a=1").if_match("\"1\"").with("traceparent", PARENT).body("mine");
     let put = begin(put.with("user-agent", "test/1"));
     backend.expect("HEAD", "/note?a=1").await.answer(200, &[("ETag", "\"1\"")], "").await;
     backend.expect("PUT", "/note?a=1").await.answer(200, &[("ETag", "\"2\"")], "done!").await;
     assert_eq!(put.answer().await.status, 200);
-    let line = json(&process.line());
+    let line = json(&program.line());
     for (key, value) in [
         ("client", "127.0.0.1"),
         ("method", "PUT"),
@@ -48,15 +48,15 @@ async fn a_line_tells_of_a_write_what_was_sent_and_what_was_known() {
     let time = line["time"].as_str().expect("a time");
     assert!(time.len() == 24 && time.starts_with("20") && time.ends_with('Z'), "{time}");
 
-    call(&process, "PUT", "/note?a=1").if_match("\"1\"").expect(409).await;
-    let line = json(&process.line());
+    call(&program, "PUT", "/note?a=1").if_match("\"1\"").expect(409).await;
+    let line = json(&program.line());
     assert_eq!((&line["verdict"], &line["known"], &line["status"]), (&"stale".into(), &"\"2\"".into(), &409.into()));
     assert!(line["upstream_time"].is_null() && line["waited"].is_null(), "{line}");
 
-    call(&process, "GET", "/%zz").expect(400).await;
-    let line = json(&process.line());
+    call(&program, "GET", "/%zz").expect(400).await;
+    let line = json(&program.line());
     assert_eq!((&line["target"], &line["upstream"], &line["verdict"]), (&"/%zz".into(), &Value::Null, &Value::Null));
-    assert!(process.stop().is_empty());
+    assert!(program.stop().is_empty());
 }
 
 #[tokio::test]
@@ -65,14 +65,14 @@ async fn nothing_that_a_client_sends_ends_a_line_or_a_value() {
     store.set("/note", "x");
     for format in ["text", "json"] {
         let log = format!("access = true\nformat = \"{format}\"");
-        let process = Process::before(store.address, &log, "");
-        let mut raw = Raw::connect(process.address).await;
+        let program = Program::before(store.address, &log, "");
+        let mut raw = Raw::connect(program.address).await;
         let head = b"PUT /note?%0a{verdict=forward HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\
               If-Match: \"a\\\" , \"b\"\r\nUser-Agent: evil\" 200\t\\verdict=forward \x80\xff\xc2\x9b2J\r\n\r\n";
         raw.send(head).await;
         let answer = raw.answer("PUT").await;
         assert_eq!(answer.status, 409, "{answer:?}");
-        let line = process.line();
+        let line = program.line();
         assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line}");
         if format == "text" {
             assert!(line.contains("\"PUT h/note?%0a{verdict=forward HTTP/1.1\" 409 verdict=stale"), "{line}");
@@ -84,65 +84,65 @@ async fn nothing_that_a_client_sends_ends_a_line_or_a_value() {
             assert_eq!((&line["verdict"], &line["target"]), (&"stale".into(), &"/note?%0a{verdict=forward".into()));
         }
         let long = "x".repeat(7000);
-        call(&process, "GET", &format!("/note?{long}")).with("user-agent", &long).send().await;
-        assert!(process.line().len() < 4000);
-        assert!(process.stop().is_empty(), "one line a request");
+        call(&program, "GET", &format!("/note?{long}")).with("user-agent", &long).send().await;
+        assert!(program.line().len() < 4000);
+        assert!(program.stop().is_empty(), "one line a request");
     }
 }
 
 #[tokio::test]
 async fn who_broke_an_answer_off_is_told() {
     let mut backend = Script::start().await;
-    let process = Process::before(backend.address, "access = true\nformat = \"json\"", "");
+    let program = Program::before(backend.address, "access = true\nformat = \"json\"", "");
     let get = "GET /note HTTP/1.1\r\nHost: h\r\n\r\n";
 
     // The client, before there is an answer.
-    let mut raw = Raw::connect(process.address).await;
+    let mut raw = Raw::connect(program.address).await;
     raw.send(get).await;
     let _unanswered = backend.expect("GET", "/note").await;
     raw.reset();
-    let line = json(&process.line());
+    let line = json(&program.line());
     assert_eq!((&line["status"], &line["aborted"]), (&Value::Null, &"client".into()), "{line}");
 
     // The client, in the midst of it.
-    let mut raw = Raw::connect(process.address).await;
+    let mut raw = Raw::connect(program.address).await;
     raw.send(get).await;
     let mut arrival = backend.expect("GET", "/note").await;
     arrival.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun").await;
     raw.head().await;
     raw.reset();
-    let line = json(&process.line());
+    let line = json(&program.line());
     assert_eq!((&line["status"], &line["aborted"]), (&200.into(), &"client".into()), "{line}");
 
     // The backend, in the midst of it.
-    let mut raw = Raw::connect(process.address).await;
+    let mut raw = Raw::connect(program.address).await;
     raw.send(get).await;
     let mut arrival = backend.expect("GET", "/note").await;
     arrival.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun").await;
     raw.head().await;
     arrival.reset();
-    let line = json(&process.line());
+    let line = json(&program.line());
     assert_eq!((&line["status"], &line["aborted"]), (&200.into(), &"upstream".into()), "{line}");
 
     // Nobody, where there is nothing to break off.
     for (method, status) in [("HEAD", 200), ("GET", 204), ("GET", 304), ("GET", 200)] {
-        let answer = begin(call(&process, method, "/note"));
+        let answer = begin(call(&program, method, "/note"));
         backend.expect(method, "/note").await.answer(status, &[("ETag", "\"1\"")], "").await;
         assert_eq!(answer.answer().await.status, status);
-        let line = json(&process.line());
+        let line = json(&program.line());
         assert_eq!((&line["status"], &line["aborted"]), (&status.into(), &Value::Null), "{line}");
     }
     // A refusal of a HEAD has a body that is not sent.
-    call(&process, "HEAD", "/%zz").expect(400).await;
-    assert!(json(&process.line())["aborted"].is_null());
+    call(&program, "HEAD", "/%zz").expect(400).await;
+    assert!(json(&program.line())["aborted"].is_null());
 }
 
 #[tokio::test]
 async fn there_are_no_lines_unless_they_are_asked_for() {
     let store = Store::start().await;
-    let process = Process::before(store.address, "", "");
-    call(&process, "GET", "/note").send().await;
-    assert!(process.stop().is_empty());
+    let program = Program::before(store.address, "", "");
+    call(&program, "GET", "/note").send().await;
+    assert!(program.stop().is_empty());
 }
 
 #[tokio::test]
@@ -216,15 +216,15 @@ async fn health_asks_a_running_gateway() {
 #[tokio::test]
 async fn health_finds_the_address_in_the_file() {
     let store = Store::start().await;
-    let process = Process::before(store.address, "", "");
-    let file = std::fs::read_to_string(&process.file).expect("a file");
-    let path = process.file.with_extension("asked.toml");
+    let program = Program::before(store.address, "", "");
+    let file = std::fs::read_to_string(&program.file).expect("a file");
+    let path = program.file.with_extension("asked.toml");
     let with_address = |address: &str| {
         std::fs::write(&path, file.replace("[admin]\naddress = \"127.0.0.1:0\"\n", address)).expect("a file");
         health(&["--config", path.to_str().expect("UTF-8")])
     };
     // A listener on all addresses is asked by the loopback one.
-    let asked = with_address(&format!("[admin]\naddress = \"0.0.0.0:{}\"\n", process.admin.port()));
+    let asked = with_address(&format!("[admin]\naddress = \"0.0.0.0:{}\"\n", program.admin.port()));
     assert_eq!((asked.status.code(), text(&asked.stdout).as_str()), (Some(0), "ready\n"), "{}", text(&asked.stderr));
     let none = with_address("");
     assert_eq!(none.status.code(), Some(1));

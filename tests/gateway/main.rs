@@ -20,9 +20,16 @@ mod ways_around;
 
 mod access_log;
 mod admin;
+mod limits;
 mod metrics;
+mod proxy_protocol;
+mod tls;
 
 mod commands;
+mod drain;
 mod intermediary;
 mod policy;
+mod reload;
 mod stop;
+mod systemd;
+mod takeover;

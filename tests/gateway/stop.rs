@@ -79,7 +79,7 @@ async fn a_stop_does_not_wait_for_ever() {
 #[tokio::test]
 async fn a_connection_that_does_not_get_to_the_point_is_closed() {
     let backend = Script::start().await;
-    let gateway = Gateway::before(backend.address).top("header_read_timeout = \"200ms\"").start();
+    let gateway = Gateway::before(backend.address).rest("[limits]\nheader_read_timeout = \"200ms\"").start();
     for beginning in ["", "P", "PRI * HTT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r", "GET / HTTP/1.1\r\nHost: h\r\n"] {
         let mut raw = gateway.raw().await;
         raw.send(beginning).await;

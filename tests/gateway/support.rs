@@ -16,14 +16,16 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod openmetrics;
 pub(crate) mod process;
+pub(crate) mod program;
 pub(crate) mod script;
 pub(crate) mod store;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Call, H2, Raw};
 pub(crate) use gateway::Gateway;
 pub(crate) use openmetrics::Scrape;
-pub(crate) use process::Process;
+pub(crate) use program::Program;
 pub(crate) use script::{Arrival, Script};
 pub(crate) use store::{Fate, Habits, HeadHabit, Store, Tags};
 

@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::HOS
 use http_body_util::{BodyExt, Full};
 use hyper::{Response, body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 use super::{
     outside,
@@ -17,6 +20,10 @@ use super::{
 
 /// The `Host` that tests ask.
 pub(crate) const HOST_NAME: &str = "notes.example";
+
+/// What a client speaks over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 /// A request that is still to be sent.
 #[derive(Debug, Clone)]
@@ -60,10 +67,15 @@ impl Call {
 
     /// Over HTTP/1.1 and a connection of its own.
     pub(crate) async fn send(self) -> Answer {
+        let stream = within("a connection", TcpStream::connect(self.address)).await.expect("a connection");
+        self.send_over(stream).await
+    }
+
+    /// Over HTTP/1.1 and this connection.
+    pub(crate) async fn send_over(self, stream: impl Stream) -> Answer {
         let what = format!("an answer to {} {}", self.method, self.path);
         let exchange = async {
-            let stream = TokioIo::new(TcpStream::connect(self.address).await.expect("a connection"));
-            let (mut sender, driver) = conn::http1::handshake(stream).await.expect("a client");
+            let (mut sender, driver) = conn::http1::handshake(TokioIo::new(stream)).await.expect("a client");
             let driver = tokio::spawn(driver);
             let mut request = self.request(&self.path);
             request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static(HOST_NAME));
@@ -110,9 +122,15 @@ impl Drop for Driver {
 
 impl H2 {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = within("a connection", outside().spawn(TcpStream::connect(address))).await.expect("a task");
+        Self::over(stream.expect("a connection")).await
+    }
+
+    /// Over this connection.
+    pub(crate) async fn over(stream: impl Stream) -> Self {
         let made = outside().spawn(async move {
-            let stream = TokioIo::new(TcpStream::connect(address).await.expect("a connection"));
-            let (sender, driver) = conn::http2::handshake(TokioExecutor::new(), stream).await.expect("a client");
+            let handshake = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+            let (sender, driver) = handshake.await.expect("a client");
             (sender, tokio::spawn(driver).abort_handle())
         });
         let (sender, driver) = within("a connection", made).await.expect("a task");
@@ -127,6 +145,17 @@ impl H2 {
             Answer::collect(sender.send_request(request).await.expect("an answer")).await
         };
         within("an answer over HTTP/2", exchange).await
+    }
+
+    /// Waits until the gateway ends the connection.
+    pub(crate) async fn closed(&self) {
+        let closed = async {
+            let mut sender = self.sender.clone();
+            while sender.ready().await.is_ok() && !sender.is_closed() {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the gateway to end the connection", closed).await;
     }
 }
 

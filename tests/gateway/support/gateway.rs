@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, thread};
 
-use ifmatch::{config::Config, server::Server};
+use ifmatch::{
+    config::Config,
+    server::{Control, Server},
+};
 use tokio::sync::watch;
 
 use super::{Call, Raw, Scrape};
@@ -12,6 +15,7 @@ use super::{Call, Raw, Scrape};
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
+    control: Control,
     stop: watch::Sender<bool>,
     thread: Option<thread::JoinHandle<io::Result<()>>>,
 }
@@ -23,6 +27,7 @@ pub(crate) struct Settings {
     workers: usize,
     drain_timeout: &'static str,
     top: String,
+    listener: String,
     upstream: String,
     guard: String,
     rest: String,
@@ -45,6 +50,13 @@ impl Settings {
     pub(crate) fn top(mut self, keys: &str) -> Self {
         self.top.push_str(keys);
         self.top.push('\n');
+        self
+    }
+
+    /// Keys of the listener.
+    pub(crate) fn listener(mut self, keys: &str) -> Self {
+        self.listener.push_str(keys);
+        self.listener.push('\n');
         self
     }
 
@@ -75,12 +87,17 @@ impl Settings {
     }
 
     pub(crate) fn start(&self) -> Gateway {
-        let Self { backend, workers, drain_timeout, top, upstream, guard, rest } = self;
-        Gateway::start(&format!(
+        Gateway::start(&self.text())
+    }
+
+    /// The text of the file.
+    pub(crate) fn text(&self) -> String {
+        let Self { backend, workers, drain_timeout, top, listener, upstream, guard, rest } = self;
+        format!(
             "workers = {workers}\ndrain_timeout = \"{drain_timeout}\"\n{top}\n\
-             [[listeners]]\naddress = \"127.0.0.1:0\"\n\
+             [[listeners]]\naddress = \"127.0.0.1:0\"\n{listener}\
              [upstreams.backend]\nservers = [\"http://{backend}\"]\n{upstream}\n[guard]\n{guard}\n{rest}\n"
-        ))
+        )
     }
 }
 
@@ -93,6 +110,7 @@ impl Gateway {
             workers: 2,
             drain_timeout: "2s",
             top: empty(),
+            listener: empty(),
             upstream: empty(),
             guard: empty(),
             rest: empty(),
@@ -101,13 +119,19 @@ impl Gateway {
 
     /// From the text of a file.
     pub(crate) fn start(file: &str) -> Self {
-        let config = Config::parse(file).unwrap_or_else(|errors| panic!("{file}\n{errors}"));
+        let config = config(file);
         let server = Server::bind(config).expect("a port");
         let address = server.addresses()[0];
         let admin = server.admin_address();
+        let control = server.control();
         let (stop, stopped) = watch::channel(false);
         let thread = thread::Builder::new().name("gateway".into()).spawn(move || server.run(&stopped));
-        Self { address, admin, stop, thread: Some(thread.expect("a thread")) }
+        Self { address, admin, control, stop, thread: Some(thread.expect("a thread")) }
+    }
+
+    /// Replaces the configuration. Returns the keys that need a restart.
+    pub(crate) fn reload(&self, settings: &Settings) -> Vec<String> {
+        self.control.reload(config(&settings.text()))
     }
 
     pub(crate) fn call(&self, method: &str, path: &str) -> Call {
@@ -164,6 +188,10 @@ impl Gateway {
         let ended = super::within("the gateway to stop", joined).await.expect("a task");
         ended.expect("no panic in the gateway").expect("workers that could be started");
     }
+}
+
+fn config(file: &str) -> Config {
+    Config::parse(file).unwrap_or_else(|errors| panic!("{file}\n{errors}"))
 }
 
 impl Drop for Gateway {

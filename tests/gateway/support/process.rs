@@ -1,92 +1,164 @@
-//! The program itself, run with a file, where a test needs what it prints.
+//! The program in a process of its own, as systemd would run it: told by signals, heard by its notifications and its log.
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{self, Receiver},
-    },
-    thread,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use super::PATIENCE;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::UnixDatagram,
+    process::{Child, Command},
+    sync::mpsc::{self, UnboundedReceiver},
+};
+
+use super::{Call, Raw, outside, within};
+
+/// A folder that is gone when the test is.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("ifmatch-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Puts a file there, whole, in the place of another.
+    pub(crate) fn put(&self, name: &str, content: &str) -> PathBuf {
+        fs::write(self.path("new"), content).expect("a file");
+        fs::rename(self.path("new"), self.path(name)).expect("a file");
+        self.path(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
 
 /// A running `ifmatch run`. Dropped, it is killed.
 #[derive(Debug)]
 pub(crate) struct Process {
+    /// Of its first listener.
     pub(crate) address: SocketAddr,
-    pub(crate) admin: SocketAddr,
-    pub(crate) file: PathBuf,
     child: Child,
-    output: Receiver<String>,
+    told: UnixDatagram,
+    lines: UnboundedReceiver<String>,
+    _folder: Folder,
+}
+
+/// The program with these arguments.
+pub(crate) fn ifmatch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ifmatch"));
+    command.args(arguments).env_remove("IFMATCH_CONFIG");
+    command
 }
 
 impl Process {
-    /// With listeners on ports of their own before this backend; `log` are keys of `[log]`.
-    pub(crate) fn before(backend: SocketAddr, log: &str, rest: &str) -> Self {
-        static STARTED: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("ifmatch-{}-{}.toml", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-        let file = std::env::temp_dir().join(name);
-        let admin = "[admin]\naddress = \"127.0.0.1:0\"\n";
-        let text = format!(
-            "workers = 1\ndrain_timeout = \"2s\"\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
-             [upstreams.backend]\nservers = [\"http://{backend}\"]\n{admin}[log]\n{log}\n{rest}\n"
-        );
-        fs::write(&file, text).expect("a file");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ifmatch"))
-            .args(["run", "--config", file.to_str().expect("UTF-8")])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
-        let output = lines(child.stdout.take().expect("its output"));
-        let log = lines(child.stderr.take().expect("its log"));
-        let address = |said: &str| {
-            let is_it = |line: &String| line.contains(said) && line.contains("127.0.0.1:");
-            let line = std::iter::from_fn(|| log.recv_timeout(PATIENCE).ok()).find(is_it).expect(said);
-            let after = line.split("127.0.0.1:").nth(1).expect("a port");
-            let port: String = after.chars().take_while(char::is_ascii_digit).collect();
-            SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a port")))
+    /// With this configuration file.
+    pub(crate) async fn start(file: &Path) -> Self {
+        Self::spawn(ifmatch(&["run", "--config", file.to_str().expect("UTF-8")])).await
+    }
+
+    /// Returns once it is ready.
+    pub(crate) async fn spawn(mut command: Command) -> Self {
+        let folder = Folder::new();
+        let socket = folder.path("notify");
+        let _entered = outside().enter();
+        let told = UnixDatagram::bind(&socket).expect("a socket");
+        command.env("NOTIFY_SOCKET", &socket).stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the program runs");
+        let mut stderr = BufReader::new(child.stderr.take().expect("its log")).lines();
+        let (line, mut lines) = mpsc::unbounded_channel();
+        outside().spawn(async move {
+            while let Ok(Some(next)) = stderr.next_line().await {
+                // Nobody reads any more where the test is over.
+                let _ = line.send(next);
+            }
+        });
+        let listening = next_with(&mut lines, "listening").await;
+        let address = listening.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.and_then(|address| address.parse().ok()).expect("an address");
+        let mut process = Self { address, child, told, lines, _folder: folder };
+        process.tells("READY=1").await;
+        process
+    }
+
+    /// Waits until it tells systemd this, and returns all that it tells with it.
+    pub(crate) async fn tells(&mut self, state: &str) -> String {
+        let told = async {
+            let mut buffer = [0; 1024];
+            loop {
+                let length = self.told.recv(&mut buffer).await.expect("a socket");
+                let told = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                if told.lines().any(|line| line.starts_with(state)) {
+                    return told;
+                }
+            }
         };
-        let (address, admin) = (address("listening"), address("listening for operators"));
-        Self { address, admin, file, child, output }
+        within(&format!("{state} to be told"), told).await
     }
 
-    /// The next line on its standard output.
-    pub(crate) fn line(&self) -> String {
-        self.output.recv_timeout(PATIENCE).expect("a line on standard output")
+    /// Waits for a line of its log with this in it.
+    pub(crate) async fn logs(&mut self, part: &str) -> String {
+        next_with(&mut self.lines, part).await
     }
 
-    /// Stops it, and returns the lines that are left.
-    pub(crate) fn stop(mut self) -> Vec<String> {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
-        assert_eq!(self.child.wait().expect("it ends").code(), Some(0));
-        self.output.iter().collect()
+    /// The lines of its log that nobody has looked at.
+    pub(crate) fn logged(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.lines.try_recv().ok()).collect()
+    }
+
+    pub(crate) async fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let killed = Command::new("kill").args([signal, &id]).status().await.expect("kill runs");
+        assert!(killed.success());
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ends(&mut self) -> ExitStatus {
+        within("the program to end", self.child.wait()).await.expect("a status")
+    }
+
+    pub(crate) fn call(&self, method: &str, path: &str) -> Call {
+        Call::new(self.address, method, path)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Call {
+        self.call("GET", path)
+    }
+
+    pub(crate) fn put(&self, path: &str, body: &str) -> Call {
+        self.call("PUT", path).body(body)
+    }
+
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::connect(self.address).await
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It has ended already where it was stopped.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_file(&self.file);
-    }
-}
-
-/// Lines as they come, read to the end so that nobody waits for a full pipe.
-fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
-    let (told, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            // Nobody listens any more where the test is over.
-            let _ = told.send(line);
+async fn next_with(lines: &mut UnboundedReceiver<String>, part: &str) -> String {
+    let mut before = Vec::new();
+    let found = async {
+        loop {
+            match lines.recv().await {
+                Some(line) if line.contains(part) => return line,
+                Some(line) => before.push(line),
+                None => panic!("the log ended without {part:?}: {before:#?}"),
+            }
         }
-    });
-    lines
+    };
+    within(&format!("{part:?} in the log"), found).await
 }
