@@ -209,7 +209,7 @@ async fn background(
 ) {
     let mut tasks = JoinSet::new();
     tasks.spawn(reload::watch(control.clone()));
-    tasks.spawn(systemd::tell_phases(control.clone()));
+    tasks.spawn(systemd::tell_when_ready(control.clone()));
     tasks.spawn(systemd::watchdog(control.clone()));
     if let Some(lock) = lock {
         let settle = control.config().routes.iter().map(|route| route.policy.settle).max().unwrap_or_default();
@@ -226,6 +226,7 @@ async fn background(
     }
     control.drains();
     halt.send_replace(true);
+    systemd::stopping();
     let _ = over.await;
     tasks.shutdown().await;
 }

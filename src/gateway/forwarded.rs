@@ -55,15 +55,9 @@ pub(super) fn add(out: &mut HeaderMap, exchange: &Exchange) {
     if forwarding.rule == ForwardedRule::Off {
         return;
     }
-    let own = own_element(client, asked);
-    if believes(forwarding, client) {
-        let chains = Chains::of(forwarding, client, &head.headers);
-        put(out, X_FORWARDED_FOR, joined(&chains.addresses, client.address.as_bytes()));
-        put(out, FORWARDED, joined(&chains.elements, &own));
-    } else {
-        out.insert(X_FORWARDED_FOR, client.address.clone());
-        put(out, FORWARDED, own);
-    }
+    let said = believes(forwarding, client).then(|| Chains::of(forwarding, client, &head.headers));
+    let chain = said.as_ref().map_or(&[][..], |said| &said.addresses);
+    put(out, X_FORWARDED_FOR, joined(chain, client.address.as_bytes()));
     if !out.contains_key(X_FORWARDED_PROTO) {
         let proto = if exchange.origin.https { "https" } else { "http" };
         out.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
@@ -71,6 +65,8 @@ pub(super) fn add(out: &mut HeaderMap, exchange: &Exchange) {
     if !asked.is_empty() && !out.contains_key(X_FORWARDED_HOST) {
         out.insert(X_FORWARDED_HOST, asked.clone());
     }
+    let chain = said.as_ref().map_or(&[][..], |said| &said.elements);
+    put(out, FORWARDED, joined(chain, &own_element(client, asked)));
 }
 
 fn believes(forwarding: &Forwarding, client: &Client) -> bool {

@@ -235,8 +235,14 @@ async fn serve_http2(
     let streams = Streams::new(limits.send_timeout);
     let service = service_fn(|request| {
         let unanswered = streams.begin();
-        let answer = live.gateway().handle(Arc::clone(&client), request);
-        async move { Ok::<_, Infallible>(answer.await.map(|answer| unanswered.answered(answer))) }
+        let has_room = request.headers().len() <= limits.headers;
+        let answer = has_room.then(|| live.gateway().handle(Arc::clone(&client), request));
+        async move {
+            Ok::<_, Infallible>(match answer {
+                Some(answer) => answer.await.map(|answer| unanswered.answered(answer)),
+                None => unanswered.too_many_fields(),
+            })
+        }
     });
     let mut protocol = http2::Builder::new(streams.clone());
     protocol
@@ -307,6 +313,7 @@ async fn say(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), words: &str) {
 
 /// Reads to the end. To close on bytes that were not read would destroy what was said on its way.
 async fn read_and_drop(stream: &mut (impl AsyncRead + Unpin)) {
-    let mut dropped = [0; 4096];
+    // Not in the future itself, which every connection has room for.
+    let mut dropped = vec![0; 4096];
     while let Ok(1..) = stream.read(&mut dropped).await {}
 }

@@ -7,15 +7,18 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Control, Phase};
 
-/// Tells systemd of the phases of the process's life.
-pub(super) async fn tell_phases(control: Control) {
+/// Tells systemd as soon as all workers accept connections.
+pub(super) async fn tell_when_ready(control: Control) {
     let mut phase = control.phase();
     // The sender lives as long as the control.
-    let _ = phase.wait_for(|phase| *phase != Phase::Starting).await;
-    if *phase.borrow() == Phase::Serving {
+    let is_serving = phase.wait_for(|phase| *phase != Phase::Starting).await.is_ok_and(|p| *p == Phase::Serving);
+    if is_serving {
         tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
     }
-    let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+}
+
+/// The process stops.
+pub(super) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("finishing what is under way")]);
 }
 

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Call, Gateway, Program, Raw, Script, Store, begin};
+use crate::support::{Call, Gateway, H2, Program, Raw, Script, Store, begin};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -135,6 +135,31 @@ async fn who_broke_an_answer_off_is_told() {
     // A refusal of a HEAD has a body that is not sent.
     call(&program, "HEAD", "/%zz").expect(400).await;
     assert!(json(&program.line())["aborted"].is_null());
+}
+
+#[tokio::test]
+async fn a_line_tells_who_asked_by_which_protocol() {
+    let store = Store::start().await;
+    let top = "forwarded = \"append\"\ntrusted_proxies = [\"127.0.0.0/8\"]\nreload_interval = \"50ms\"";
+    let program = Program::before(store.address, "access = true\nformat = \"json\"", top);
+    call(&program, "GET", "/note").with("x-forwarded-for", "192.0.2.7, 127.0.0.9").send().await;
+    assert_eq!(json(&program.line())["client"], "192.0.2.7");
+
+    let h2 = H2::connect(program.address).await;
+    h2.send(call(&program, "PUT", "/note").body("four")).await;
+    let line = json(&program.line());
+    assert_eq!((&line["protocol"], &line["host"]), (&"HTTP/2".into(), &"notes.example".into()), "{line}");
+    assert_eq!((&line["received"], &line["aborted"]), (&4.into(), &Value::Null), "{line}");
+}
+
+#[tokio::test]
+async fn lines_can_be_asked_for_while_the_gateway_runs() {
+    let store = Store::start().await;
+    let mut program = Program::before(store.address, "", "reload_interval = \"50ms\"");
+    call(&program, "GET", "/before").send().await;
+    program.change("[log]", "[log]\naccess = true");
+    call(&program, "GET", "/after").send().await;
+    assert!(program.line().contains("/after"));
 }
 
 #[tokio::test]

@@ -23,8 +23,9 @@ async fn a_stop_during_50_slow_writes_lets_all_of_them_end() {
         writers.push(begin(gateway.put(&format!("/note/{n}"), "slow")));
         writes.push(backend.next().await);
     }
-    // And one that waits for its turn, which it still gets.
-    let in_line = begin(gateway.put("/note/0", "in line"));
+    // And one that waits for its turn, which it still gets, however far it has come.
+    let mut in_line = gateway.raw().await;
+    in_line.send("PUT /note/0 HTTP/1.1\r\nHost: notes.example\r\nContent-Length: 1\r\n\r\nx").await;
 
     gateway.signal("-TERM").await;
     gateway.tells("STOPPING=1").await;
@@ -39,7 +40,7 @@ async fn a_stop_during_50_slow_writes_lets_all_of_them_end() {
         assert_eq!((answer.status, answer.text()), (200, format!("/note/{n} is done").as_str()));
         assert_eq!(answer.field("connection"), Some("close"));
     }
-    assert_eq!(in_line.answer().await.status, 200);
+    assert_eq!(in_line.answer("PUT").await.status, 200);
     assert_eq!(gateway.ends().await.code(), Some(0));
 }
 
@@ -84,13 +85,6 @@ async fn no_request_on_a_connection_that_is_kept_alive_is_lost() {
             }
         }));
     }
-    let h2 = H2::connect(gateway.address).await;
-    let over_h2: Vec<_> = (0..32)
-        .map(|_| {
-            let (h2, call) = (h2.clone(), gateway.get("/note"));
-            outside().spawn(async move { h2.send(call).await.status })
-        })
-        .collect();
     // Some have gone to and fro.
     gateway.get("/note").expect(200).await;
     gateway.signal("-TERM").await;
@@ -98,8 +92,25 @@ async fn no_request_on_a_connection_that_is_kept_alive_is_lost() {
     for client in clients {
         assert!(within("a client to be told", client).await.expect("no request lost") > 0);
     }
-    for status in over_h2 {
-        assert_eq!(status.await.expect("an answer"), 200);
+    assert_eq!(gateway.ends().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn requests_over_http2_that_have_come_are_answered() {
+    let mut backend = Script::start().await;
+    let (_folder, mut gateway) = start(&Gateway::before(backend.address).drain_timeout("30s")).await;
+    let h2 = H2::connect(gateway.address).await;
+    let (mut clients, mut reads) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        let (h2, call) = (h2.clone(), gateway.get("/note"));
+        clients.push(outside().spawn(async move { h2.send(call).await.status }));
+        reads.push(backend.expect("GET", "/note").await);
+    }
+    gateway.signal("-TERM").await;
+    gateway.tells("STOPPING=1").await;
+    for (client, read) in clients.into_iter().zip(reads) {
+        read.answer(200, &[], "").await;
+        assert_eq!(within("an answer", client).await.expect("an answer"), 200);
     }
     assert_eq!(gateway.ends().await.code(), Some(0));
 }

@@ -15,8 +15,16 @@ mod precondition;
 mod target;
 
 mod body;
+mod body_limits;
+mod forwarded;
 mod refusal;
 mod ways_around;
+
+mod grpc;
+mod informational;
+mod streaming;
+mod trailers;
+mod upgrade;
 
 mod access_log;
 mod admin;
@@ -27,7 +35,9 @@ mod tls;
 
 mod commands;
 mod drain;
+mod hygiene;
 mod intermediary;
+mod load;
 mod policy;
 mod reload;
 mod stop;

@@ -95,7 +95,7 @@ async fn under_new_names_no_write_meets_one_under_an_old_name_and_no_read_betwee
 
     // The same resource, now that the query does not count. It waits, and so does every other.
     let mut new = begin(gateway.put("/note?by=bob", "new").if_match("\"1\""));
-    let other = begin(gateway.put("/other", "new"));
+    let mut other = begin(gateway.put("/other", "new"));
     let reader = begin(gateway.get("/note"));
     // What it shows is true at this moment, and not when the write is through.
     backend.expect("GET", "/note").await.answer(200, &[("ETag", "\"1\"")], "").await;
@@ -114,7 +114,7 @@ async fn under_new_names_no_write_meets_one_under_an_old_name_and_no_read_betwee
     late.answer().await;
 
     // Nothing was learned: the backend is asked, and what it says decides.
-    loop {
+    while new.waits() || other.waits() {
         tokio::select! {
             arrival = backend.next() => match arrival.method.as_str() {
                 "HEAD" => arrival.answer(200, &[("ETag", "\"2\"")], "").await,
@@ -123,7 +123,8 @@ async fn under_new_names_no_write_meets_one_under_an_old_name_and_no_read_betwee
                     arrival.answer(200, &[], "").await;
                 }
             },
-            () = new.finished() => break,
+            () = new.finished(), if new.waits() => {}
+            () = other.finished(), if other.waits() => {}
         }
     }
     new.answer().await.problem("stale");

@@ -13,6 +13,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::{runtime, time::timeout};
 
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod openmetrics;
 pub(crate) mod process;
@@ -23,6 +24,7 @@ pub(crate) mod tls;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Call, H2, Raw};
+pub(crate) use frames::Frames;
 pub(crate) use gateway::Gateway;
 pub(crate) use openmetrics::Scrape;
 pub(crate) use program::Program;

@@ -23,18 +23,19 @@ pub(crate) struct Program {
     pub(crate) file: PathBuf,
     child: Child,
     output: Receiver<String>,
+    log: Receiver<String>,
 }
 
 impl Program {
-    /// With listeners on ports of their own before this backend; `log` are keys of `[log]`.
-    pub(crate) fn before(backend: SocketAddr, log: &str, rest: &str) -> Self {
+    /// With listeners on ports of their own before this backend; `log` are keys of `[log]`, `top` of the whole file.
+    pub(crate) fn before(backend: SocketAddr, log: &str, top: &str) -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let name = format!("ifmatch-program-{}-{}.toml", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let file = std::env::temp_dir().join(name);
         let admin = "[admin]\naddress = \"127.0.0.1:0\"\n";
         let text = format!(
-            "workers = 1\ndrain_timeout = \"2s\"\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
-             [upstreams.backend]\nservers = [\"http://{backend}\"]\n{admin}[log]\n{log}\n{rest}\n"
+            "workers = 1\ndrain_timeout = \"2s\"\n{top}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
+             [upstreams.backend]\nservers = [\"http://{backend}\"]\n{admin}[log]\n{log}\n"
         );
         fs::write(&file, text).expect("a file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_ifmatch"))
@@ -53,7 +54,15 @@ impl Program {
             SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a port")))
         };
         let (address, admin) = (address("listening"), address("listening for operators"));
-        Self { address, admin, file, child, output }
+        Self { address, admin, file, child, output, log }
+    }
+
+    /// Writes something else into its file, and returns once it serves under that.
+    pub(crate) fn change(&mut self, from: &str, to: &str) {
+        let text = fs::read_to_string(&self.file).expect("a file");
+        fs::write(&self.file, text.replacen(from, to, 1)).expect("a file");
+        let mut log = std::iter::from_fn(|| self.log.recv_timeout(PATIENCE).ok());
+        log.find(|line| line.contains("serving under the file as it is now")).expect("a reload");
     }
 
     /// The next line on its standard output.
