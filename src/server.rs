@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use crate::{
+    admin::{self, Admin},
     config::{Config, Listener},
     core::resource::Namer,
     gateway::{FirstNames, Gateway, Shared},
@@ -73,6 +74,7 @@ pub struct Server {
     /// For each worker what it serves with, and its socket on each address.
     workers: Vec<(Arc<Live>, Vec<Listening>)>,
     addresses: Vec<SocketAddr>,
+    admin: Option<std::net::TcpListener>,
     /// `None`: no process may take over.
     lock: Option<Arc<Lock>>,
     /// Whether another process has the lock, or had it and did not end in good order.
@@ -100,6 +102,7 @@ impl Server {
         let fleets = Fleet::all(&config.upstreams)?;
         let lock = config.takeover.as_deref().map(Lock::open).transpose()?;
         let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
+        let admin = config.admin.map(|admin| sockets::listen_alone(admin.address, lock.is_some())).transpose()?;
         let config = Arc::new(config);
         let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
         let shared = Shared::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes), namer);
@@ -112,7 +115,7 @@ impl Server {
         let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
         let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
         let control = Control::new(shared, lives, doors, fleets, config);
-        Ok(Self { control, workers, addresses, lock, waits })
+        Ok(Self { control, workers, addresses, admin, lock, waits })
     }
 
     /// The file that the configuration was read from, to be read again when it changes.
@@ -128,6 +131,12 @@ impl Server {
         &self.addresses
     }
 
+    /// The address of the admin listener, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
     /// What the gateway is told and asked while it runs.
     #[must_use]
     pub fn control(&self) -> Control {
@@ -141,19 +150,25 @@ impl Server {
     ///
     /// A worker that can't be started. Those that were are stopped.
     pub fn run(self, stop: &watch::Receiver<bool>) -> io::Result<()> {
-        let Self { control, workers, addresses, lock, waits } = self;
+        let admin_address = self.admin_address();
+        let Self { control, workers, addresses, admin, lock, waits } = self;
         let new_runtime = || runtime::Builder::new_current_thread().enable_all().build();
         let runtimes = workers.iter().map(|_| new_runtime()).collect::<io::Result<Vec<_>>>()?;
         let beside = new_runtime()?;
         for address in addresses {
             tracing::info!(%address, workers = workers.len(), "listening");
         }
+        if let Some(address) = admin_address {
+            tracing::info!(%address, "listening for operators");
+        }
+        let admin = admin.map(|listener| admin::serve(listener, Admin::new(control.clone(), stop.clone())));
         // Dropped when the workers have ended, and before that where one can't be started.
         let (over, until_over) = oneshot::channel::<()>();
         let (halt, halted) = watch::channel(false);
         let holds_count = lock.is_some();
         thread::scope(|scope| {
-            let tasks = background(control.clone(), lock.clone().filter(|_| waits), stop.clone(), halt, until_over);
+            let awaited = lock.clone().filter(|_| waits);
+            let tasks = background(control.clone(), awaited, admin, stop.clone(), halt, until_over);
             let beside =
                 thread::Builder::new().name("background".into()).spawn_scoped(scope, || beside.block_on(tasks))?;
             let workers: Vec<_> = workers
@@ -177,7 +192,7 @@ impl Server {
         if let Some(lock) = lock.filter(|_| shared.gate.under_way() == 0) {
             lock.leave_in_order();
         }
-        shared.counters.log();
+        shared.telemetry.finish();
         Ok(())
     }
 }
@@ -201,6 +216,7 @@ fn longest_hold(config: &Config) -> Duration {
 async fn background(
     control: Control,
     awaited: Option<Arc<Lock>>,
+    admin: Option<impl Future<Output = ()> + Send + 'static>,
     mut stop: watch::Receiver<bool>,
     halt: watch::Sender<bool>,
     mut over: oneshot::Receiver<()>,
@@ -213,7 +229,9 @@ async fn background(
         tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), longest_hold(&control.config())));
     }
     control.start_health_checks();
-    // Here the admin listener finds its place.
+    if let Some(admin) = admin {
+        tasks.spawn(admin);
+    }
     tokio::select! {
         () = stopped(&mut stop) => {}
         // An error: whoever waits for the workers is gone.

@@ -163,6 +163,26 @@ impl OnInformational {
     }
 }
 
+impl Fault {
+    /// In a word, as it is counted.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Resolve(..) => "resolve",
+            Self::Connect(..) => "connect",
+            Self::ConnectTimeout(_) => "connect_timeout",
+            Self::RequestBody(_) => "request_body",
+            Self::Tls(..) => "tls",
+            Self::Full(_) => "full",
+            Self::NoServer => "no_server",
+            Self::NoUpgrade => "no_upgrade",
+            Self::Connection(_) => "connection",
+            Self::BadAnswer => "bad_answer",
+            Self::ResponseTimeout => "response_timeout",
+        }
+    }
+}
+
 /// How far a request's body has got, so that a slow client is not mistaken for a slow backend.
 #[derive(Debug)]
 pub struct Progress {
@@ -372,7 +392,7 @@ where
             let limit = keep_alive(response.headers(), idle_timeout);
             Held::Connection { connection, pool: Arc::downgrade(pool), limit }
         };
-        let lease = Lease { held, _under_way: under_way };
+        let lease = Lease { held, under_way };
         let patience = self.config().response_idle_timeout;
         Ok(response.map(|incoming| FromUpstream::new(Source::Http1(incoming), lease, handle, patience)))
     }
@@ -403,7 +423,7 @@ where
             return Err(Undone::Sent(Fault::BadAnswer));
         }
         let handle = Handle(Way::Stream(Arc::clone(&begun.sending)));
-        let lease = Lease { held: Held::Slot(Arc::clone(&begun.slot)), _under_way: under_way };
+        let lease = Lease { held: Held::Slot(Arc::clone(&begun.slot)), under_way };
         let patience = self.config().response_idle_timeout;
         Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), lease, handle, patience)))
     }

@@ -16,7 +16,6 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, Version, header::EXPECT, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::{
     sync::oneshot,
     time::{Instant, Sleep, sleep, timeout, timeout_at},
@@ -25,6 +24,7 @@ use tokio::{
 use super::{
     client::{Client, UntilAnswered},
     informational::{Held, UntilAsked},
+    seen::Incoming,
     trailers::Trailers,
 };
 use crate::{

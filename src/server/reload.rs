@@ -26,8 +26,9 @@ use tokio::{
 use super::{Live, connection::Door, systemd};
 use crate::{
     config::{Config, ConfigErrors},
-    gateway::Shared,
-    upstream::Fleet,
+    gateway::{Gateway, Shared},
+    telemetry::metrics::ServerState,
+    upstream::{self, Fleet},
 };
 
 /// How long a file must stay as it is before it is read: whoever writes it may not be done.
@@ -91,7 +92,7 @@ impl Control {
         config: Arc<Config>,
     ) -> Self {
         let files = Fingerprints::of(config.files());
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             shared,
             workers,
             doors,
@@ -102,7 +103,10 @@ impl Control {
             background: OnceLock::new(),
             running: AtomicUsize::new(0),
             cut_short: AtomicBool::new(false),
-        }))
+        });
+        let servers = Arc::downgrade(&inner);
+        inner.shared.telemetry.metrics.watch_servers(Arc::new(move || servers.upgrade().map_or_else(Vec::new, states)));
+        Self(inner)
     }
 
     pub(super) fn doors(&self) -> &[Arc<Door>] {
@@ -119,6 +123,16 @@ impl Control {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.applied().config)
+    }
+
+    /// A gateway that new requests may be served with.
+    ///
+    /// # Panics
+    ///
+    /// Never: there is at least one worker.
+    #[must_use]
+    pub fn gateway(&self) -> Arc<Gateway> {
+        self.0.workers.first().expect("there is at least one worker").gateway()
     }
 
     /// Where in its life the gateway is, and what follows.
@@ -282,6 +296,21 @@ impl Control {
     }
 }
 
+/// How all servers are.
+fn states(inner: Arc<Inner>) -> Vec<ServerState> {
+    let applied = Control(inner);
+    let applied = applied.applied();
+    let servers = applied.fleets.iter().flat_map(|fleet| fleet.servers().iter().map(move |server| (fleet, server)));
+    let state = |(fleet, server): (&Arc<Fleet>, &Arc<upstream::Server>)| ServerState {
+        upstream: fleet.config().name.clone(),
+        server: server.origin().authority.to_string(),
+        open: server.connections(),
+        idle: server.idle_connections(),
+        healthy: server.is_healthy() && !server.is_ejected(),
+    };
+    servers.map(state).collect()
+}
+
 /// Reads the file again whenever somebody asks for it, or it or a certificate has changed.
 pub(super) async fn watch(control: Control) {
     let Some(file) = control.applied().file.clone() else {
@@ -377,7 +406,6 @@ fn without_restart(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     keep(&mut keys, "admin.address", old.admin, &mut new.admin);
     keep(&mut keys, "log.format", old.log.format, &mut new.log.format);
     keep(&mut keys, "log.level", old.log.level.clone(), &mut new.log.level);
-    keep(&mut keys, "log.access", old.log.access, &mut new.log.access);
     keep(&mut keys, "takeover", old.takeover.clone(), &mut new.takeover);
     (new, keys)
 }
@@ -422,12 +450,12 @@ mod tests {
                 "admin.address",
                 "log.format",
                 "log.level",
-                "log.access",
                 "takeover"
             ]
         );
-        let expected =
-            Config { limits: new.limits, routes: new.routes, drain_timeout: new.drain_timeout, ..old.clone() };
+        let (limits, routes, drain_timeout) = (new.limits, new.routes, new.drain_timeout);
+        let log = crate::config::Log { access: true, ..old.log.clone() };
+        let expected = Config { limits, routes, drain_timeout, log, ..old.clone() };
         assert_eq!(applied, expected);
         assert_eq!(without_restart(&old, old.clone()), (old.clone(), Vec::new()));
     }

@@ -107,19 +107,21 @@ pub(super) fn listen(
     let mut addresses = Vec::new();
     for listener in listeners {
         let address = listener.address;
-        let refused =
-            |error: io::Error| io::Error::new(error.kind(), format!("{address} can't be listened on: {error}"));
         let bound = match passed.take(address) {
             Some(socket) => share(&socket, &mut sockets),
             None => bind_all(address, &mut sockets, may_be_shared),
         };
-        addresses.push(bound.map_err(refused)?);
+        addresses.push(bound.map_err(|error| refused(address, &error))?);
     }
     for unused in passed.0 {
         let address = unused.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
         tracing::warn!(%address, "a socket was passed that no listener is for; it is closed");
     }
     Ok((sockets, addresses))
+}
+
+fn refused(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{address} can't be listened on: {error}"))
 }
 
 fn share(socket: &TcpListener, sockets: &mut [Vec<Listening>]) -> io::Result<SocketAddr> {
@@ -144,6 +146,12 @@ fn bind_all(mut address: SocketAddr, sockets: &mut [Vec<Listening>], may_be_shar
         worker.push(Listening { socket, origin });
     }
     Ok(address)
+}
+
+/// A socket on an address that is not the clients'.
+pub(super) fn listen_alone(address: SocketAddr, may_be_shared: bool) -> io::Result<TcpListener> {
+    let bound = if may_be_shared { bind(address) } else { check_unused(address).and_then(|()| bind(address)) };
+    bound.map_err(|error| refused(address, &error))
 }
 
 /// With `SO_REUSEPORT` a second gateway could listen on the same address unnoticed, and each would know only of the writes

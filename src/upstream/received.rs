@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    fleet::Counted,
+    fleet::{Counted, Server},
     http2::{self, Slot},
     pool::{Connection, Pool},
     wire::Handle,
@@ -38,6 +38,7 @@ pub enum AnswerError {
 pub struct FromUpstream<B> {
     source: Source,
     lease: Option<Lease<B>>,
+    server: Arc<Server>,
     handle: Handle,
     patience: Duration,
     /// Runs while the backend is waited for.
@@ -55,7 +56,7 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Lease<B> {
     pub(super) held: Held<B>,
-    pub(super) _under_way: Counted,
+    pub(super) under_way: Counted,
 }
 
 #[derive(Debug)]
@@ -70,7 +71,8 @@ pub(super) enum Held<B> {
 
 impl<B> FromUpstream<B> {
     pub(super) fn new(source: Source, lease: Lease<B>, handle: Handle, patience: Duration) -> Self {
-        let mut new = Self { source, lease: Some(lease), handle, patience, pause: None, is_waiting: false };
+        let server = Arc::clone(lease.under_way.server());
+        let mut new = Self { source, lease: Some(lease), server, handle, patience, pause: None, is_waiting: false };
         if new.source.is_end_stream() {
             new.end();
         }
@@ -81,6 +83,12 @@ impl<B> FromUpstream<B> {
     #[must_use]
     pub fn connection(&self) -> &Handle {
         &self.handle
+    }
+
+    /// The server that it comes from.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
     }
 
     fn end(&mut self) {
