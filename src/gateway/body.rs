@@ -2,7 +2,7 @@
 //!
 //! A request's body is passed on as complete only if the client's ended as such, and short of its announced length it
 //! has not ended (the final chunk is the backend's sign to commit). Trailers pass through a list
-//! ([`Trailers`](super::trailers::Trailers)), behind bodies that do not say how long they are.
+//! ([`Trailers`]), behind bodies that do not say how long they are.
 
 use std::{
     fmt,
