@@ -2,8 +2,8 @@
 //!
 //! It is the operator's: whoever reaches it sees every tag and can have a resource forgotten, so its address is a loopback
 //! one unless the configuration says otherwise, and there is nothing here to log in with. It runs beside the workers, on a
-//! thread that serves no client. A connection carries one request and lives for [`LONGEST`]; there are at most
-//! [`CONNECTIONS`] of them.
+//! thread that serves no client. A connection carries one request and lives for `LONGEST`; there are at most
+//! `CONNECTIONS` of them.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

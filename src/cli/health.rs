@@ -20,7 +20,7 @@ const LONGEST: u64 = 4096;
 pub(super) struct Health {
     #[command(flatten)]
     file: File,
-    /// Ask here [default: the address of the file's [admin]]
+    /// Ask here [default: the admin address in the file]
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "config")]
     address: Option<SocketAddr>,
     /// Ask only whether the process serves (/livez), not whether it is ready to (/readyz)

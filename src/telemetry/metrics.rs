@@ -21,7 +21,7 @@ use prometheus_client::{
 
 use crate::{config, core::verdict::Refusal, tracker::Watcher};
 
-/// The media type of what [`Metrics::scrape`] gives.
+/// The media type of what `Metrics::scrape` gives.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Seconds; from what memory answers in to what people wait for.

@@ -17,7 +17,8 @@ use crate::support::{Gateway, Script, outside, raw_put, within};
 mod http2;
 
 /// What the gateway adds to every request by which it says for whom it forwards it.
-const ADDED: &str = "via: 1.1 ifmatch\r\nx-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\nx-forwarded-host: a\r\n\
+const ADDED: &str = "via: 1.1 ifmatch\r\ntraceparent: begun here\r\nx-forwarded-for: 127.0.0.1\r\n\
+                     x-forwarded-proto: http\r\nx-forwarded-host: a\r\n\
                      forwarded: for=127.0.0.1;proto=http;host=\"a\"\r\n";
 /// A request that must not run where it stands in a body.
 const VICTIM: &str = "DELETE /victim HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -55,12 +56,21 @@ impl Ear {
         Self { address, listening }
     }
 
-    /// All that has come, connection after connection. The gateway must have stopped.
+    /// All that has come, connection after connection, without the digits of traces that begin here. The gateway must have
+    /// stopped.
     async fn heard(self) -> Vec<u8> {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
         socket.bind("127.0.0.2:0".parse().expect("an address")).expect("a port");
         let _last = socket.connect(self.address).await.expect("a connection");
-        within("the backend's connections to end", self.listening).await.expect("a task")
+        let mut came = within("the backend's connections to end", self.listening).await.expect("a task");
+        let (begin, digits) = (b"traceparent: ", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".len());
+        let mut from = 0;
+        while let Some(found) = find(&came[from..], begin) {
+            from += found + begin.len();
+            assert_eq!(&came[from + digits..from + digits + 2], b"\r\n");
+            came.splice(from..from + digits, *b"begun here");
+        }
+        came
     }
 }
 

@@ -33,6 +33,10 @@ async fn of_two_writes_to_two_processes_one_gets_through() {
     let folder = Folder::new();
     let (file, _port) = file(&folder, Gateway::before(backend.address).one_worker());
     let mut old = Process::start(&file).await;
+    // Nothing is recorded before it has the lock, and no write goes through.
+    let writer = begin(old.call("POST", "/other"));
+    backend.expect("POST", "/other").await.answer(200, &[], "").await;
+    writer.answer().await;
     let reader = begin(old.get("/note"));
     backend.expect("GET", "/note").await.answer(200, &[("ETag", "\"1\"")], "").await;
     reader.answer().await;
