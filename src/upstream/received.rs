@@ -49,6 +49,8 @@ pub struct FromUpstream<B> {
 pub(super) enum Source {
     Http1(hyper::body::Incoming),
     Http2(http2::Incoming),
+    /// An answer without a body, since it goes on as something else.
+    Nothing,
 }
 
 /// What an answer has until it is through.
@@ -64,17 +66,20 @@ pub(super) enum Held<B> {
     Connection { connection: Connection<B>, pool: Weak<Pool<B>>, limit: Duration },
     /// A stream.
     Slot(#[expect(dead_code, reason = "it is given back when it is dropped")] Arc<Slot>),
-    /// A connection that is no longer HTTP's.
-    Nothing,
 }
 
 impl<B> FromUpstream<B> {
     pub(super) fn new(source: Source, lease: Lease<B>, handle: Handle, patience: Duration) -> Self {
-        let mut new = Self { source, lease: Some(lease), handle, patience, pause: None, is_waiting: false };
+        let mut new = Self { lease: Some(lease), ..Self::without_lease(source, handle, patience) };
         if new.source.is_end_stream() {
             new.end();
         }
         new
+    }
+
+    /// Of a connection that is no longer HTTP's.
+    pub(super) fn without_lease(source: Source, handle: Handle, patience: Duration) -> Self {
+        Self { source, lease: None, handle, patience, pause: None, is_waiting: false }
     }
 
     /// The way that the request went.
@@ -109,6 +114,7 @@ impl Source {
         match self {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::Http2),
+            Self::Nothing => Poll::Ready(None),
         }
     }
 
@@ -116,6 +122,7 @@ impl Source {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Nothing => true,
         }
     }
 }
@@ -153,6 +160,7 @@ where
         match &self.source {
             Source::Http1(body) => body.size_hint(),
             Source::Http2(body) => body.size_hint(),
+            Source::Nothing => SizeHint::with_exact(0),
         }
     }
 }
