@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     config::{Config, ConfigErrors},
     demo,
-    server::Server,
+    server::{Control, Passed, Server},
     telemetry,
 };
 
@@ -88,10 +88,17 @@ impl Arguments {
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
-            Err(Failed::Configuration(errors)) => {
-                eprintln!("{errors}");
+            Err(Failed::Configuration(path, errors)) => {
+                for error in &errors.errors {
+                    match &path {
+                        Some(path) => eprintln!("{}: {error}", path.display()),
+                        None => eprintln!("{error}"),
+                    }
+                }
                 ExitCode::from(BAD_CONFIGURATION)
             }
+            // The log has said so.
+            Err(Failed::CutShort) => ExitCode::FAILURE,
             Err(Failed::Start(error)) => {
                 eprintln!("ifmatch: {error}");
                 ExitCode::FAILURE
@@ -102,13 +109,16 @@ impl Arguments {
 
 /// Why a command could not be carried out.
 enum Failed {
-    Configuration(ConfigErrors),
+    /// With the file, where it is one.
+    Configuration(Option<PathBuf>, ConfigErrors),
     Start(Box<dyn std::error::Error + Send + Sync>),
+    /// The stop came before everything had ended.
+    CutShort,
 }
 
 impl From<ConfigErrors> for Failed {
     fn from(errors: ConfigErrors) -> Self {
-        Self::Configuration(errors)
+        Self::Configuration(None, errors)
     }
 }
 
@@ -126,18 +136,26 @@ impl File {
     }
 
     fn check(&self) -> Result<(), Failed> {
-        print!("{}", Config::load(&self.path())?.describe());
+        print!("{}", self.read()?.describe());
         Ok(())
+    }
+
+    /// The configuration, and the files that it names looked at.
+    fn read(&self) -> Result<Config, Failed> {
+        let path = self.path();
+        let checked = Config::load(&path).and_then(|config| config.check().map(|()| config));
+        checked.map_err(|errors| Failed::Configuration(Some(path), errors))
     }
 }
 
 impl Run {
     fn start(&self) -> Result<(), Failed> {
-        let config = match (self.listen, &self.upstream) {
-            (Some(listen), Some(upstream)) => Config::single(listen, upstream)?,
-            (None, _) | (_, None) => Config::load(&self.file.path())?,
-        };
-        start(config, |_| ())
+        // Before there are threads: it changes the environment.
+        let passed = Passed::from_environment();
+        match (self.listen, &self.upstream) {
+            (Some(listen), Some(upstream)) => start(Config::single(listen, upstream)?, None, passed, |_| ()),
+            (None, _) | (_, None) => start(self.file.read()?, Some(self.file.path()), passed, |_| ()),
+        }
     }
 }
 
@@ -152,38 +170,54 @@ impl Demo {
         let store = listener.local_addr()?;
         let config = Config::single(self.listen, &format!("http://{store}"))?;
         thread::Builder::new().name("store".into()).spawn(move || runtime.block_on(demo::serve(listener)))?;
-        start(config, |server| print!("{}", demo::transcript(store, server.addresses()[0])))
+        start(config, None, Passed::default(), |server| print!("{}", demo::transcript(store, server.addresses()[0])))
     }
 }
 
 /// Runs the gateway until it is told to stop.
-fn start(config: Config, announce: impl FnOnce(&Server)) -> Result<(), Failed> {
+fn start(config: Config, file: Option<PathBuf>, passed: Passed, announce: impl FnOnce(&Server)) -> Result<(), Failed> {
     telemetry::init(&config.log).map_err(Failed::Start)?;
-    let server = Server::bind(config)?;
+    let server = Server::bind_with(config, passed)?;
+    let server = match file {
+        Some(file) => server.from_file(file),
+        None => server,
+    };
     announce(&server);
+    let control = server.control();
     let (stop, stopped) = watch::channel(false);
+    listen_to_signals(control.clone(), stop)?;
+    server.run(&stopped)?;
+    if control.was_cut_short() { Err(Failed::CutShort) } else { Ok(()) }
+}
+
+/// SIGHUP has the file read again, SIGTERM and SIGINT stop the gateway, and the second of these ends it at once.
+fn listen_to_signals(control: Control, stop: watch::Sender<bool>) -> io::Result<()> {
     let signals = runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = {
+    let (mut terminate, mut interrupt, mut hang_up) = {
         let _entered = signals.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
     };
     thread::Builder::new().name("signals".into()).spawn(move || {
         signals.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::info!("stopping");
-            // No receiver is left where the server has stopped by itself.
-            let _ = stop.send(true);
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            let mut stops = 0;
+            while stops < 2 {
+                tokio::select! {
+                    _ = terminate.recv() => stops += 1,
+                    _ = interrupt.recv() => stops += 1,
+                    _ = hang_up.recv() => {
+                        control.reread();
+                        continue;
+                    }
+                }
+                if stops == 1 {
+                    tracing::info!("stopping");
+                    // No receiver is left where the server has stopped by itself.
+                    let _ = stop.send(true);
+                }
             }
             tracing::warn!("told to stop twice; what is under way is given up");
             std::process::exit(1);
         });
     })?;
-    server.run(&stopped)?;
     Ok(())
 }

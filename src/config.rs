@@ -19,6 +19,7 @@ use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use crate::core::policy::Policy;
 
+mod check;
 mod describe;
 mod pattern;
 mod raw;
@@ -390,7 +391,7 @@ impl Forwarding {
 
 impl Route {
     /// Whether this route takes every request that the other would take.
-    fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         (self.host.is_none() || self.host == other.host) && self.path.covers(&other.path)
     }
 }

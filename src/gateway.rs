@@ -4,45 +4,85 @@
 //! one reads like a list of steps: what the request is about (`Exchange::new`), then a read (`forward::read`) or a
 //! write (`write::write`). Only `write` holds a turn; only `answer` builds a response that the backend did not send.
 
-use std::sync::Arc;
+use std::{
+    cmp,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use crate::{
     config::{Config, HostRule},
     core::{
         policy::Policy,
+        record::Stamp,
         resource::{Key, Namer, Target},
     },
     telemetry::Counters,
-    tracker::Tracker,
-    upstream,
+    tracker::{
+        Busy, Tracker,
+        gate::{Gate, Pass, Since},
+    },
+    upstream::{self, Fleet},
 };
 
 mod answer;
 mod body;
 mod client;
 mod forward;
+mod forwarded;
 mod headers;
 mod informational;
+mod names;
 mod probe;
 mod route;
 mod trailers;
 mod tunnel;
 mod write;
 
+use answer::Sent;
+
 pub use answer::Failure;
 pub use body::Answer;
 pub use client::Client;
 use informational::Preceding;
+use names::Names;
 use trailers::Trailers;
 use tunnel::Wish;
 
 type Upstream = upstream::Upstream<body::Outgoing>;
 
-/// What a worker needs to answer requests. The tracker and the counters are shared between workers, the connections to
-/// the backends are its own.
+/// What all workers share, whatever configuration they serve under.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The records of all resources.
+    pub tracker: Arc<Tracker>,
+    /// What gives them their names.
+    pub namer: Namer,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// What all writes go through.
+    pub gate: Arc<Gate>,
+    /// How many writes are being sent, whether or not their clients are still there.
+    writes: Arc<AtomicUsize>,
+}
+
+/// One write that is being sent.
+struct WriteUnderWay(Arc<AtomicUsize>);
+
+impl Drop for WriteUnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What a worker needs to answer requests under one configuration. The connections to the backends are its own.
 #[derive(Debug)]
 pub struct Gateway {
     config: Arc<Config>,
@@ -50,8 +90,10 @@ pub struct Gateway {
     namer: Namer,
     upstreams: Vec<Arc<Upstream>>,
     counters: Arc<Counters>,
-    /// Held by each write that is being sent, whether or not its client is still there, and by each tunnel.
-    writes: Arc<()>,
+    shared: Shared,
+    names: Names,
+    /// What the same worker serves with under the next configuration.
+    successor: OnceLock<Arc<Self>>,
 }
 
 /// One request and what it is about.
@@ -74,20 +116,101 @@ struct Exchange {
     key: Key,
     /// Whose credentials it carries, as a hash.
     caller: u64,
+    /// Where it comes from: the client's address, behind trusted proxies, for logs and limits.
+    origin: forwarded::Origin,
+    /// Whether it is a write that now goes on by itself, with or without its client.
+    goes_on: AtomicBool,
+}
+
+/// The first names of resources, before anything is served.
+#[derive(Debug)]
+pub struct FirstNames(Names);
+
+impl FirstNames {
+    /// Names under which what is learned may be recorded from the beginning.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self(Names::new(config))
+    }
+
+    /// Another process may be writing: the gate closes, and nothing is recorded until it opens.
+    pub fn suspend(&mut self, gate: &Gate) {
+        gate.share(self.0.suspend());
+    }
+}
+
+/// How the names of resources change with a configuration.
+#[derive(Debug)]
+pub struct Succession {
+    /// Whether some do, so that writes must wait for those under the old names.
+    renames: bool,
+    names: Names,
+    fresh: Vec<Since>,
+}
+
+impl Succession {
+    /// Closes the gate if need be. To be called after every worker's gateway has its successor, and before the first request
+    /// goes there.
+    pub fn begin(self, gate: &Gate) {
+        if self.renames {
+            gate.rename(self.fresh);
+        }
+    }
+}
+
+impl Shared {
+    /// What the workers of a new process share.
+    #[must_use]
+    pub fn new(tracker: Tracker, namer: Namer) -> Self {
+        let tracker = Arc::new(tracker);
+        let gate = Gate::new(Arc::clone(&tracker));
+        Self { tracker, namer, counters: Arc::default(), gate, writes: Arc::default() }
+    }
+
+    /// How many writes are being sent, under whatever configuration they began. A stop waits for them.
+    #[must_use]
+    pub fn writes_under_way(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
 }
 
 impl Gateway {
-    /// A gateway for one worker. There is a fleet for each upstream of the configuration, in its order.
+    /// A gateway for one worker, under the process's first configuration. There is a fleet for each of its upstreams, in the
+    /// same order.
     #[must_use]
-    pub fn new(
-        config: Arc<Config>,
-        fleets: &[Arc<upstream::Fleet>],
-        tracker: Arc<Tracker>,
-        namer: Namer,
-        counters: Arc<Counters>,
-    ) -> Arc<Self> {
+    pub fn new(config: Arc<Config>, fleets: &[Arc<Fleet>], shared: Shared, first: &FirstNames) -> Arc<Self> {
         let upstreams = fleets.iter().cloned().map(Upstream::new).collect();
-        Arc::new(Self { config, tracker, namer, upstreams, counters, writes: Arc::default() })
+        Arc::new(Self::with(config, shared, upstreams, first.0.clone()))
+    }
+
+    /// A gateway for the same worker under the configuration `new`, whose upstreams have these fleets. It keeps the
+    /// connections to those whose fleet is the same.
+    #[must_use]
+    pub fn succeed(&self, new: Arc<Config>, fleets: &[Arc<Fleet>], succession: &Succession) -> Arc<Self> {
+        let upstreams = fleets.iter().map(|fleet| {
+            let same = self.upstreams.iter().find(|upstream| Arc::ptr_eq(upstream.fleet(), fleet));
+            same.map_or_else(|| Upstream::new(Arc::clone(fleet)), Arc::clone)
+        });
+        let upstreams = upstreams.collect();
+        Arc::new(Self::with(new, self.shared.clone(), upstreams, succession.names.clone()))
+    }
+
+    fn with(config: Arc<Config>, shared: Shared, upstreams: Vec<Arc<Upstream>>, names: Names) -> Self {
+        let Shared { tracker, namer, counters, .. } = shared.clone();
+        Self { config, tracker, namer, upstreams, counters, shared, names, successor: OnceLock::new() }
+    }
+
+    /// How the names of resources change with the configuration `new`. The same for all workers.
+    #[must_use]
+    pub fn succession(&self, new: &Config) -> Succession {
+        let (names, fresh) = self.names.succeed(&self.config, new);
+        Succession { renames: names.generation > self.names.generation, names, fresh }
+    }
+
+    /// From here on writes that have not begun may begin anew with the successor.
+    pub fn be_succeeded_by(&self, successor: &Arc<Self>) {
+        // A second successor is that of the first.
+        let _ = self.successor.set(Arc::clone(successor));
     }
 
     /// The configuration.
@@ -121,23 +244,56 @@ impl Gateway {
     }
 
     async fn answer(self: Arc<Self>, client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let about = answer::About::new(&head);
         let mut body = body::Inbound::new(body, &head, &client);
-        let exchange = match Exchange::new(&self, client, head) {
-            Ok(exchange) => Arc::new(exchange),
-            Err(failure) => return self.refuse(&about, failure, body, &Policy::default()).await,
-        };
-        body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
-        let answer = if exchange.head.method.is_safe() {
-            forward::read(&exchange, &mut body).await
-        } else {
-            write::write(&exchange, &mut body).await
-        };
-        match answer {
-            Ok(response) => response,
-            Err(failure) => self.refuse(&about, failure, body, exchange.policy()).await,
+        let mut gateway = self;
+        loop {
+            let exchange = match Exchange::new(&gateway, Arc::clone(&client), head) {
+                Ok(exchange) => Arc::new(exchange),
+                Err(failure) => return gateway.refuse(&about, failure, body, &Policy::default()).await,
+            };
+            let carried = carry(&exchange, &mut body);
+            let answer = match gateway.config.limits.request_timeout {
+                None => carried.await,
+                Some(limit) => timeout(limit, carried).await.unwrap_or_else(|_| Err(exchange.out_of_time())),
+            };
+            match answer {
+                Ok(response) => return response,
+                Err(Failure::Busy(Busy::Renamed)) if gateway.successor.get().is_some() => {
+                    gateway = gateway.newest();
+                    head = exchange.head.clone();
+                }
+                Err(failure) => return gateway.refuse(&about, failure, body, exchange.policy()).await,
+            }
         }
+    }
+
+    /// The gateway of the same worker that no other succeeds.
+    fn newest(self: &Arc<Self>) -> Arc<Self> {
+        let mut newest = self;
+        while let Some(successor) = newest.successor.get() {
+            newest = successor;
+        }
+        Arc::clone(newest)
+    }
+
+    /// Leave to begin a write under the names of this configuration.
+    async fn enter(&self, wait: Duration) -> Result<Pass, Busy> {
+        loop {
+            let pass = self.shared.gate.enter(wait).await?;
+            match pass.generation().cmp(&self.names.generation) {
+                cmp::Ordering::Equal => return Ok(pass),
+                cmp::Ordering::Greater => return Err(Busy::Renamed),
+                // Between two steps of a reload, which takes no time.
+                cmp::Ordering::Less => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Whether what a read by this route shows may be recorded that began at this moment.
+    fn may_record(&self, route: usize, began: Stamp) -> bool {
+        self.names.may_record(self.config.routes[route].upstream, began)
     }
 
     /// Answers with a refusal that arrives: what the client still sends is read first, and the connection closes where
@@ -150,7 +306,8 @@ impl Gateway {
         limits: &Policy,
     ) -> Response<Answer> {
         self.counters.count(&failure);
-        let rest = body.drain(limits.drain_bytes, limits.drain_time).await;
+        let rest =
+            if failure.is_late() { body.into_rest() } else { body.drain(limits.drain_bytes, limits.drain_time).await };
         let closes = rest.is_some() || failure.ends_connection();
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
@@ -158,22 +315,17 @@ impl Gateway {
         answer::build(about, failure, closes)
     }
 
-    /// How many writes are being sent and tunnels are open. A stop waits for them.
-    #[must_use]
-    pub fn writes_under_way(&self) -> usize {
-        Arc::strong_count(&self.writes) - 1
-    }
-
     /// The key of a resource that `route` leads to, for a request with this head.
     fn key(&self, head: &Parts, host: &HeaderValue, target: &Target, route: usize) -> Key {
         let route = &self.config.routes[route];
-        let upstream = &self.config.upstreams[route.upstream].name;
+        let upstream = self.names.scope(route.upstream);
         let host = host.to_str().unwrap_or_default();
         self.namer.key(upstream, host, target, &route.policy.query, &route.policy.partition, &head.headers)
     }
 
-    fn write_begins(&self) -> Arc<()> {
-        Arc::clone(&self.writes)
+    fn write_begins(&self) -> WriteUnderWay {
+        self.shared.writes.fetch_add(1, Ordering::SeqCst);
+        WriteUnderWay(Arc::clone(&self.shared.writes))
     }
 
     /// Closes connections to backends that have been idle for too long.
@@ -184,9 +336,21 @@ impl Gateway {
     }
 }
 
+/// Everything that happens within `request_timeout`. Dropped, it is as if the client had hung up.
+async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Response<Answer>, Failure> {
+    body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
+    body.limit(exchange.policy()).map_err(Failure::Body)?;
+    if exchange.head.method.is_safe() {
+        forward::read(exchange, body).await
+    } else {
+        write::write(exchange, body).await
+    }
+}
+
 impl Exchange {
     fn new(gateway: &Arc<Gateway>, client: Arc<Client>, mut head: Parts) -> Result<Self, Failure> {
         let wish = Wish::of(&mut head)?;
+        route::check_target(&head, gateway.config.limits.request_line)?;
         answer::check_expectation(&head)?;
         route::check_framing(&head)?;
         let asked = route::asked_host(&head)?;
@@ -203,6 +367,8 @@ impl Exchange {
         let key = gateway.key(&head, &host, &target, route);
         let caller = gateway.namer.caller(&head.headers);
         let preceding = Preceding::to(&client, head.version);
+        let origin = forwarded::origin(&gateway.config.forwarding, &client, &head.headers);
+        let goes_on = AtomicBool::new(false);
         Ok(Self {
             gateway: Arc::clone(gateway),
             client,
@@ -215,6 +381,16 @@ impl Exchange {
             route,
             key,
             caller,
+            origin,
+            goes_on,
+        })
+    }
+
+    fn out_of_time(&self) -> Failure {
+        Failure::RequestTimeout(match (self.head.method.is_safe(), self.goes_on.load(Ordering::Relaxed)) {
+            (true, _) => Sent::Read,
+            (false, true) => Sent::Write,
+            (false, false) => Sent::Probe,
         })
     }
 

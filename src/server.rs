@@ -1,22 +1,27 @@
-//! Listeners, workers, draining.
+//! Listeners, workers, what the process does beside them, draining.
 //!
 //! Every worker is a thread with a runtime of its own and a socket of its own on every address (`SO_REUSEPORT`), so that a
-//! request stays on one core from the first byte to the last; only the tracker is shared.
+//! request stays on one core from the first byte to the last; only the tracker is shared. What is done once for the whole
+//! process (watching the file, waiting for the takeover, telling systemd) is done by tasks in one more thread
+//! ([`background`]).
 
 use std::{
     hash::{BuildHasher, RandomState},
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime,
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{interval, sleep, timeout},
 };
@@ -24,8 +29,7 @@ use tokio::{
 use crate::{
     config::{Config, Listener},
     core::resource::Namer,
-    gateway::Gateway,
-    telemetry::Counters,
+    gateway::{FirstNames, Gateway, Shared},
     tls,
     tracker::Tracker,
     upstream::Fleet,
@@ -38,25 +42,36 @@ mod connection;
 mod limits;
 mod patient;
 mod proxy_protocol;
+mod reload;
 mod socket;
+mod sockets;
 mod streams;
+mod systemd;
+mod takeover;
 
-/// How many connections may wait to be accepted.
-const BACKLOG: i32 = 1024;
+pub use reload::{Control, Phase};
+use sockets::Listening;
+pub use sockets::Passed;
+use takeover::Lock;
+
 /// A pause where there is nothing to wait for: between looks at what still drains.
 const MOMENT: Duration = Duration::from_millis(50);
 /// A pause after an error that concerns no single connection, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many connections are still accepted after the stop, at most: a queue's length.
+const QUEUE: usize = 1024;
+/// How long a connection on which nothing is under way stays open after the stop, since a request may be on its way.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// A gateway whose addresses are bound.
 #[derive(Debug)]
 pub struct Server {
-    config: Arc<Config>,
-    /// For each worker its socket on each address.
-    sockets: Vec<Vec<std::net::TcpListener>>,
+    control: Control,
+    /// For each worker what it serves with, and its socket on each address.
+    workers: Vec<(Arc<Live>, Vec<Listening>)>,
     addresses: Vec<SocketAddr>,
-    /// What the connections of each address begin with.
-    doors: Vec<Arc<Door>>,
+    /// `None`: no process may take over.
+    lock: Option<Arc<Lock>>,
 }
 
 impl Server {
@@ -66,31 +81,51 @@ impl Server {
     ///
     /// An address that can't be bound, or a file with a certificate or key that can't be used; the error names it.
     pub fn bind(config: Config) -> io::Result<Self> {
+        Self::bind_with(config, Passed::default())
+    }
+
+    /// As [`Server::bind`], but where there are sockets that the process was started with, those are used.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::bind`]; or a takeover lock that can't be opened.
+    pub fn bind_with(config: Config, passed: Passed) -> io::Result<Self> {
         limits::raise_open_files();
         let doors = doors(&config)?;
-        let mut sockets: Vec<Vec<_>> = (0..config.workers).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        for listener in &config.listeners {
-            let mut address = listener.address;
-            let refused = move |error: io::Error| {
-                io::Error::new(error.kind(), format!("{address} can't be listened on: {error}"))
-            };
-            check_unused(address).map_err(refused)?;
-            for worker in &mut sockets {
-                let socket = bind(address).map_err(refused)?;
-                // The first finds the port where the configuration leaves it open.
-                address = socket.local_addr()?;
-                worker.push(socket);
-            }
-            addresses.push(address);
+        let fleets = Fleet::all(&config.upstreams)?;
+        let lock = config.takeover.as_deref().map(Lock::open).transpose()?;
+        let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
+        let config = Arc::new(config);
+        let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
+        let shared = Shared::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes), namer);
+        let mut names = FirstNames::new(&config);
+        if lock.is_some() {
+            names.suspend(&shared.gate);
         }
-        Ok(Self { config: Arc::new(config), sockets, addresses, doors })
+        let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), &fleets, shared.clone(), &names)));
+        let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
+        let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
+        let control = Control::new(shared, lives, doors, config, fleets);
+        Ok(Self { control, workers, addresses, lock })
+    }
+
+    /// The file that the configuration was read from, to be read again when it changes.
+    #[must_use]
+    pub fn from_file(self, file: PathBuf) -> Self {
+        self.control.watch_file(file);
+        self
     }
 
     /// The addresses, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// What the gateway is told and asked while it runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Serves until `stop` says `true` or its sender is gone, then finishes what is under way for as long as
@@ -100,42 +135,48 @@ impl Server {
     ///
     /// A worker that can't be started. Those that were are stopped.
     pub fn run(self, stop: &watch::Receiver<bool>) -> io::Result<()> {
-        let Self { config, sockets, addresses, doors } = self;
-        let tracker = Arc::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes));
-        let counters = Arc::new(Counters::default());
-        let fleets = Fleet::all(&config.upstreams)?;
-        let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
+        let Self { control, workers, addresses, lock } = self;
+        let new_runtime = || runtime::Builder::new_current_thread().enable_all().build();
+        let runtimes = workers.iter().map(|_| new_runtime()).collect::<io::Result<Vec<_>>>()?;
+        let beside = new_runtime()?;
         for address in addresses {
-            tracing::info!(%address, workers = config.workers, "listening");
+            tracing::info!(%address, workers = workers.len(), "listening");
         }
+        // Dropped when the workers have ended, and before that where one can't be started.
+        let (over, until_over) = oneshot::channel::<()>();
+        let (halt, halted) = watch::channel(false);
+        let holds_count = lock.is_some();
         thread::scope(|scope| {
-            // One worker asks for all.
-            let mut to_check = fleets.clone();
-            let workers: Vec<_> = sockets
+            let tasks = background(control.clone(), lock.clone(), stop.clone(), halt, until_over);
+            let beside =
+                thread::Builder::new().name("background".into()).spawn_scoped(scope, || beside.block_on(tasks))?;
+            let workers: Vec<_> = workers
                 .into_iter()
-                .map(|sockets| {
-                    let (config, doors, stop) = (Arc::clone(&config), doors.clone(), stop.clone());
-                    let gateway =
-                        Gateway::new(Arc::clone(&config), &fleets, Arc::clone(&tracker), namer, Arc::clone(&counters));
-                    let to_check = std::mem::take(&mut to_check);
-                    let work = move || {
-                        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-                        let _entered = runtime.enter();
-                        to_check.iter().for_each(Fleet::start_checks);
-                        runtime.block_on(work(gateway, &config, sockets, doors, stop))
-                    };
+                .zip(runtimes)
+                .map(|((live, sockets), runtime)| {
+                    let work = work(live, control.clone(), sockets, halted.clone(), holds_count);
+                    let work = move || runtime.block_on(work);
                     thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)
                 })
-                .collect();
-            for worker in workers {
-                worker?.join().map_err(|_| io::Error::other("a worker panicked"))??;
+                .collect::<io::Result<_>>()?;
+            let ended: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+            drop(over);
+            let background = beside.join();
+            for ended in ended {
+                ended.map_err(|_| io::Error::other("a worker panicked"))??;
             }
-            counters.log();
-            Ok(())
-        })
+            background.map_err(|_| io::Error::other("the background thread panicked"))
+        })?;
+        let shared = control.shared();
+        if let Some(lock) = lock.filter(|_| shared.gate.under_way() == 0) {
+            lock.leave_in_order();
+        }
+        shared.counters.log();
+        Ok(())
     }
 }
 
+/// What the connections of each address begin with.
 fn doors(config: &Config) -> io::Result<Vec<Arc<Door>>> {
     let places = Places::new();
     let door = |listener: &Listener| {
@@ -145,67 +186,104 @@ fn doors(config: &Config) -> io::Result<Vec<Arc<Door>>> {
     config.listeners.iter().map(door).collect()
 }
 
-/// With `SO_REUSEPORT` a second gateway could listen on the same address unnoticed, and each would know only of the writes
-/// that happen to reach it.
-fn check_unused(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
-}
-
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+/// What is done once for the whole process, until it is over: tasks on a runtime of their own.
+async fn background(
+    control: Control,
+    lock: Option<Arc<Lock>>,
+    mut stop: watch::Receiver<bool>,
+    halt: watch::Sender<bool>,
+    mut over: oneshot::Receiver<()>,
+) {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(reload::watch(control.clone()));
+    tasks.spawn(reload::check_health(control.clone()));
+    tasks.spawn(systemd::tell_when_ready(control.clone()));
+    tasks.spawn(systemd::watchdog(control.clone()));
+    if let Some(lock) = lock {
+        let settle = control.config().routes.iter().map(|route| route.policy.settle).max().unwrap_or_default();
+        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), settle));
+    }
+    // Here the admin listener finds its place.
+    tokio::select! {
+        () = stopped(&mut stop) => {}
+        // An error: whoever waits for the workers is gone.
+        _ = &mut over => {}
+    }
+    control.drains();
+    halt.send_replace(true);
+    systemd::stopping();
+    let _ = over.await;
+    tasks.shutdown().await;
 }
 
 /// What a worker serves with.
 #[derive(Debug)]
-struct Live(Mutex<Arc<Gateway>>);
+struct Live {
+    gateway: Mutex<Arc<Gateway>>,
+    /// When it last said that it is awake, in milliseconds since the start.
+    beat: AtomicU64,
+}
 
 impl Live {
+    fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway: Mutex::new(gateway), beat: AtomicU64::new(0) }
+    }
+
     fn gateway(&self) -> Arc<Gateway> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.gateway.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, gateway: Arc<Gateway>) {
+        *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) = gateway;
+    }
+
+    fn beat(&self, now: Duration) {
+        self.beat.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn last_beat(&self) -> Duration {
+        Duration::from_millis(self.beat.load(Ordering::Relaxed))
     }
 }
 
+/// `waits_for_holds`: whether the next process may begin to write as soon as this one ends.
 async fn work(
-    gateway: Arc<Gateway>,
-    config: &Config,
-    sockets: Vec<std::net::TcpListener>,
-    doors: Vec<Arc<Door>>,
+    live: Arc<Live>,
+    control: Control,
+    sockets: Vec<Listening>,
     mut stop: watch::Receiver<bool>,
+    waits_for_holds: bool,
 ) -> io::Result<()> {
-    let live = Arc::new(Live(Mutex::new(Arc::clone(&gateway))));
     let mut accepting = JoinSet::new();
-    for (socket, door) in sockets.into_iter().zip(doors) {
+    for (Listening { socket, is_passed }, door) in sockets.into_iter().zip(control.doors()) {
         let listener = TcpListener::from_std(socket)?;
-        accepting.spawn(accept(listener, door, Arc::clone(&live), stop.clone()));
+        accepting.spawn(accept(listener, is_passed, Arc::clone(door), Arc::clone(&live), stop.clone()));
     }
-    let tidying = tokio::spawn(tidy(Arc::clone(&gateway)));
+    let tidying = tokio::spawn(tidy(Arc::clone(&live), control.clone()));
+    control.worker_runs();
     stopped(&mut stop).await;
-    let drained = timeout(config.drain_timeout, async {
+    let shared = control.shared();
+    let under_way = || if waits_for_holds { shared.gate.under_way() } else { shared.writes_under_way() };
+    let drained = timeout(control.config().drain_timeout, async {
         while accepting.join_next().await.is_some() {}
-        while gateway.writes_under_way() > 0 {
+        while under_way() > 0 {
             sleep(MOMENT).await;
         }
     });
     if drained.await.is_err() {
-        tracing::warn!(writes = gateway.writes_under_way(), "stopped before everything had ended");
+        control.is_cut_short();
+        tracing::warn!(writes = shared.writes_under_way(), "stopped before everything had ended");
     }
     tidying.abort();
     Ok(())
 }
 
-async fn tidy(gateway: Arc<Gateway>) {
+async fn tidy(live: Arc<Live>, control: Control) {
     let mut every = interval(Duration::from_secs(1));
     loop {
         every.tick().await;
-        gateway.close_expired();
+        live.gateway().close_expired();
+        control.beat(&live);
     }
 }
 
@@ -215,8 +293,20 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Returns some time after that.
+async fn last_call(stop: &mut watch::Receiver<bool>) {
+    stopped(stop).await;
+    sleep(LAST_CALL).await;
+}
+
 /// Accepts connections until the stop, then waits until they have ended.
-async fn accept(listener: TcpListener, door: Arc<Door>, live: Arc<Live>, mut stop: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    is_passed: bool,
+    door: Arc<Door>,
+    live: Arc<Live>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -236,8 +326,37 @@ async fn accept(listener: TcpListener, door: Arc<Door>, live: Arc<Live>, mut sto
             }
         }
     }
-    drop(listener);
+    // Who accepts from a passed socket next finds there what waits.
+    if !is_passed {
+        for (stream, peer) in waiting(listener) {
+            let (door, live) = (Arc::clone(&door), Arc::clone(&live));
+            connections.spawn(connection::serve(stream, peer, door, live, stop.clone()));
+        }
+    }
     while connections.join_next().await.is_some() {}
+}
+
+/// The connections that wait to be accepted: closing the socket would break them off. Those that come while it closes are lost
+/// to their clients, unless the kernel hands them to another process's socket (`net.ipv4.tcp_migrate_req`).
+fn waiting(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let listener = listener.into_std().inspect_err(|error| tracing::warn!(%error, "connections that wait are lost"));
+    std::iter::from_fn(move || {
+        let listener = listener.as_ref().ok()?;
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    if let Ok(stream) = stream {
+                        return Some((stream, peer));
+                    }
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                // Nobody waits any more.
+                Err(_) => return None,
+            }
+        }
+    })
+    .take(QUEUE)
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

@@ -14,6 +14,7 @@
 use std::{
     collections::VecDeque,
     hash::{BuildHasherDefault, Hash, Hasher},
+    mem::ManuallyDrop,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -33,10 +34,13 @@ use crate::core::{
     resource::Key,
 };
 
+pub mod gate;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+
+use gate::Pass;
 
 /// How many floors there are. Resources that share one only make each other's reads unrecorded, and seldom.
 const FLOORS: usize = 1024;
@@ -127,6 +131,13 @@ pub enum Busy {
     /// The wait was over before the turn came.
     #[error("another write to this resource is still under way")]
     TimedOut,
+    /// The wait was over before writes were let through at all: the gateway is being taken over, or its configuration
+    /// replaced, and writes are under way that this one could meet.
+    #[error("writes from before a change of the configuration, or of another process, are still under way")]
+    Closed,
+    /// The resource got another name before the turn was taken. Nothing was sent, and under the new name it may be.
+    #[error("the configuration changed before the write could begin")]
+    Renamed,
 }
 
 /// The turn was lost before anything was sent: its lease lapsed. Never so while records live in this process.
@@ -274,7 +285,7 @@ impl Tracker {
         if let Some(queue) = inserted {
             self.make_room(queue);
         }
-        Ok(Ok(Turn { tracker: Arc::clone(self), ask, phase: Phase::Taken }))
+        Ok(Ok(Turn { tracker: Arc::clone(self), ask, phase: Phase::Taken, pass: None }))
     }
 
     /// Nobody overtakes who waits already.
@@ -434,7 +445,7 @@ struct InLine {
 impl InLine {
     fn into_turn(mut self, ask: Ask) -> Turn {
         let tracker = self.tracker.take().expect("a place becomes a turn once");
-        Turn { tracker, ask, phase: Phase::Taken }
+        Turn { tracker, ask, phase: Phase::Taken, pass: None }
     }
 }
 
@@ -457,6 +468,8 @@ pub struct Turn {
     tracker: Arc<Tracker>,
     ask: Ask,
     phase: Phase,
+    /// Given back last of all.
+    pass: Option<Pass>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -467,6 +480,11 @@ enum Phase {
 }
 
 impl Turn {
+    /// Keeps a pass until the turn is over, the hold after a write in doubt included.
+    pub fn keep(&mut self, pass: Pass) {
+        self.pass = Some(pass);
+    }
+
     /// Lends what is known to `judge`.
     pub async fn known<R>(&self, max_age: Option<Duration>, judge: impl FnOnce(View<'_>) -> R) -> R {
         match self.tracker.slots.get(&Cell(self.ask.key.cell)) {
@@ -522,9 +540,12 @@ impl Drop for Turn {
                 let (tracker, ask) = (Arc::clone(&self.tracker), self.ask);
                 match tokio::runtime::Handle::try_current() {
                     Ok(runtime) if !ask.hold.is_zero() => {
+                        // Where the runtime ends before the hold, neither the turn nor the pass is given back.
+                        let pass = ManuallyDrop::new(self.pass.take());
                         runtime.spawn(async move {
                             tokio::time::sleep(ask.hold).await;
                             tracker.release(&ask, Some(Outcome::InDoubt));
+                            drop(ManuallyDrop::into_inner(pass));
                         });
                     }
                     // Without a runtime there is nobody to wait, and nobody who could be let in too early.

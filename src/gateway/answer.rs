@@ -3,7 +3,7 @@
 //! A refusal is a problem detail (RFC 9457) with a sentence that a person can act on. `Proxy-Status` (RFC 9209) tells it
 //! from an answer of the backend's own.
 
-use std::{error::Error, io, iter};
+use std::{error::Error, io};
 
 use bytes::Bytes;
 use http::{
@@ -37,6 +37,8 @@ pub enum Failure {
     Malformed(Malformed),
     /// The path can't be made canonical.
     Target(TargetError),
+    /// The target is longer than so many bytes.
+    TargetLength(usize),
     /// There is no `Host`, there are several, or it names no host.
     Host,
     /// An `Expect` that the gateway does not know.
@@ -59,6 +61,8 @@ pub enum Failure {
     Relayed(Box<Received>),
     /// A stale write's answer carries the current representation, as the client preferred; with this status.
     Represented(Box<Received>, StatusCode),
+    /// It took longer than `request_timeout` until the backend's answer.
+    RequestTimeout(Sent),
     /// The task that carried the write out is gone; nobody knows what became of the write.
     Lost,
 }
@@ -68,7 +72,7 @@ pub enum Failure {
 pub enum Sent {
     /// The client's read.
     Read,
-    /// A question of the gateway's own; the client's write was not sent.
+    /// A question of the gateway's own, or nothing yet; the client's write was not sent.
     Probe,
     /// The client's write.
     Write,
@@ -155,6 +159,12 @@ impl Failure {
     /// Whether where the next request begins is in doubt, so that there must be none.
     pub(super) fn ends_connection(&self) -> bool {
         matches!(self, Self::TransferCoding | Self::Length)
+            || matches!(self, Self::Upstream(error, _) if body_error(error).is_some_and(BodyError::leaves_a_rest))
+    }
+
+    /// Whether the client has had its time: what it still sends is not waited for before it gets its answer.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::RequestTimeout(_) | Self::Body(BodyError::Idle | BodyError::Slow))
     }
 
     /// The last part of its problem type.
@@ -163,13 +173,14 @@ impl Failure {
     }
 
     fn problem(&self) -> Problem {
-        let bad = |kind, title, error: String| Problem {
-            status: StatusCode::BAD_REQUEST,
+        let wrong = |status, kind, title, error: String| Problem {
+            status,
             kind,
             title,
             error,
             proxy_error: "http_request_error",
         };
+        let bad = |kind, title, error| wrong(StatusCode::BAD_REQUEST, kind, title, error);
         match self {
             Self::Refused(refused) => refused.problem(),
             Self::Busy(busy) => Problem {
@@ -185,6 +196,12 @@ impl Failure {
                 format!("{malformed}. Send the tag just as it came in ETag, quotes included."),
             ),
             Self::Target(error) => bad("bad-target", "The path can't be used", format!("{error}.")),
+            Self::TargetLength(limit) => wrong(
+                StatusCode::URI_TOO_LONG,
+                "uri-too-long",
+                "The target is too long",
+                format!("The path and the query may have {limit} bytes together. Shorten them."),
+            ),
             Self::Host => {
                 bad("bad-host", "The host can't be read", "A request must name one host, and in one Host field.".into())
             }
@@ -193,33 +210,30 @@ impl Failure {
                 "The method is overridden",
                 "This route does not take a POST that means another method. Send that method.".into(),
             ),
-            Self::Expectation => Problem {
-                status: StatusCode::EXPECTATION_FAILED,
-                kind: "expectation",
-                title: "The expectation can't be met",
-                error: "Only Expect: 100-continue is understood.".into(),
-                proxy_error: "http_request_error",
-            },
-            Self::Method => Problem {
-                status: StatusCode::NOT_IMPLEMENTED,
-                kind: "method",
-                title: "CONNECT is not offered",
-                error: "This is a gateway to a service, not a proxy to others.".into(),
-                proxy_error: "http_request_error",
-            },
+            Self::Expectation => wrong(
+                StatusCode::EXPECTATION_FAILED,
+                "expectation",
+                "The expectation can't be met",
+                "Only Expect: 100-continue is understood.".into(),
+            ),
+            Self::Method => wrong(
+                StatusCode::NOT_IMPLEMENTED,
+                "method",
+                "CONNECT is not offered",
+                "This is a gateway to a service, not a proxy to others.".into(),
+            ),
             Self::TransferCoding => bad(
                 "transfer-coding",
                 "The transfer coding is not known",
                 "Only Transfer-Encoding: chunked is understood, and only once.".into(),
             ),
-            Self::Length => Problem {
-                status: StatusCode::LENGTH_REQUIRED,
-                kind: "length-required",
-                title: "A length is required",
-                error: "With HTTP/1.0 a body needs a Content-Length.".into(),
-                proxy_error: "http_request_error",
-            },
-            Self::Body(error) => body_problem(error),
+            Self::Length => wrong(
+                StatusCode::LENGTH_REQUIRED,
+                "length-required",
+                "A length is required",
+                "With HTTP/1.0 a body needs a Content-Length.".into(),
+            ),
+            Self::Body(error) => body_problem(error, "Nothing was changed."),
             Self::NoRoute => Problem {
                 status: StatusCode::NOT_FOUND,
                 kind: "no-route",
@@ -228,6 +242,7 @@ impl Failure {
                 proxy_error: "destination_not_found",
             },
             Self::Upstream(error, sent) => upstream_problem(error, *sent),
+            Self::RequestTimeout(sent) => late_problem(*sent),
             Self::Relayed(_) | Self::Represented(..) | Self::Lost => Problem {
                 status: StatusCode::BAD_GATEWAY,
                 kind: "in-doubt",
@@ -281,17 +296,43 @@ impl Refused {
     }
 }
 
-fn body_problem(error: &BodyError) -> Problem {
-    Problem {
-        status: error.status(),
-        kind: "body",
-        title: "The request's body can't be read",
-        error: format!("{error}."),
-        proxy_error: "http_request_error",
+impl Sent {
+    /// What to do now. `sent`: whether a byte of it may have reached the backend.
+    fn advice(self, sent: bool) -> &'static str {
+        match self {
+            Self::Read => "Try again later.",
+            Self::Write if sent => "Whether it was applied is unknown; fetch the latest version before you try again.",
+            Self::Write | Self::Probe => "Nothing was changed; try again later.",
+        }
     }
 }
 
+fn late_problem(sent: Sent) -> Problem {
+    Problem {
+        status: StatusCode::GATEWAY_TIMEOUT,
+        kind: "request-timeout",
+        title: "The request took too long",
+        error: format!("The request could not be completed in time. {}", sent.advice(sent == Sent::Write)),
+        proxy_error: "http_response_timeout",
+    }
+}
+
+/// `advice` says whether anything was changed.
+fn body_problem(error: &BodyError, advice: &str) -> Problem {
+    let (kind, title) = match error {
+        BodyError::TooLong(_) => ("body-too-large", "The request's body is too large"),
+        BodyError::Idle | BodyError::Slow => ("body", "The request's body came too slowly"),
+        BodyError::Broken(_) | BodyError::Gone | BodyError::Short => ("body", "The request's body can't be read"),
+    };
+    let (status, error) = (error.status(), format!("The request could not be completed: {error}. {advice}"));
+    Problem { status, kind, title, error, proxy_error: "http_request_error" }
+}
+
 fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
+    let advice = sent.advice(error.sent);
+    if let Some(cause) = body_error(error) {
+        return body_problem(cause, advice);
+    }
     let (status, kind, title, proxy_error) = match &error.fault {
         Fault::Resolve(..) => {
             (StatusCode::BAD_GATEWAY, "upstream-refused", "The service can't be reached", "dns_error")
@@ -317,8 +358,8 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
         Fault::NoUpgrade => {
             (StatusCode::BAD_GATEWAY, "upgrade", "The service takes no such upgrade", "http_upgrade_failed")
         }
-        Fault::RequestBody(cause) => {
-            (body_status(cause.as_ref()), "body", "The request's body broke off", "http_request_error")
+        Fault::RequestBody(_) => {
+            (StatusCode::BAD_REQUEST, "body", "The request's body broke off", "http_request_error")
         }
         Fault::Connection(_) => {
             (StatusCode::BAD_GATEWAY, "upstream-failed", "The service gave no answer", "connection_terminated")
@@ -329,13 +370,6 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
         Fault::ResponseTimeout => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service did not answer", "http_response_timeout")
         }
-    };
-    let advice = match sent {
-        Sent::Read => "Try again later.",
-        Sent::Write if error.sent => {
-            "Whether it was applied is unknown; fetch the latest version before you try again."
-        }
-        Sent::Write | Sent::Probe => "Nothing was changed; try again later.",
     };
     Problem { status, kind, title, error: format!("The request could not be completed. {advice}"), proxy_error }
 }
@@ -349,12 +383,16 @@ fn tls_error(error: &io::Error) -> &'static str {
     }
 }
 
-/// What a client is told whose body could not be sent on.
-fn body_status(error: &(dyn Error + Send + Sync + 'static)) -> StatusCode {
-    let error: &(dyn Error + 'static) = error;
-    let mut causes = iter::successors(Some(error), |&error| error.source());
-    let cause = causes.find_map(|cause| cause.downcast_ref::<BodyError>());
-    cause.map_or(StatusCode::BAD_REQUEST, BodyError::status)
+/// What was wrong with the client's body, where that is why there is no answer.
+fn body_error(error: &SendError) -> Option<&BodyError> {
+    let mut cause: Option<&dyn Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Builds the answer. `closes` says that more of the request's body was to come than is read.
@@ -381,7 +419,8 @@ struct Details<'a> {
     status: u16,
     error: &'a str,
     detail: &'a str,
-    instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
     #[serde(flatten)]
     conflict: Option<Conflict<'a>>,
 }
@@ -402,7 +441,8 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
         status: problem.status.as_u16(),
         error: &problem.error,
         detail: &problem.error,
-        instance: &about.path,
+        // What was too long is not sent back.
+        instance: (!matches!(failure, Failure::TargetLength(_))).then_some(&about.path),
         conflict: conflict.map(|current| Conflict {
             current_etags: current.iter().map(ToString::to_string).collect(),
             if_match: &about.if_match,

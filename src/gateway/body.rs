@@ -38,6 +38,12 @@ pub enum BodyError {
     /// The client paused for too long.
     #[error("the request's body paused for longer than body_idle_timeout")]
     Idle,
+    /// The client did not pause for so long, but sent too little all the same.
+    #[error("the request's body came more slowly than body_rate")]
+    Slow,
+    /// There is more of it than so many bytes.
+    #[error("the request's body is longer than the {0} bytes of max_body")]
+    TooLong(u64),
     /// The connection broke, or the framing did.
     #[error("the request's body broke off")]
     Broken(#[source] hyper::Error),
@@ -53,8 +59,17 @@ impl BodyError {
     /// What the client is told, if it can still be told something.
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Idle => StatusCode::REQUEST_TIMEOUT,
+            Self::Idle | Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Broken(_) | Self::Gone | Self::Short => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// Whether there may be more of the body, which nobody will take.
+    pub(super) fn leaves_a_rest(&self) -> bool {
+        match self {
+            Self::Idle | Self::Slow | Self::TooLong(_) => true,
+            Self::Broken(_) | Self::Gone | Self::Short => false,
         }
     }
 }
@@ -87,12 +102,14 @@ pub struct Stream {
     awaits_continue: bool,
     /// Held back until the backend asks for it.
     until_asked: Option<UntilAsked>,
-    /// Runs while the client is waited for.
-    idle: Pin<Box<Sleep>>,
-    waiting: bool,
-    idle_timeout: Duration,
+    allowance: Allowance,
+    /// Runs while the client is waited for, and what it then has failed to do.
+    patience: Pin<Box<Sleep>>,
+    late: Option<BodyError>,
     /// How long what is left of it is read after it was dropped.
     linger_time: Duration,
+    /// How long what is left of it is read after the client was refused for it.
+    drain_time: Duration,
     progress: Arc<Progress>,
     /// Sent `true` once the body has ended as it should; dropped with the body otherwise.
     ended: Option<oneshot::Sender<bool>>,
@@ -120,10 +137,11 @@ impl Outgoing {
             is_open,
             awaits_continue: rest.awaits_continue,
             until_asked: (can_ask && rest.awaits_continue).then(UntilAsked::new),
-            idle: Box::pin(sleep(policy.body_idle_timeout)),
-            waiting: false,
-            idle_timeout: policy.body_idle_timeout,
+            allowance: rest.allowance,
+            patience: Box::pin(sleep(Duration::ZERO)),
+            late: None,
             linger_time: policy.linger_time,
+            drain_time: policy.drain_time,
             progress: Arc::clone(progress),
             ended: Some(ended),
             gone: Box::pin(gone(rest.client)),
@@ -168,7 +186,7 @@ impl Drop for Stream {
             && !self.awaits_continue
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(timeout(self.linger_time, swallow(rest, self.idle_timeout)));
+            runtime.spawn(timeout(self.linger_time, swallow(rest, self.allowance.idle)));
         }
     }
 }
@@ -196,18 +214,20 @@ impl Stream {
             let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
             self.awaits_continue = false;
             let Poll::Ready(frame) = Pin::new(&mut *rest).poll_frame(cx) else {
-                if !self.waiting {
-                    self.waiting = true;
-                    self.idle.as_mut().reset(Instant::now() + self.idle_timeout);
+                if self.late.is_none() {
+                    let (until, late) = self.allowance.waits();
+                    self.patience.as_mut().reset(until);
+                    self.late = Some(late);
                     self.progress.waits_for_client();
                 }
                 if self.gone.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Some(Err(BodyError::Gone)));
                 }
-                ready!(self.idle.as_mut().poll(cx));
-                return Poll::Ready(Some(Err(BodyError::Idle)));
+                ready!(self.patience.as_mut().poll(cx));
+                return Poll::Ready(self.late.take().map(Err));
             };
-            self.waiting = false;
+            self.late = None;
+            self.allowance.waited();
             self.progress.took();
             return Poll::Ready(match frame {
                 Some(Ok(frame)) => match frame.into_trailers() {
@@ -219,7 +239,10 @@ impl Stream {
                         }
                         None => continue,
                     },
-                    Err(frame) => Some(Ok(frame)),
+                    Err(frame) => {
+                        let received = frame.data_ref().map_or(0, Bytes::len);
+                        Some(self.allowance.took(received).map(|()| frame))
+                    }
                 },
                 Some(Err(error)) => Some(Err(BodyError::Broken(error))),
                 None if is_short(rest, self.is_http2) => Some(Err(BodyError::Short)),
@@ -241,9 +264,15 @@ impl Stream {
         self.rest.as_ref().is_none_or(|rest| rest.size_hint().lower() > 0)
     }
 
-    /// There is nothing more to read, and nobody may take this for the end.
-    fn break_off(&mut self) {
-        (self.rest, self.ended) = (None, None);
+    /// There is nothing more to pass on, and nobody may take this for the end. What the client still sends is read for a
+    /// while, as in [`Inbound::drain`].
+    fn break_off(&mut self, leaves_a_rest: bool) {
+        self.ended = None;
+        if let Some(rest) = self.rest.take()
+            && leaves_a_rest
+        {
+            tokio::spawn(linger(rest, self.drain_time));
+        }
     }
 
     fn finish(&mut self) {
@@ -271,8 +300,8 @@ impl Body for Outgoing {
             Self::Trailed(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream(stream) => {
                 let next = ready!(stream.poll_next(cx));
-                if let Some(Err(_)) = next {
-                    stream.break_off();
+                if let Some(Err(error)) = &next {
+                    stream.break_off(error.leaves_a_rest());
                 } else if stream.is_at_end() {
                     stream.finish();
                 }
@@ -309,16 +338,73 @@ impl Body for Outgoing {
 #[derive(Debug)]
 pub(super) struct Inbound {
     body: Option<Incoming>,
+    /// What was read ahead of it and put back.
+    ahead: Ahead,
     /// Whether the client sends nothing before it is asked to, which the first look at the body does.
     awaits_continue: bool,
     is_http2: bool,
     /// What may stand behind it.
     trailers: Trailers,
     client: Arc<Client>,
+    allowance: Allowance,
+}
+
+/// What a client may take for its body, and what it has taken.
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    /// The bytes of it.
+    max: Option<u64>,
+    /// The longest pause; and how long nobody asks how much came on average.
+    idle: Duration,
+    /// The bytes a second on average; zero: any.
+    rate: u64,
+    received: u64,
+    /// How long the client has been waited for in all. Time that the backend takes is not the client's.
+    waited: Duration,
+    /// Since when it is waited for.
+    since: Option<Instant>,
+}
+
+impl Allowance {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            max: policy.max_body,
+            idle: policy.body_idle_timeout,
+            rate: policy.body_rate,
+            received: 0,
+            waited: Duration::ZERO,
+            since: None,
+        }
+    }
+
+    /// The client is waited for from now on. Returns until when, and what it has failed to do by then.
+    fn waits(&mut self) -> (Instant, BodyError) {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let deserved = self.received.saturating_mul(1000).checked_div(self.rate).map(Duration::from_millis);
+        match deserved.map(|time| time.max(self.idle).saturating_sub(self.waited)) {
+            Some(left) if left < self.idle => (since + left, BodyError::Slow),
+            Some(_) | None => (since + self.idle, BodyError::Idle),
+        }
+    }
+
+    /// The client is not waited for any more.
+    fn waited(&mut self) {
+        self.waited += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    /// So much has come.
+    fn took(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.received = self.received.saturating_add(bytes as u64);
+        self.admits(self.received)
+    }
+
+    fn admits(&self, bytes: u64) -> Result<(), BodyError> {
+        self.max.filter(|max| bytes > *max).map_or(Ok(()), |max| Err(BodyError::TooLong(max)))
+    }
 }
 
 /// What was read of a body before it is passed on.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Ahead {
     pub(super) bytes: Bytes,
     /// What stood behind it, if that was all of it.
@@ -330,13 +416,30 @@ impl Inbound {
     pub(super) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
         let awaits_continue = head.headers.contains_key(EXPECT) && !body.is_end_stream();
         let is_http2 = head.version == Version::HTTP_2;
-        let trailers = Trailers::default();
-        Self { body: Some(body), awaits_continue, is_http2, trailers, client: Arc::clone(client) }
+        Self {
+            body: Some(body),
+            ahead: Ahead::default(),
+            awaits_continue,
+            is_http2,
+            trailers: Trailers::default(),
+            client: Arc::clone(client),
+            allowance: Allowance::of(&Policy::default()),
+        }
     }
 
     /// What may stand behind it. Before this is said, nothing may.
     pub(super) fn let_through(&mut self, trailers: Trailers) {
         self.trailers = trailers;
+    }
+
+    /// Has its route's limits hold for it.
+    ///
+    /// # Errors
+    ///
+    /// A length that is over them. Nothing of the body has been asked for then.
+    pub(super) fn limit(&mut self, policy: &Policy) -> Result<(), BodyError> {
+        self.allowance = Allowance::of(policy);
+        self.allowance.admits(self.body.as_ref().map_or(0, |body| body.size_hint().lower()))
     }
 
     /// Whether the client has not been asked for its body yet, and waits for that.
@@ -346,44 +449,64 @@ impl Inbound {
 
     /// Whether its length is known beforehand.
     pub(super) fn is_sized(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
+        !self.ahead.bytes.is_empty() || self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
     }
 
     /// What is left of it; `None` if that is nothing.
     pub(super) fn take(&mut self) -> Option<Self> {
         let body = self.body.take().filter(|body| !body.is_end_stream())?;
         let (trailers, client) = (self.trailers.clone(), Arc::clone(&self.client));
-        Some(Self { body: Some(body), trailers, client, ..*self })
+        Some(Self { body: Some(body), ahead: Ahead::default(), trailers, client, ..*self })
     }
 
     /// Reads it ahead. What is more than `limit` bytes is left, and not asked for where its length says so beforehand.
     ///
     /// # Errors
     ///
-    /// A client that pauses for longer than `idle`, or whose body breaks off.
-    pub(super) async fn read_ahead(&mut self, limit: usize, idle: Duration) -> Result<Ahead, BodyError> {
-        let Some(mut body) = self.body.take_if(|body| body.size_hint().lower() <= limit as u64) else {
-            return Ok(Ahead::default());
+    /// A client that pauses for too long, is too slow or sends too much, or whose body breaks off.
+    ///
+    /// # Cancel safety
+    ///
+    /// What has been read is lost; the rest can still be drained.
+    pub(super) async fn read_ahead(&mut self, limit: usize) -> Result<Ahead, BodyError> {
+        let before = std::mem::take(&mut self.ahead);
+        let Some(body) = self.body.as_mut().filter(|body| body.size_hint().lower() <= limit as u64) else {
+            return Ok(before);
         };
         self.awaits_continue = false;
-        let (mut ahead, mut trailers) = (Pieces::default(), None);
+        let (mut ahead, mut trailers) = (Pieces { first: before.bytes, ..Pieces::default() }, before.trailers);
         while !body.is_end_stream() {
             if ahead.len() > limit {
-                self.body = Some(body);
-                break;
+                return Ok(Ahead { bytes: ahead.joined(), trailers: None });
             }
-            let frame = timeout(idle, next_frame(&mut body, &self.client)).await.map_err(|_| BodyError::Idle)?;
+            let (until, late) = self.allowance.waits();
+            let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
+            self.allowance.waited();
             match frame? {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => ahead.extend(data),
+                    Ok(data) => {
+                        self.allowance.took(data.len())?;
+                        ahead.extend(data);
+                    }
                     Err(frame) => trailers = frame.trailers_ref().and_then(|came| self.trailers.filter(came)),
                 },
                 Some(Err(error)) => return Err(BodyError::Broken(error)),
-                None if is_short(&body, self.is_http2) => return Err(BodyError::Short),
+                None if is_short(body, self.is_http2) => return Err(BodyError::Short),
                 None => break,
             }
         }
+        self.body = None;
         Ok(Ahead { bytes: ahead.joined(), trailers })
+    }
+
+    /// What is left of a body whose sender is not waited for any more. None of a client that was not asked for it.
+    pub(super) fn into_rest(self) -> Option<Incoming> {
+        self.body.filter(|body| !self.awaits_continue && !body.is_end_stream())
+    }
+
+    /// Puts back what was read ahead, for somebody else to read.
+    pub(super) fn put_back(&mut self, ahead: Ahead) {
+        self.ahead = ahead;
     }
 
     /// Reads and drops what a refused request still sends, so that the answer is not destroyed on its way by the reset

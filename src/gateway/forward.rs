@@ -154,7 +154,7 @@ pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answe
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = fields;
-    tracing::debug!(method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");
+    tracing::debug!(client = %exchange.origin.address, method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");
     response
 }
 
@@ -177,7 +177,9 @@ pub(super) async fn observe(
     began: Stamp,
     received: &Received,
 ) {
-    if let Some(seen) = seen(exchange, method, asked, received) {
+    if let Some(seen) = seen(exchange, method, asked, received)
+        && exchange.gateway.may_record(exchange.route, began)
+    {
         exchange.gateway.tracker.observe(exchange.key, began, seen, exchange.caller).await;
     }
 }

@@ -7,7 +7,10 @@
 //! Until the write is sent, a connection that breaks ends all of it: the turn goes to the next in line. From then on it
 //! runs in a task of its own ([`carry_out`]) that owns the turn; the client's connection only waits for word from it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_LOCATION};
 use tokio::{
@@ -15,7 +18,7 @@ use tokio::{
         OwnedSemaphorePermit,
         oneshot::{self, error::TryRecvError},
     },
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -73,7 +76,7 @@ async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -
         demand.judge_in_turn(exchange, &mut turn).await?;
     }
     let ahead = read_ahead(exchange.policy(), body).await?;
-    let mut turn = take_turn(exchange, Access::Guarded).await?;
+    let mut turn = take_turn_with(exchange, Access::Guarded, &ahead, body).await?;
     demand.judge_in_turn(exchange, &mut turn).await?;
     forward_in_turn(exchange, turn, ahead, body, place).await
 }
@@ -84,12 +87,12 @@ async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resu
     let place = take_place(exchange).await?;
     let policy = exchange.policy();
     let ahead = if body.is_sized() { read_ahead(policy, body).await? } else { Ahead::default() };
-    let turn = take_turn(exchange, Access::Unguarded).await?;
+    let turn = take_turn_with(exchange, Access::Unguarded, &ahead, body).await?;
     forward_in_turn(exchange, turn, ahead, body, place).await
 }
 
 async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Ahead, Failure> {
-    body.read_ahead(policy.buffer, policy.body_idle_timeout).await.map_err(Failure::Body)
+    body.read_ahead(policy.buffer).await.map_err(Failure::Body)
 }
 
 /// What a write demands of the resource's state.
@@ -197,19 +200,40 @@ async fn take_place(exchange: &Exchange) -> Result<OwnedSemaphorePermit, Failure
     place.map_err(|_| Failure::Busy(Busy::TimedOut))
 }
 
+/// As [`take_turn`]; what was read ahead is put back where the write has to begin anew.
+async fn take_turn_with(
+    exchange: &Exchange,
+    access: Access,
+    ahead: &Ahead,
+    body: &mut Inbound,
+) -> Result<Turn, Failure> {
+    let turn = take_turn(exchange, access).await;
+    if matches!(turn, Err(Failure::Busy(Busy::Renamed))) {
+        body.put_back(ahead.clone());
+    }
+    turn
+}
+
 async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
     let policy = exchange.policy();
-    let ask = Ask {
-        key: exchange.key,
-        access,
-        caller: exchange.caller,
-        wait: policy.wait,
-        line: policy.line,
-        hold: policy.settle,
+    let turn = async {
+        let until = Instant::now() + policy.wait;
+        let pass = exchange.gateway.enter(policy.wait).await?;
+        let ask = Ask {
+            key: exchange.key,
+            access,
+            caller: exchange.caller,
+            wait: until.saturating_duration_since(Instant::now()),
+            line: policy.line,
+            hold: policy.settle,
+        };
+        let mut turn = exchange.gateway.tracker.begin_write(ask).await?;
+        turn.keep(pass);
+        Ok(turn)
     };
     tokio::select! {
         biased;
-        turn = exchange.gateway.tracker.begin_write(ask) => turn.map_err(Failure::Busy),
+        turn = turn => turn.map_err(Failure::Busy),
         // Out of line with it, and an answer in case that it only has nothing more to say.
         () = exchange.client.gone() => Err(Failure::Busy(Busy::TimedOut)),
     }
@@ -226,6 +250,7 @@ async fn forward_in_turn(
     let (reply, answer) = oneshot::channel();
     let under_way = (exchange.gateway.write_begins(), place);
     let write = carry_out(Arc::clone(exchange), turn, ahead, body.take(), reply);
+    exchange.goes_on.store(true, Ordering::Relaxed);
     tokio::spawn(async move {
         write.await;
         drop(under_way);

@@ -33,7 +33,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Live,
+    Live, last_call,
     limits::Places,
     patient::{Clock, HeadTimer, Patient},
     proxy_protocol,
@@ -88,7 +88,7 @@ pub(super) async fn serve(
     // In boxes, so that an idle connection does not keep the room that its beginning took.
     let opened = tokio::select! {
         opened = Box::pin(open(stream, peer, &door, &live, &limits)) => opened,
-        () = stopped(&mut stop) => return,
+        () = last_call(&mut stop) => return,
     };
     let Some(open) = opened else { return };
     let ended = if open.is_http2 {
@@ -164,21 +164,24 @@ async fn serve_http1(
     open: Open,
     live: &Live,
     limits: &Limits,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let Open { stream, client, began, .. } = open;
     let requests = AtomicUsize::new(0);
     let service = service_fn(|request| {
         let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= limits.requests_per_connection;
         let answer = live.gateway().handle(Arc::clone(&client), request);
+        let stop = stop.clone();
         async move {
             let mut answer = answer.await;
-            if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let closes = is_last || *stop.borrow();
+            if closes && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)
         }
     });
+    let mut stop = stop.clone();
     let clock = Clock::new(limits, began);
     let tunnel = stream.tunnel();
     let patient = Patient::new(stream, Arc::clone(&client), limits, Arc::clone(&clock));
@@ -189,9 +192,11 @@ async fn serve_http1(
         .max_header_size(limits.header_bytes)
         .serve_connection(TokioIo::new(patient), service)
         .with_upgrades();
+    // A request may be here already that hyper has not read; it gets its answer, with which the connection closes.
     let ended = tokio::select! {
+        biased;
         ended = &mut connection => Some(ended),
-        () = stopped(&mut stop) => None,
+        () = last_call(&mut stop) => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -229,8 +234,14 @@ async fn serve_http2(
     let streams = Streams::new(limits.send_timeout);
     let service = service_fn(|request| {
         let unanswered = streams.begin();
-        let answer = live.gateway().handle(Arc::clone(&client), request);
-        async move { Ok::<_, Infallible>(answer.await.map(|answer| unanswered.answered(answer))) }
+        let has_room = request.headers().len() <= limits.headers;
+        let answer = has_room.then(|| live.gateway().handle(Arc::clone(&client), request));
+        async move {
+            Ok::<_, Infallible>(match answer {
+                Some(answer) => answer.await.map(|answer| unanswered.answered(answer)),
+                None => unanswered.too_many_fields(),
+            })
+        }
     });
     let mut protocol = http2::Builder::new(streams.clone());
     protocol
@@ -301,6 +312,7 @@ async fn say(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), words: &str) {
 
 /// Reads to the end. To close on bytes that were not read would destroy what was said on its way.
 async fn read_and_drop(stream: &mut (impl AsyncRead + Unpin)) {
-    let mut dropped = [0; 4096];
+    // Not in the future itself, which every connection has room for.
+    let mut dropped = vec![0; 4096];
     while let Ok(1..) = stream.read(&mut dropped).await {}
 }

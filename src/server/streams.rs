@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use tokio::{
@@ -114,7 +115,15 @@ impl Unanswered {
             // Always some.
             let _ = shared.given_up.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
         }
-        Watched { answer, rest: Bytes::new(), sending: SENDING.try_with(Arc::clone).ok() }
+        Watched { answer: Some(answer), rest: Bytes::new(), sending: SENDING.try_with(Arc::clone).ok() }
+    }
+
+    /// The answer to a head with too many fields: the same as h2 gives by itself to one with too many bytes.
+    pub(super) fn too_many_fields(self) -> Response<Watched> {
+        // It counts as given up: it cost something, and nothing was asked for.
+        let mut answer = Response::new(Watched { answer: None, rest: Bytes::new(), sending: None });
+        *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        answer
     }
 }
 
@@ -197,7 +206,8 @@ impl Sending {
 /// An answer that notes when a piece of it was handed on and the next has not been asked for.
 #[derive(Debug)]
 pub(super) struct Watched {
-    answer: Answer,
+    /// `None`: there is no body.
+    answer: Option<Answer>,
     rest: Bytes,
     sending: Option<Arc<Sending>>,
 }
@@ -217,7 +227,8 @@ impl Body for Watched {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         self.waits_for_client(None);
         if self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.answer).poll_frame(cx)) {
+            let Some(answer) = &mut self.answer else { return Poll::Ready(None) };
+            match ready!(Pin::new(answer).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.rest = data,
                     Err(other) => return Poll::Ready(Some(Ok(other))),
@@ -232,11 +243,11 @@ impl Body for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.answer.is_end_stream()
+        self.rest.is_empty() && self.answer.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let answer = self.answer.size_hint();
+        let answer = self.answer.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let rest = self.rest.len() as u64;
         let mut hint = SizeHint::new();
         hint.set_lower(answer.lower() + rest);

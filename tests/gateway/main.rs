@@ -15,17 +15,31 @@ mod precondition;
 mod target;
 
 mod body;
+mod body_limits;
+mod forwarded;
 mod refusal;
 mod ways_around;
+
+mod grpc;
+mod informational;
+mod streaming;
+mod trailers;
+mod upgrade;
 
 mod limits;
 mod proxy_protocol;
 mod tls;
 
 mod commands;
+mod drain;
+mod hygiene;
 mod intermediary;
+mod load;
 mod policy;
+mod reload;
 mod stop;
+mod systemd;
+mod takeover;
 
 mod h2_upstream;
 mod servers;

@@ -348,3 +348,27 @@ async fn sessions_are_taken_up_again_but_not_under_another_authority() {
         assert_eq!(handshake(echo.address, &config).await, None, "nobody believes this client any more");
     }
 }
+
+#[tokio::test]
+async fn a_stop_lets_what_is_under_way_on_secured_connections_end() {
+    let mut backend = Script::start().await;
+    let (_folder, keys) = secured();
+    let gateway = Gateway::before(backend.address).drain_timeout("30s").listener(&keys).start();
+    let tls = Tls::new();
+    let (first, second) = (tls.clone().alpn(&["http/1.1"]), tls.alpn(&["h2"]));
+    let first = first.connect(gateway.address, HOST_NAME).await.expect("a handshake");
+    let second = H2::over(second.connect(gateway.address, HOST_NAME).await.expect("a handshake")).await;
+    let first = tokio::spawn(gateway.put("/first", "1").send_over(first));
+    let first_arrival = backend.expect("PUT", "/first").await;
+    let call = gateway.put("/second", "2");
+    let second = tokio::spawn(async move { second.send(call).await });
+    let second_arrival = backend.expect("PUT", "/second").await;
+
+    gateway.stop();
+    let stopped = tokio::spawn(gateway.stopped());
+    first_arrival.answer(200, &[], "").await;
+    second_arrival.answer(200, &[], "").await;
+    assert_eq!(first.await.expect("an answer").status, 200);
+    assert_eq!(second.await.expect("an answer").status, 200);
+    within("the stop", stopped).await.expect("a stop");
+}

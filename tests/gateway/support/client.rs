@@ -1,6 +1,6 @@
 //! Clients: [`Call`]s by hyper over HTTP/1.1 and HTTP/2, and [`Raw`] bytes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::HOST};
@@ -9,12 +9,14 @@ use hyper::{Response, body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
+    sync::watch,
+    time::timeout,
 };
 
 use super::{
     outside,
-    wire::{Framing, Wire},
+    wire::{Framing, Head, Wire},
     within,
 };
 
@@ -108,6 +110,7 @@ impl Call {
 #[derive(Debug, Clone)]
 pub(crate) struct H2 {
     sender: conn::http2::SendRequest<Full<Bytes>>,
+    ended: watch::Receiver<bool>,
     _driver: Arc<Driver>,
 }
 
@@ -131,10 +134,17 @@ impl H2 {
         let made = outside().spawn(async move {
             let handshake = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
             let (sender, driver) = handshake.await.expect("a client");
-            (sender, tokio::spawn(driver).abort_handle())
+            let (end, ended) = watch::channel(false);
+            let driver = tokio::spawn(async move {
+                // How it ends is of no concern.
+                let _ = driver.await;
+                end.send_replace(true);
+                end.closed().await;
+            });
+            (sender, driver.abort_handle(), ended)
         });
-        let (sender, driver) = within("a connection", made).await.expect("a task");
-        Self { sender, _driver: Arc::new(Driver(driver)) }
+        let (sender, driver, ended) = within("a connection", made).await.expect("a task");
+        Self { sender, ended, _driver: Arc::new(Driver(driver)) }
     }
 
     pub(crate) async fn send(&self, call: Call) -> Answer {
@@ -147,15 +157,22 @@ impl H2 {
         within("an answer over HTTP/2", exchange).await
     }
 
+    /// Sends it, whatever becomes of it.
+    pub(crate) async fn try_send(&self, call: Call) -> Result<Response<Incoming>, hyper::Error> {
+        let mut sender = self.sender.clone();
+        sender.ready().await?;
+        sender.send_request(call.request(&format!("http://{HOST_NAME}{}", call.path))).await
+    }
+
+    /// Whether the gateway has ended the connection.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Waits until the gateway ends the connection.
     pub(crate) async fn closed(&self) {
-        let closed = async {
-            let mut sender = self.sender.clone();
-            while sender.ready().await.is_ok() && !sender.is_closed() {
-                tokio::task::yield_now().await;
-            }
-        };
-        within("the gateway to end the connection", closed).await;
+        let mut ended = self.ended.clone();
+        within("the gateway to end the connection", ended.wait_for(|ended| *ended)).await.expect("word of the end");
     }
 }
 
@@ -201,8 +218,32 @@ impl Raw {
         Self(Wire::connect(address).await)
     }
 
+    /// With as little room for what was not read as the system allows.
+    pub(crate) async fn with_small_window(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+        Self(Wire::new(socket.connect(address).await.expect("a connection")))
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("the gateway to read", self.0.send(bytes.as_ref())).await.expect("an open connection");
+    }
+
+    /// Sends as much of it as the gateway takes.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        // An error: it has closed, and may have said why.
+        let _ = within("the gateway to read or to close", self.0.send(bytes.as_ref())).await;
+    }
+
+    /// Reads the answer to a GET with a pause before each piece.
+    pub(crate) async fn answer_slowly(&mut self, pause: Duration) -> Answer {
+        self.0.pause(pause);
+        self.answer("GET").await
+    }
+
+    /// Sends until the other end takes no more. Whether it took all.
+    pub(crate) async fn send_some(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        timeout(Duration::from_millis(500), self.0.send(bytes.as_ref())).await.is_ok_and(|sent| sent.is_ok())
     }
 
     /// The next head with its body, as the answer to this method.
@@ -219,6 +260,26 @@ impl Raw {
             Answer { status, fields: head.fields, body }
         };
         within("an answer on a raw connection", answer).await
+    }
+
+    /// So many bytes, whatever they are.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        within("bytes on a raw connection", self.0.take(count)).await.expect("so many bytes")
+    }
+
+    /// The next head, as it is; nothing of a body.
+    pub(crate) async fn head(&mut self) -> Head {
+        within("a head on a raw connection", self.0.head()).await.expect("a head")
+    }
+
+    /// The next chunk of a chunked answer.
+    pub(crate) async fn chunk(&mut self) -> Vec<u8> {
+        within("a chunk on a raw connection", self.0.chunk()).await.expect("a chunk")
+    }
+
+    /// What stood behind the last answer.
+    pub(crate) fn trailers(&self) -> &HeaderMap {
+        &self.0.trailers
     }
 
     /// Waits until the gateway closes; nothing more may come before.

@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, thread};
 
-use ifmatch::{config::Config, server::Server};
+use ifmatch::{
+    config::Config,
+    server::{Control, Server},
+};
 use tokio::sync::watch;
 
 use super::{Call, Raw};
@@ -11,6 +14,7 @@ use super::{Call, Raw};
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
+    control: Control,
     stop: watch::Sender<bool>,
     thread: Option<thread::JoinHandle<io::Result<()>>>,
 }
@@ -77,12 +81,17 @@ impl Settings {
     }
 
     pub(crate) fn start(&self) -> Gateway {
+        Gateway::start(&self.text())
+    }
+
+    /// The text of the file.
+    pub(crate) fn text(&self) -> String {
         let Self { backend, workers, drain_timeout, top, listener, upstream, guard, rest } = self;
-        Gateway::start(&format!(
+        format!(
             "workers = {workers}\ndrain_timeout = \"{drain_timeout}\"\n{top}\n\
              [[listeners]]\naddress = \"127.0.0.1:0\"\n{listener}\
              [upstreams.backend]\nservers = [\"http://{backend}\"]\n{upstream}\n[guard]\n{guard}\n{rest}\n"
-        ))
+        )
     }
 }
 
@@ -104,12 +113,23 @@ impl Gateway {
 
     /// From the text of a file.
     pub(crate) fn start(file: &str) -> Self {
-        let config = Config::parse(file).unwrap_or_else(|errors| panic!("{file}\n{errors}"));
+        let config = config(file);
         let server = Server::bind(config).expect("a port");
         let address = server.addresses()[0];
+        let control = server.control();
         let (stop, stopped) = watch::channel(false);
         let thread = thread::Builder::new().name("gateway".into()).spawn(move || server.run(&stopped));
-        Self { address, stop, thread: Some(thread.expect("a thread")) }
+        Self { address, control, stop, thread: Some(thread.expect("a thread")) }
+    }
+
+    /// The same with the text of a file.
+    pub(crate) fn reload_text(&self, file: &str) -> io::Result<Vec<String>> {
+        self.control.reload(config(file))
+    }
+
+    /// Replaces the configuration. Returns the keys that need a restart.
+    pub(crate) fn reload(&self, settings: &Settings) -> Vec<String> {
+        self.control.reload(config(&settings.text())).expect("files that can be used")
     }
 
     pub(crate) fn call(&self, method: &str, path: &str) -> Call {
@@ -153,6 +173,10 @@ impl Gateway {
         let ended = super::within("the gateway to stop", joined).await.expect("a task");
         ended.expect("no panic in the gateway").expect("workers that could be started");
     }
+}
+
+fn config(file: &str) -> Config {
+    Config::parse(file).unwrap_or_else(|errors| panic!("{file}\n{errors}"))
 }
 
 impl Drop for Gateway {

@@ -1,0 +1,148 @@
+//! A second process on the same addresses, which takes over from the first.
+
+use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
+
+use crate::support::{
+    Gateway, Script, Store, begin,
+    gateway::Settings,
+    outside,
+    process::{Folder, Process},
+    within,
+};
+
+/// The file of both processes. The socket keeps the port for them, and is not listened on.
+fn file(folder: &Folder, settings: Settings) -> (std::path::PathBuf, Socket) {
+    let port = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    port.set_reuse_address(true).expect("an option");
+    port.set_reuse_port(true).expect("an option");
+    port.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let address = port.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+    let lock = folder.path("lock");
+    let text = settings
+        .drain_timeout("30s")
+        .top(&format!("takeover = {:?}", lock.to_str().expect("UTF-8")))
+        .text()
+        .replace("127.0.0.1:0", &address.to_string());
+    (folder.put("ifmatch.toml", &text), port)
+}
+
+#[tokio::test]
+async fn of_two_writes_to_two_processes_one_gets_through() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let (file, _port) = file(&folder, Gateway::before(backend.address).one_worker());
+    let mut old = Process::start(&file).await;
+    let reader = begin(old.get("/note"));
+    backend.expect("GET", "/note").await.answer(200, &[("ETag", "\"1\"")], "").await;
+    reader.answer().await;
+    let first = begin(old.put("/note", "first").if_match("\"1\""));
+    let write = backend.expect("PUT", "/note").await;
+
+    let mut new = Process::start(&file).await;
+    new.logs("another process serves").await;
+    old.signal("-TERM").await;
+    old.tells("STOPPING=1").await;
+    // The old one may still accept for a moment, and then says that it closes.
+    loop {
+        let reader = begin(new.get("/note"));
+        backend.expect("GET", "/note").await.answer(200, &[("ETag", "\"1\"")], "").await;
+        if reader.answer().await.field("connection").is_none() {
+            break;
+        }
+    }
+    let mut second = begin(new.put("/note", "second").if_match("\"1\""));
+    // It waits, and nothing was learned of what was read meanwhile.
+    for _ in 0..5 {
+        new.get("/%zz").expect(400).await;
+    }
+    assert!(second.waits());
+    backend.assert_quiet();
+
+    write.answer(200, &[("ETag", "\"2\"")], "").await;
+    assert_eq!(first.answer().await.status, 200);
+    assert_eq!(old.ends().await.code(), Some(0));
+    loop {
+        tokio::select! {
+            arrival = backend.next() => {
+                assert_eq!(arrival.method, "HEAD", "a stale write reached the backend");
+                arrival.answer(200, &[("ETag", "\"2\"")], "").await;
+            }
+            () = second.finished() => break,
+        }
+    }
+    second.answer().await.problem("stale");
+    new.logs("taken over").await;
+}
+
+#[tokio::test]
+async fn a_write_that_waits_for_the_takeover_too_long_is_busy() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let (file, _port) = file(&folder, Gateway::before(backend.address).guard("wait = \"50ms\""));
+    let lock = std::fs::File::create(folder.path("lock")).expect("a file");
+    lock.lock().expect("a lock");
+    let new = Process::start(&file).await;
+    let busy = new.put("/note", "x").expect(409).await;
+    busy.problem("busy");
+    assert!(busy.field("retry-after").is_some());
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn requests_go_on_through_a_takeover() {
+    let store = Store::start().await;
+    store.set("/note", "first");
+    let folder = Folder::new();
+    let (file, _port) = file(&folder, Gateway::before(store.address));
+    let mut old = Process::start(&file).await;
+    let (stop, stopped) = watch::channel(false);
+    let clients: Vec<_> = (0..4)
+        .map(|n| {
+            let (get, put) = (old.get("/note"), old.put(&format!("/note/{n}"), "x"));
+            let stopped = stopped.clone();
+            outside().spawn(async move {
+                let mut served = 0;
+                while !*stopped.borrow() {
+                    get.clone().expect(200).await;
+                    let status = put.clone().send().await.status;
+                    assert!((200..300).contains(&status), "{status}");
+                    served += 1;
+                }
+                served
+            })
+        })
+        .collect();
+
+    let mut new = Process::start(&file).await;
+    old.signal("-TERM").await;
+    assert_eq!(old.ends().await.code(), Some(0));
+    new.logs("taken over").await;
+    new.put("/last", "x").expect(201).await;
+    stop.send_replace(true);
+    for client in clients {
+        assert!(within("a client", client).await.expect("no request lost") > 0);
+    }
+    new.signal("-TERM").await;
+    assert_eq!(new.ends().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_a_process_sent_that_was_killed_is_waited_for() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let (file, _port) = file(&folder, Gateway::before(backend.address).guard("settle = \"300ms\""));
+    let mut old = Process::start(&file).await;
+    let first = outside().spawn(old.put("/note", "first").send());
+    let mut write = backend.expect("PUT", "/note").await;
+    old.signal("-KILL").await;
+    old.ends().await;
+    first.await.expect_err("no answer");
+    write.hung_up().await;
+
+    let mut new = Process::start(&file).await;
+    new.logs("did not end in good order").await;
+    let second = begin(new.put("/note", "second"));
+    backend.expect("PUT", "/note").await.answer(200, &[], "").await;
+    assert_eq!(second.answer().await.status, 200);
+}
