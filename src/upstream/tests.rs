@@ -140,7 +140,7 @@ async fn trailers_pass_both_ways_over_http2() {
         let mut answer = respond.send_response(Response::new(()), false).unwrap();
         answer.send_data(Bytes::from_static(b"pong"), false).unwrap();
         answer.send_trailers(trailers("grpc-status")).unwrap();
-        (te, data, came, connection)
+        (te, data, came, connection.abort_handle())
     });
     let frames = [Frame::data(Bytes::from_static(b"ping")), Frame::trailers(trailers("x-sum"))];
     let mut request = get(&[("te", "trailers")]);
@@ -176,7 +176,8 @@ async fn echo(response: &mut Response<FromUpstream<Bodies>>) {
         let (mut reading, mut writing) = tokio::io::split(&mut opened);
         let both = async { tokio::join!(reading.read_exact(&mut back), writing.write_all(&sent)) };
         let (read, written) = within(both).await;
-        (read.unwrap(), written.unwrap());
+        read.unwrap();
+        written.unwrap();
         assert_eq!(back, sent);
     }
     opened.shutdown().await.unwrap();
@@ -243,7 +244,8 @@ async fn a_websocket_over_http2_is_an_extended_connect() {
             answer.send_data(piece, false).unwrap();
         }
         answer.send_data(Bytes::new(), true).unwrap();
-        connection
+        // Held until here.
+        drop(connection);
     });
     let fields = [ASKS[0], ASKS[1], ("sec-websocket-key", "x"), ("sec-websocket-version", "13")];
     let mut response = send(&upstream, get(&fields)).await.unwrap();
