@@ -1,4 +1,4 @@
-//! The commands: run, check, demo.
+//! The commands: run, check, health, demo.
 
 use std::{
     io,
@@ -23,6 +23,8 @@ use crate::{
     telemetry,
 };
 
+mod health;
+
 /// Where the configuration is looked for.
 const DEFAULT_FILE: &str = "/etc/ifmatch/ifmatch.toml";
 /// Names another file than that.
@@ -44,6 +46,8 @@ enum Command {
     Run(Run),
     /// Check a configuration file, and say in words what it means
     Check(File),
+    /// Ask a running gateway whether it is ready; for a container that has no shell to ask with
+    Health(health::Health),
     /// Run a small store that loses updates, and the gateway before it, with commands to try
     Demo(Demo),
 }
@@ -84,6 +88,7 @@ impl Arguments {
         let done = match self.command {
             Command::Run(run) => run.start(),
             Command::Check(file) => file.check(),
+            Command::Health(health) => health.ask(),
             Command::Demo(demo) => demo.start(),
         };
         match done {

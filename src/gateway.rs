@@ -13,8 +13,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, request::Parts};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
 use tokio::time::timeout;
 
 use crate::{
@@ -24,12 +23,12 @@ use crate::{
         record::Stamp,
         resource::{Key, Namer, Target},
     },
-    telemetry::Counters,
+    telemetry::{Telemetry, metrics::Connected},
     tracker::{
-        Busy, Tracker,
+        Busy, Tracker, Watcher,
         gate::{Gate, Pass, Since},
     },
-    upstream::{self, Fleet},
+    upstream::{self, Fleet, Progress, SendError},
 };
 
 mod answer;
@@ -42,6 +41,7 @@ mod informational;
 mod names;
 mod probe;
 mod route;
+mod seen;
 mod trailers;
 mod tunnel;
 mod write;
@@ -51,8 +51,11 @@ use answer::Sent;
 pub use answer::Failure;
 pub use body::Answer;
 pub use client::Client;
+pub use seen::Delivery;
+
 use informational::Preceding;
 use names::Names;
+use seen::{Instruments, Seen, UntilEnded};
 use trailers::Trailers;
 use tunnel::Wish;
 
@@ -65,8 +68,8 @@ pub struct Shared {
     pub tracker: Arc<Tracker>,
     /// What gives them their names.
     pub namer: Namer,
-    /// What is counted.
-    pub counters: Arc<Counters>,
+    /// What is counted, and the access log.
+    pub telemetry: Arc<Telemetry>,
     /// What all writes go through.
     pub gate: Arc<Gate>,
     /// How many writes are being sent, whether or not their clients are still there.
@@ -89,7 +92,7 @@ pub struct Gateway {
     tracker: Arc<Tracker>,
     namer: Namer,
     upstreams: Vec<Arc<Upstream>>,
-    counters: Arc<Counters>,
+    instruments: Arc<Instruments>,
     shared: Shared,
     names: Names,
     /// What the same worker serves with under the next configuration.
@@ -120,6 +123,8 @@ struct Exchange {
     origin: forwarded::Origin,
     /// Whether it is a write that now goes on by itself, with or without its client.
     goes_on: AtomicBool,
+    /// What is noted of it.
+    seen: Arc<Seen>,
 }
 
 /// The first names of resources, before anything is served.
@@ -162,9 +167,11 @@ impl Shared {
     /// What the workers of a new process share.
     #[must_use]
     pub fn new(tracker: Tracker, namer: Namer) -> Self {
-        let tracker = Arc::new(tracker);
+        let telemetry = Arc::new(Telemetry::default());
+        let watcher: Arc<dyn Watcher> = telemetry.metrics.clone();
+        let tracker = Arc::new(tracker.watched_by(watcher));
         let gate = Gate::new(Arc::clone(&tracker));
-        Self { tracker, namer, counters: Arc::default(), gate, writes: Arc::default() }
+        Self { tracker, namer, telemetry, gate, writes: Arc::default() }
     }
 
     /// How many writes are being sent, under whatever configuration they began. A stop waits for them.
@@ -175,16 +182,16 @@ impl Shared {
 }
 
 impl Gateway {
-    /// A gateway for one worker, under the process's first configuration. There is a fleet for each of its upstreams, in the
-    /// same order.
+    /// A gateway for one worker, under the process's first configuration. There is a fleet for each upstream of it, in its
+    /// order.
     #[must_use]
     pub fn new(config: Arc<Config>, fleets: &[Arc<Fleet>], shared: Shared, first: &FirstNames) -> Arc<Self> {
         let upstreams = fleets.iter().cloned().map(Upstream::new).collect();
         Arc::new(Self::with(config, shared, upstreams, first.0.clone()))
     }
 
-    /// A gateway for the same worker under the configuration `new`, whose upstreams have these fleets. It keeps the
-    /// connections to those whose fleet is the same.
+    /// A gateway for the same worker under the configuration `new`. It keeps the connections to upstreams whose fleet is
+    /// the same as before.
     #[must_use]
     pub fn succeed(&self, new: Arc<Config>, fleets: &[Arc<Fleet>], succession: &Succession) -> Arc<Self> {
         let upstreams = fleets.iter().map(|fleet| {
@@ -196,8 +203,9 @@ impl Gateway {
     }
 
     fn with(config: Arc<Config>, shared: Shared, upstreams: Vec<Arc<Upstream>>, names: Names) -> Self {
-        let Shared { tracker, namer, counters, .. } = shared.clone();
-        Self { config, tracker, namer, upstreams, counters, shared, names, successor: OnceLock::new() }
+        let Shared { tracker, namer, telemetry, .. } = shared.clone();
+        let instruments = Arc::new(Instruments::new(&config, &telemetry));
+        Self { config, tracker, namer, upstreams, instruments, shared, names, successor: OnceLock::new() }
     }
 
     /// How the names of resources change with the configuration `new`. The same for all workers.
@@ -228,30 +236,38 @@ impl Gateway {
     pub fn handle(
         self: Arc<Self>,
         client: Arc<Client>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Answer>> {
+        request: Request<hyper::body::Incoming>,
+    ) -> impl Future<Output = Response<Delivery>> {
         // Before the future is first polled: the end of the client's connection may be seen before that.
         let until_answered = client.begin_exchange();
+        let seen = Seen::new(&self.instruments, client.ip, &request);
+        let until_ended = UntilEnded::new(&seen);
         async move {
             let offered = tunnel::Offered::by(&request);
-            let mut response = self.answer(Arc::clone(&client), request).await;
+            let mut response = self.answer(Arc::clone(&client), request, seen).await;
             client.informational.close().await;
             if let Some(offered) = offered {
                 offered.declined(&mut response, Policy::default().linger_time);
             }
-            response.map(|body| body.until_answered(until_answered))
+            until_ended.deliver(response.map(|body| body.until_answered(until_answered)))
         }
     }
 
-    async fn answer(self: Arc<Self>, client: Arc<Client>, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(
+        self: Arc<Self>,
+        client: Arc<Client>,
+        request: Request<hyper::body::Incoming>,
+        seen: Arc<Seen>,
+    ) -> Response<Answer> {
         let (mut head, body) = request.into_parts();
+        let body = seen::Incoming::new(body, &seen);
         let about = answer::About::new(&head);
         let mut body = body::Inbound::new(body, &head, &client);
         let mut gateway = self;
         loop {
-            let exchange = match Exchange::new(&gateway, Arc::clone(&client), head) {
+            let exchange = match Exchange::new(&gateway, Arc::clone(&client), head, &seen) {
                 Ok(exchange) => Arc::new(exchange),
-                Err(failure) => return gateway.refuse(&about, failure, body, &Policy::default()).await,
+                Err(failure) => return gateway.refuse(&seen, &about, failure, body, &Policy::default()).await,
             };
             let carried = carry(&exchange, &mut body);
             let answer = match gateway.config.limits.request_timeout {
@@ -264,7 +280,7 @@ impl Gateway {
                     gateway = gateway.newest();
                     head = exchange.head.clone();
                 }
-                Err(failure) => return gateway.refuse(&about, failure, body, exchange.policy()).await,
+                Err(failure) => return gateway.refuse(&seen, &about, failure, body, exchange.policy()).await,
             }
         }
     }
@@ -300,12 +316,13 @@ impl Gateway {
     /// that is too much.
     async fn refuse(
         &self,
+        seen: &Seen,
         about: &answer::About,
         failure: Failure,
         body: body::Inbound,
         limits: &Policy,
     ) -> Response<Answer> {
-        self.counters.count(&failure);
+        seen.failed(&failure);
         let rest =
             if failure.is_late() { body.into_rest() } else { body.drain(limits.drain_bytes, limits.drain_time).await };
         let closes = rest.is_some() || failure.ends_connection();
@@ -315,12 +332,37 @@ impl Gateway {
         answer::build(about, failure, closes)
     }
 
-    /// The key of a resource that `route` leads to, for a request with this head.
-    fn key(&self, head: &Parts, host: &HeaderValue, target: &Target, route: usize) -> Key {
+    /// The key of a resource that `route` leads to, for a request with these fields.
+    fn key(&self, fields: &HeaderMap, host: &HeaderValue, target: &Target, route: usize) -> Key {
         let route = &self.config.routes[route];
         let upstream = self.names.scope(route.upstream);
         let host = host.to_str().unwrap_or_default();
-        self.namer.key(upstream, host, target, &route.policy.query, &route.policy.partition, &head.headers)
+        self.namer.key(upstream, host, target, &route.policy.query, &route.policy.partition, fields)
+    }
+
+    /// The resource that a request for this target with these fields would be about: its route, and its key.
+    #[must_use]
+    pub fn resource(&self, asked: &HeaderValue, target: &Target, fields: &HeaderMap) -> Option<(usize, Key)> {
+        let route = route::find(&self.config.routes, asked, target)?;
+        Some((route, self.key(fields, &self.forwarded_host(route, asked), target, route)))
+    }
+
+    /// A client has connected. What is returned lives as long as its connection.
+    #[must_use]
+    pub fn connection_begins(&self) -> Connected {
+        self.instruments.metrics().connection()
+    }
+
+    /// The `Host` that the backend gets of a request that asked for this one.
+    fn forwarded_host(&self, route: usize, asked: &HeaderValue) -> HeaderValue {
+        let upstream = &self.config.upstreams[self.config.routes[route].upstream];
+        match (upstream.host, asked.is_empty()) {
+            (HostRule::Preserve, false) => asked.clone(),
+            (HostRule::Preserve, true) | (HostRule::Rewrite, _) => {
+                HeaderValue::from_str(upstream.servers[0].authority.as_str())
+                    .expect("an authority may stand in a field")
+            }
+        }
     }
 
     fn write_begins(&self) -> WriteUnderWay {
@@ -348,7 +390,7 @@ async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Res
 }
 
 impl Exchange {
-    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, mut head: Parts) -> Result<Self, Failure> {
+    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, mut head: Parts, seen: &Arc<Seen>) -> Result<Self, Failure> {
         let wish = Wish::of(&mut head)?;
         route::check_target(&head, gateway.config.limits.request_line)?;
         answer::check_expectation(&head)?;
@@ -356,18 +398,12 @@ impl Exchange {
         let asked = route::asked_host(&head)?;
         let target = route::target(&head)?;
         let route = route::find(&gateway.config.routes, &asked, &target).ok_or(Failure::NoRoute)?;
-        let upstream = &gateway.config.upstreams[gateway.config.routes[route].upstream];
-        let host = match (upstream.host, asked.is_empty()) {
-            (HostRule::Preserve, false) => asked.clone(),
-            (HostRule::Preserve, true) | (HostRule::Rewrite, _) => {
-                HeaderValue::from_str(upstream.servers[0].authority.as_str())
-                    .expect("an authority may stand in a field")
-            }
-        };
-        let key = gateway.key(&head, &host, &target, route);
+        let origin = forwarded::origin(&gateway.config.forwarding, &client, &head.headers);
+        seen.routed(&gateway.instruments, &gateway.config, route, origin.address);
+        let host = gateway.forwarded_host(route, &asked);
+        let key = gateway.key(&head.headers, &host, &target, route);
         let caller = gateway.namer.caller(&head.headers);
         let preceding = Preceding::to(&client, head.version);
-        let origin = forwarded::origin(&gateway.config.forwarding, &client, &head.headers);
         let goes_on = AtomicBool::new(false);
         Ok(Self {
             gateway: Arc::clone(gateway),
@@ -383,6 +419,7 @@ impl Exchange {
             caller,
             origin,
             goes_on,
+            seen: Arc::clone(seen),
         })
     }
 
@@ -396,6 +433,19 @@ impl Exchange {
 
     fn policy(&self) -> &Policy {
         &self.gateway.config.routes[self.route].policy
+    }
+
+    /// Sends a request to the route's upstream.
+    async fn send(
+        &self,
+        request: Request<body::Outgoing>,
+        progress: &Arc<Progress>,
+    ) -> Result<forward::Received, SendError> {
+        let upstream = self.gateway.config.routes[self.route].upstream;
+        let asked = self.seen.asks(&self.gateway.instruments, upstream);
+        let answer = self.upstream().send(request, progress).await;
+        asked.ended(&answer);
+        answer
     }
 
     fn upstream(&self) -> &Upstream {

@@ -1,7 +1,7 @@
 //! A gateway that gives optimistic concurrency control to an HTTP service that has none.
 //!
 //! In reading order: [`core`] holds the rules, [`tracker`] the records of all resources and who may write them,
-//! [`gateway`] the path of one request, [`upstream`] the backends, [`server`] the listeners, [`tls`] certificates, [`config`] what an operator
+//! [`gateway`] the path of one request, [`upstream`] the backends, [`server`] the listeners, [`admin`] what an operator asks, [`tls`] certificates, [`config`] what an operator
 //! chose, [`cli`] the commands.
 
 pub mod core;
@@ -10,6 +10,7 @@ pub mod tracker;
 pub mod gateway;
 pub mod upstream;
 
+pub mod admin;
 pub mod server;
 pub mod tls;
 

@@ -1,21 +1,24 @@
-//! Logs, and what is counted.
+//! What is seen from outside: the log, what is counted, the access log, trace ids.
 //!
-//! Quiet by default: starting, stopping, writes in doubt. A refusal is a normal answer and is logged at `debug`; what a
-//! route in `observe` mode would have refused is logged at `info`, since that is what the mode is for.
+//! The log is quiet by default: starting, stopping, writes in doubt. A refusal is a normal answer and is logged at `debug`;
+//! what a route in `observe` mode would have refused is logged at `info`, since that is what the mode is for. How often each
+//! thing happened is counted in [`metrics`], and nowhere else.
 
 use std::{
-    fmt,
     io::{self, IsTerminal},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{Arc, OnceLock},
 };
 
 use tracing_subscriber::fmt as output;
 
-use crate::{
-    config::{Log, LogFormat},
-    core::verdict::Refusal,
-    gateway::Failure,
-};
+use crate::config::{Log, LogFormat};
+
+pub mod access;
+pub mod metrics;
+pub mod trace;
+
+use access::AccessLog;
+use metrics::Metrics;
 
 /// Writes the log to standard error from here on.
 ///
@@ -30,91 +33,32 @@ pub fn init(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     }
 }
 
-/// How often each verdict was given since the start. Written to the log when the process stops.
+/// Everything that is shared between workers, and outlives a change of the configuration.
 #[derive(Debug, Default)]
-pub struct Counters {
-    stale: Count,
-    exists: Count,
-    unverifiable: Count,
-    missing_precondition: Count,
-    busy: Count,
-    malformed: Count,
-    would_refuse: Count,
-    in_doubt: Count,
+pub struct Telemetry {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Open from the first configuration on that asks for it.
+    access: OnceLock<AccessLog>,
 }
 
-#[derive(Debug, Default)]
-struct Count(AtomicU64);
-
-impl Count {
-    fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+impl Telemetry {
+    /// Where the lines of this configuration go, if it asks for any.
+    pub fn access_log(&self, log: &Log) -> Option<access::Lines> {
+        log.access.then(|| self.access.get_or_init(AccessLog::to_stdout).lines(log.format))
     }
-}
 
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.load(Ordering::Relaxed).fmt(f)
-    }
-}
-
-impl Counters {
-    /// A request got an answer of the gateway's own.
-    pub fn count(&self, failure: &Failure) {
-        tracing::debug!(?failure, "refused");
-        match failure {
-            Failure::Refused(refused) => self.refusal(refused.why).add(),
-            Failure::Represented(..) => self.stale.add(),
-            Failure::Busy(_) => self.busy.add(),
-            Failure::Malformed(_) => self.malformed.add(),
-            Failure::Upstream(..)
-            | Failure::Lost
-            | Failure::Target(_)
-            | Failure::TargetLength(_)
-            | Failure::RequestTimeout(_)
-            | Failure::Host
-            | Failure::Expectation
-            | Failure::Method
-            | Failure::TransferCoding
-            | Failure::Length
-            | Failure::MethodOverride
-            | Failure::Body(_)
-            | Failure::NoRoute
-            | Failure::Relayed(_) => {}
+    /// Has all written that is still to be told, the sums of what was counted among it. Blocks, but not for long.
+    pub fn finish(&self) {
+        self.metrics.log();
+        if let Some(access) = self.access.get() {
+            access.finish();
         }
     }
 
-    /// A write was forwarded that an enforcing route would have refused.
-    pub fn would_refuse(&self) {
-        self.would_refuse.add();
-    }
-
-    /// A write was sent, and nobody knows what became of it.
-    pub fn in_doubt(&self) {
-        self.in_doubt.add();
-    }
-
-    fn refusal(&self, why: Refusal) -> &Count {
-        match why {
-            Refusal::Stale => &self.stale,
-            Refusal::Exists => &self.exists,
-            Refusal::Unverifiable => &self.unverifiable,
-            Refusal::MissingPrecondition => &self.missing_precondition,
-        }
-    }
-
-    /// Writes the counts to the log.
-    pub fn log(&self) {
-        tracing::info!(
-            stale = %self.stale,
-            exists = %self.exists,
-            unverifiable = %self.unverifiable,
-            missing_precondition = %self.missing_precondition,
-            busy = %self.busy,
-            malformed = %self.malformed,
-            would_refuse = %self.would_refuse,
-            in_doubt = %self.in_doubt,
-            "verdicts since the start"
-        );
+    /// All that was counted, as OpenMetrics text.
+    #[must_use]
+    pub fn scrape(&self, records: usize, capacity: usize) -> String {
+        self.metrics.scrape(records, capacity, self.access.get().map_or(0, AccessLog::dropped))
     }
 }

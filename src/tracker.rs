@@ -13,6 +13,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     hash::{BuildHasherDefault, Hash, Hasher},
     mem::ManuallyDrop,
     sync::{
@@ -30,7 +31,7 @@ use tokio::{
 
 use crate::core::{
     etag::EntityTag,
-    record::{Access, Outcome, Probed, Record, Seconds, Seen, Source, Stamp, View},
+    record::{Access, Outcome, Probed, Record, Seconds, Seen, Source, Stamp, State, View, Writes},
     resource::Key,
 };
 
@@ -64,9 +65,51 @@ pub struct Tracker {
     queue_capacity: usize,
     tag_bytes: usize,
     began: Instant,
+    watcher: Arc<dyn Watcher>,
     #[cfg(test)]
     broken: Option<Broken>,
 }
+
+/// Who is told what happens to turns and records, to count it. Never called while anything here is locked.
+pub trait Watcher: fmt::Debug + Send + Sync {
+    /// A writer stands in line.
+    fn waits(&self) {}
+    /// A writer is in line no longer, after this time: it has its turn, or has given up.
+    fn waited(&self, _: Duration) {}
+    /// A turn was taken, after so long a wait.
+    fn taken(&self, _waited: Duration) {}
+    /// A turn has ended that was held for so long, also after a write in doubt.
+    fn ended(&self, _held: Duration) {}
+    /// A record was dropped to make room.
+    fn evicted(&self) {}
+}
+
+/// Nobody counts.
+impl Watcher for () {}
+
+/// What is known of one resource, for an operator: nothing is judged by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// What is known through the spelling that was asked for. Tags are here whoever learned them.
+    pub state: State,
+    /// Whether something is known through another spelling only.
+    pub other_spelling: bool,
+    /// Whether the resource is only known to be absent for one caller.
+    pub absent_for_one: bool,
+    /// How many superseded tags are remembered.
+    pub superseded: usize,
+    /// The writes that have the turn.
+    pub writes: Writes,
+    /// How many writers stand in line.
+    pub waiting: usize,
+    /// The present, as the tags' times have it.
+    pub now: Seconds,
+}
+
+/// A turn is taken or waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a write to this resource is under way")]
+pub struct Taken;
 
 /// The rules that the simulation breaks, to show that it would notice. Nothing outside of tests can set one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,9 +201,22 @@ impl Tracker {
             queue_capacity: capacity.div_ceil(queues).max(1),
             tag_bytes,
             began: Instant::now(),
+            watcher: Arc::new(()),
             #[cfg(test)]
             broken: None,
         }
+    }
+
+    /// Has this watcher told what happens.
+    #[must_use]
+    pub fn watched_by(self, watcher: Arc<dyn Watcher>) -> Self {
+        Self { watcher, ..self }
+    }
+
+    /// How many records there may be.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.queue_capacity * self.queues.len()
     }
 
     /// A new stamp. A read draws one before it is forwarded; it needs no record for that.
@@ -236,6 +292,44 @@ impl Tracker {
         }
     }
 
+    /// What is known of a resource, for an operator; `None`: there is no record of it.
+    pub async fn inspect(&self, key: Key) -> Option<Inspection> {
+        let slot = self.slots.get(&Cell(key.cell))?;
+        let record = &slot.record;
+        let is_this = record.spelling() == key.spelling;
+        let nothing_known = *record.state() == State::Unknown;
+        Some(Inspection {
+            state: if is_this { record.state().clone() } else { State::Unknown },
+            other_spelling: !is_this && !nothing_known,
+            absent_for_one: is_this && record.is_absent_for_one(),
+            superseded: if is_this { record.superseded() } else { 0 },
+            writes: record.writes(),
+            waiting: slot.line.as_ref().map_or(0, |line| line.waiters.len()),
+            now: self.now(),
+        })
+    }
+
+    /// Forgets what is known of a resource, through all its spellings, because an operator knows better. What a read shows
+    /// that is under way is old news from here on, as after an eviction (rule 8). Returns whether there was a record.
+    ///
+    /// # Errors
+    ///
+    /// [`Taken`]: a record is not dropped from under a write.
+    pub async fn forget(&self, key: Key) -> Result<bool, Taken> {
+        match self.slots.entry(Cell(key.cell)) {
+            Entry::Occupied(slot) if !slot.get().is_idle() => Err(Taken),
+            // The record goes, its place stays: that is the queues' to give up.
+            Entry::Occupied(mut slot) => {
+                slot.get_mut().record = Record::new(self.tick());
+                Ok(true)
+            }
+            Entry::Vacant(_) => {
+                self.raise_floor(key.cell, self.tick());
+                Ok(false)
+            }
+        }
+    }
+
     /// Takes the turn, or stands in line for it, in order of arrival.
     ///
     /// # Errors
@@ -247,7 +341,7 @@ impl Tracker {
     /// A future that is dropped leaves the line. If the turn came at that moment, it goes to the next.
     pub async fn begin_write(self: &Arc<Self>, ask: Ask) -> Result<Turn, Busy> {
         let (in_line, granted) = match self.take_or_queue(ask)? {
-            Ok(turn) => return Ok(turn),
+            Ok(taken) => return Ok(taken.told(Duration::ZERO)),
             Err(waiting) => waiting,
         };
         match timeout(ask.wait, granted).await {
@@ -277,7 +371,8 @@ impl Tracker {
                 let id = line.next_id;
                 line.next_id += 1;
                 line.waiters.push_back(Waiter { id, access: ask.access, granted });
-                return Ok(Err((InLine { tracker: Some(Arc::clone(self)), cell, id }, receiver)));
+                drop(slot);
+                return Ok(Err((InLine::new(Arc::clone(self), cell, id), receiver)));
             }
             slot.record.begin(ask.access);
             inserted
@@ -285,7 +380,7 @@ impl Tracker {
         if let Some(queue) = inserted {
             self.make_room(queue);
         }
-        Ok(Ok(Turn { tracker: Arc::clone(self), ask, phase: Phase::Taken, pass: None }))
+        Ok(Ok(Turn::new(Arc::clone(self), ask)))
     }
 
     /// Nobody overtakes who waits already.
@@ -294,13 +389,16 @@ impl Tracker {
             || slot.record.admits(access) && slot.line.as_ref().is_none_or(|line| line.waiters.is_empty())
     }
 
-    /// Ends a write and hands its turn on. `settle` says what became of it, if it was sent.
-    fn release(&self, ask: &Ask, outcome: Option<Outcome>) {
-        let Some(mut slot) = self.slots.get_mut(&Cell(ask.key.cell)) else { return };
-        if let Some(outcome) = outcome {
-            slot.record.settle(outcome, self.tick(), self.source(ask.key, ask.caller));
+    /// Ends a write whose turn was taken at `since`, and hands the turn on. `outcome` says what became of it, if it was
+    /// sent.
+    fn release(&self, ask: &Ask, outcome: Option<Outcome>, since: Instant) {
+        if let Some(mut slot) = self.slots.get_mut(&Cell(ask.key.cell)) {
+            if let Some(outcome) = outcome {
+                slot.record.settle(outcome, self.tick(), self.source(ask.key, ask.caller));
+            }
+            slot.pass_on();
         }
-        slot.pass_on();
+        self.watcher.ended(since.elapsed());
     }
 
     /// Records what became of a write, whose turn goes on.
@@ -385,6 +483,9 @@ impl Tracker {
             }
             may_go
         });
+        if dropped.is_some() {
+            self.watcher.evicted();
+        }
         dropped.is_some() || !self.slots.contains_key(&cell)
     }
 
@@ -440,12 +541,20 @@ struct InLine {
     tracker: Option<Arc<Tracker>>,
     cell: Cell,
     id: u64,
+    since: Instant,
 }
 
 impl InLine {
+    fn new(tracker: Arc<Tracker>, cell: Cell, id: u64) -> Self {
+        tracker.watcher.waits();
+        Self { tracker: Some(tracker), cell, id, since: Instant::now() }
+    }
+
     fn into_turn(mut self, ask: Ask) -> Turn {
         let tracker = self.tracker.take().expect("a place becomes a turn once");
-        Turn { tracker, ask, phase: Phase::Taken, pass: None }
+        let waited = self.since.elapsed();
+        tracker.watcher.waited(waited);
+        Turn::new(tracker, ask).told(waited)
     }
 }
 
@@ -453,6 +562,7 @@ impl Drop for InLine {
     fn drop(&mut self) {
         if let Some(tracker) = &self.tracker {
             tracker.leave(self.cell, self.id);
+            tracker.watcher.waited(self.since.elapsed());
         }
     }
 }
@@ -468,6 +578,7 @@ pub struct Turn {
     tracker: Arc<Tracker>,
     ask: Ask,
     phase: Phase,
+    since: Instant,
     /// Given back last of all.
     pass: Option<Pass>,
 }
@@ -480,6 +591,16 @@ enum Phase {
 }
 
 impl Turn {
+    fn new(tracker: Arc<Tracker>, ask: Ask) -> Self {
+        Self { tracker, ask, phase: Phase::Taken, since: Instant::now(), pass: None }
+    }
+
+    /// Tells the watcher of it. Not while the record is locked.
+    fn told(self, waited: Duration) -> Self {
+        self.tracker.watcher.taken(waited);
+        self
+    }
+
     /// Keeps a pass until the turn is over, the hold after a write in doubt included.
     pub fn keep(&mut self, pass: Pass) {
         self.pass = Some(pass);
@@ -523,7 +644,7 @@ impl Turn {
         self.phase = Phase::Settled;
         let too_long = matches!(&outcome, Outcome::Committed(Some(tag)) if !self.tracker.fits(tag));
         let outcome = if too_long { Outcome::Committed(None) } else { outcome };
-        self.tracker.release(&self.ask, Some(self.tracker.misjudged(outcome)));
+        self.tracker.release(&self.ask, Some(self.tracker.misjudged(outcome)), self.since);
     }
 }
 
@@ -532,24 +653,24 @@ impl Drop for Turn {
         match self.phase {
             Phase::Settled => {}
             Phase::Sending if self.tracker.is_broken(Broken::TurnEndsWithClient) => {
-                self.tracker.release(&self.ask, None)
+                self.tracker.release(&self.ask, None, self.since)
             }
-            Phase::Taken => self.tracker.release(&self.ask, None),
+            Phase::Taken => self.tracker.release(&self.ask, None, self.since),
             Phase::Sending => {
                 self.tracker.doubt(&self.ask);
-                let (tracker, ask) = (Arc::clone(&self.tracker), self.ask);
+                let (tracker, ask, since) = (Arc::clone(&self.tracker), self.ask, self.since);
                 match tokio::runtime::Handle::try_current() {
                     Ok(runtime) if !ask.hold.is_zero() => {
                         // Where the runtime ends before the hold, neither the turn nor the pass is given back.
                         let pass = ManuallyDrop::new(self.pass.take());
                         runtime.spawn(async move {
                             tokio::time::sleep(ask.hold).await;
-                            tracker.release(&ask, Some(Outcome::InDoubt));
+                            tracker.release(&ask, Some(Outcome::InDoubt), since);
                             drop(ManuallyDrop::into_inner(pass));
                         });
                     }
                     // Without a runtime there is nobody to wait, and nobody who could be let in too early.
-                    Ok(_) | Err(_) => tracker.release(&ask, None),
+                    Ok(_) | Err(_) => tracker.release(&ask, None, since),
                 }
             }
         }

@@ -166,6 +166,26 @@ impl OnInformational {
     }
 }
 
+impl Fault {
+    /// In a word, as it is counted.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Resolve(..) => "resolve",
+            Self::Connect(..) => "connect",
+            Self::ConnectTimeout(_) => "connect_timeout",
+            Self::RequestBody(_) => "request_body",
+            Self::Tls(..) => "tls",
+            Self::Full(_) => "full",
+            Self::NoServer => "no_server",
+            Self::NoUpgrade => "no_upgrade",
+            Self::Connection(_) => "connection",
+            Self::BadAnswer => "bad_answer",
+            Self::ResponseTimeout => "response_timeout",
+        }
+    }
+}
+
 /// How far a request's body has got, so that a slow client is not mistaken for a slow backend.
 #[derive(Debug)]
 pub struct Progress {
@@ -370,14 +390,15 @@ where
         let patience = self.config().response_idle_timeout;
         if let Some(upgrade) = response.extensions_mut().remove::<OnUpgrade>().filter(|_| is_upgrade) {
             response.extensions_mut().insert(Tunnel::over_http1(upgrade, under_way));
-            return Ok(response.map(|incoming| FromUpstream::without_lease(Source::Http1(incoming), handle, patience)));
+            let server = Arc::clone(&pool.server);
+            return Ok(response.map(|body| FromUpstream::without_lease(Source::Http1(body), server, handle, patience)));
         }
         // A backend that sends the body which it announces to HEAD must not have it read as the answer to a write.
         let may_send_more = asked.head && announces_body(response.headers());
         let idle_timeout = if may_send_more { Duration::ZERO } else { self.config().idle_timeout };
         let limit = keep_alive(response.headers(), idle_timeout);
         let held = Held::Connection { connection, pool: Arc::downgrade(pool), limit };
-        let lease = Lease { held, _under_way: under_way };
+        let lease = Lease { held, under_way };
         Ok(response.map(|incoming| FromUpstream::new(Source::Http1(incoming), lease, handle, patience)))
     }
 
@@ -385,7 +406,7 @@ where
         &self,
         slot: http2::Slot,
         request: Request<B>,
-        server: &Server,
+        server: &Arc<Server>,
         under_way: fleet::Counted,
     ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
         let (head, body) = request.into_parts();
@@ -404,7 +425,8 @@ where
         match asking.asked(answer) {
             (http2::Asked::Granted(fields, out, incoming), slot) => {
                 let stream = tunnel::Stream { out, incoming, rest: Bytes::new(), _slot: slot, _under_way: under_way };
-                let mut response = Response::new(FromUpstream::without_lease(Source::Nothing, handle, patience));
+                let body = FromUpstream::without_lease(Source::Nothing, Arc::clone(server), handle, patience);
+                let mut response = Response::new(body);
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 *response.version_mut() = Version::HTTP_2;
                 *response.headers_mut() = fields;
@@ -413,7 +435,7 @@ where
                 Ok(response)
             }
             (http2::Asked::Declined(response), slot) => {
-                let lease = Lease { held: Held::Slot(slot), _under_way: under_way };
+                let lease = Lease { held: Held::Slot(slot), under_way };
                 Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), lease, handle, patience)))
             }
         }
@@ -445,7 +467,7 @@ where
             return Err(Undone::Sent(Fault::BadAnswer));
         }
         let handle = Handle(Way::Stream(Arc::clone(&begun.sending)));
-        let lease = Lease { held: Held::Slot(Arc::clone(&begun.slot)), _under_way: under_way };
+        let lease = Lease { held: Held::Slot(Arc::clone(&begun.slot)), under_way };
         let patience = self.config().response_idle_timeout;
         Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), lease, handle, patience)))
     }

@@ -38,6 +38,10 @@ impl Config {
                 authorities(&mut errors, &format!("{key}.tls"), "client_ca", tls.client_ca.as_deref());
             }
         }
+        let admin = self.admin.map(|admin| admin.address).filter(|address| address.port() != 0);
+        if let Some((address, first)) = admin.and_then(|address| Some((address, seen.get(&address)?))) {
+            add(&mut errors, "admin", "address", format!("is that of listeners[{first}]: {address}"));
+        }
         for upstream in &self.upstreams {
             let key = format!("upstreams.{}", upstream.name);
             let found = errors.len();

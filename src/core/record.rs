@@ -75,6 +75,17 @@ enum UnderWay {
     Unguarded(u32),
 }
 
+/// The writes under way, as an operator is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// None.
+    Nothing,
+    /// One guarded write.
+    Guarded,
+    /// So many unguarded ones.
+    Unguarded(u32),
+}
+
 /// In which company a write may be under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -151,6 +162,40 @@ impl Record {
                 State::Current(set) => set.iter().all(fresh),
             };
         if usable { View { state: &self.state, superseded: &self.superseded } } else { View::NOTHING }
+    }
+
+    /// The spelling through which the state was learned.
+    #[must_use]
+    pub fn spelling(&self) -> u64 {
+        self.spelling
+    }
+
+    /// What is known through [`Record::spelling`], whoever learned it. Nothing may be judged by it: see [`Record::view`].
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether the resource is known to be absent for one caller only.
+    #[must_use]
+    pub fn is_absent_for_one(&self) -> bool {
+        self.state == State::Absent && self.absent_for.is_some()
+    }
+
+    /// How many superseded tags are remembered.
+    #[must_use]
+    pub fn superseded(&self) -> usize {
+        self.superseded.len()
+    }
+
+    /// The writes under way.
+    #[must_use]
+    pub fn writes(&self) -> Writes {
+        match self.under_way {
+            UnderWay::Nothing => Writes::Nothing,
+            UnderWay::Guarded { .. } => Writes::Guarded,
+            UnderWay::Unguarded(n) => Writes::Unguarded(n),
+        }
     }
 
     /// Whether a write may begin now.

@@ -2,7 +2,7 @@
 //!
 //! A request's body is passed on as complete only if the client's ended as such, and short of its announced length it
 //! has not ended (the final chunk is the backend's sign to commit). Trailers pass through a list
-//! ([`Trailers`](super::trailers::Trailers)), behind bodies that do not say how long they are.
+//! ([`Trailers`]), behind bodies that do not say how long they are.
 
 use std::{
     fmt,
@@ -16,7 +16,6 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, Version, header::EXPECT, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::{
     sync::oneshot,
     time::{Instant, Sleep, sleep, timeout, timeout_at},
@@ -25,6 +24,7 @@ use tokio::{
 use super::{
     client::{Client, UntilAnswered},
     informational::{Held, UntilAsked},
+    seen::Incoming,
     trailers::Trailers,
 };
 use crate::{
@@ -414,7 +414,9 @@ pub(super) struct Ahead {
 impl Inbound {
     /// The body of the request with this head.
     pub(super) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
-        let awaits_continue = head.headers.contains_key(EXPECT) && !body.is_end_stream();
+        // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
+        let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
+        let awaits_continue = may_wait && !body.is_end_stream();
         let is_http2 = head.version == Version::HTTP_2;
         Self {
             body: Some(body),

@@ -50,7 +50,6 @@ pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Resp
 /// are several servers to another of them: a read may reach the backend twice (rule 5 is about writes). With it comes
 /// whether the backend asked for the body.
 async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received, bool), Failure> {
-    let upstream = exchange.upstream();
     let method = &exchange.head.method;
     let rest = body.take();
     let mut attempts = if rest.is_some() { 1 } else { 3 };
@@ -63,9 +62,9 @@ async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received,
         if let Some(server) = avoid {
             request.extensions_mut().insert(Avoid(server));
         }
-        match upstream.send(request, &progress).await {
+        match exchange.send(request, &progress).await {
             Ok(received) => return Ok((received, !held.is_some_and(|held| held.give_up()))),
-            Err(error) if attempts > 0 && error.may_repeat_read(upstream.config().servers.len()) => {
+            Err(error) if attempts > 0 && error.may_repeat_read(exchange.upstream().config().servers.len()) => {
                 outgoing = Outgoing::Empty;
                 avoid = error.server;
             }
@@ -154,7 +153,9 @@ pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answe
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = fields;
-    tracing::debug!(client = %exchange.origin.address, method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");
+    let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
+    let (client, status) = (exchange.origin.address, head.status.as_u16());
+    tracing::debug!(%trace, %client, %method, path, status, "answered");
     response
 }
 

@@ -64,6 +64,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
         out.insert(COOKIE, cookies);
     }
     out.append(VIA, via(exchange.head.version));
+    exchange.seen.trace().write(&mut out);
     forwarded::add(&mut out, exchange);
     out
 }

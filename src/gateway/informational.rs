@@ -238,3 +238,54 @@ impl UntilAsked {
         if self.held.ask() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_and_belongs_to_one_request() {
+        let queue = Queue::default();
+        let next = || queue.next(Waker::noop()).map(|answer| answer.len());
+        let first = queue.open();
+        queue.push(first, vec![0; MAX_BYTES].into());
+        queue.push(first, vec![0; 1].into());
+        assert_eq!((next(), next()), (Some(MAX_BYTES), None), "as many bytes as may wait");
+        queue.push(first, vec![0; MAX_BYTES + 1].into());
+        assert_eq!(next(), None, "one that is too long");
+        for _ in 0..2 * MAX_ANSWERS {
+            queue.push(first, vec![0; 1].into());
+        }
+        assert_eq!(std::iter::from_fn(next).count(), MAX_ANSWERS - 1, "as many as may be sent at all");
+
+        let second = queue.open();
+        queue.push(first, vec![0; 1].into());
+        assert_eq!(next(), None, "meant for the request before");
+        queue.push(second, vec![0; 2].into());
+        assert_eq!(next(), Some(2));
+    }
+
+    #[tokio::test]
+    async fn the_answer_waits_for_what_precedes_it_and_nothing_follows_that() {
+        let queue = Queue::default();
+        let request = queue.open();
+        queue.push(request, vec![0; 1].into());
+        let mut closed = Box::pin(queue.close());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(closed.as_mut().poll(&mut cx).is_pending(), "one waits");
+        assert!(queue.next(Waker::noop()).is_some());
+        assert!(closed.as_mut().poll(&mut cx).is_pending(), "it is being written");
+        assert!(queue.next(Waker::noop()).is_none());
+        assert!(closed.as_mut().poll(&mut cx).is_ready());
+        queue.push(request, vec![0; 1].into());
+        assert!(queue.next(Waker::noop()).is_none());
+    }
+
+    #[test]
+    fn a_body_is_asked_for_or_it_is_not() {
+        let held = Held::default();
+        assert!(held.ask() && held.ask() && !held.give_up());
+        let held = Held::default();
+        assert!(held.give_up() && held.give_up() && !held.ask());
+    }
+}

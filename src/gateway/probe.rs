@@ -31,6 +31,12 @@ pub(super) enum Said {
 
 /// Asks the backend. `by_date` says that the write is judged by the date of the last modification alone.
 pub(super) async fn probe(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
+    let said = ask(exchange, by_date).await;
+    exchange.seen.probed(&said);
+    said
+}
+
+async fn ask(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
     match read(&Method::HEAD, send(exchange, Method::HEAD).await?, by_date)? {
         Reading::Said(said) => Ok(said),
         Reading::AskAgain => match read(&Method::GET, send(exchange, Method::GET).await?, by_date)? {
@@ -44,12 +50,10 @@ pub(super) async fn probe(exchange: &Exchange, by_date: bool) -> Result<Said, Fa
 pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received, Failure> {
     let fields = headers::for_probe(exchange);
     let request = forward::assemble(exchange, method.clone(), fields, Outgoing::Empty);
-    let received = exchange
-        .upstream()
-        .send(request, &Arc::new(Progress::default()))
-        .await
-        .map_err(|error| Failure::Upstream(error, Sent::Probe))?;
-    tracing::debug!(path = exchange.target.path(), %method, status = received.status().as_u16(), "probed");
+    let answer = exchange.send(request, &Arc::new(Progress::default())).await;
+    let received = answer.map_err(|error| Failure::Upstream(error, Sent::Probe))?;
+    let trace = exchange.seen.trace_id();
+    tracing::debug!(%trace, path = exchange.target.path(), %method, status = received.status().as_u16(), "probed");
     Ok(received)
 }
 

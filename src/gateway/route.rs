@@ -125,7 +125,7 @@ fn keys<'a>(exchange: &Exchange, references: impl Iterator<Item = &'a HeaderValu
     let key = |reference| {
         let target = same_origin(exchange, reference)?;
         let route = find(&exchange.gateway.config.routes, &exchange.asked, &target)?;
-        Some(exchange.gateway.key(&exchange.head, &exchange.host, &target, route))
+        Some(exchange.gateway.key(&exchange.head.headers, &exchange.host, &target, route))
     };
     references.filter_map(key).filter(|key| key.cell != exchange.key.cell).collect()
 }

@@ -38,6 +38,7 @@ use crate::{
         resource::Key,
         verdict::{self, Probe, Refusal, Verdict},
     },
+    telemetry::metrics,
     tracker::{Ask, Busy, Turn, TurnLost},
     upstream::{self, Progress},
 };
@@ -78,6 +79,7 @@ async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -
     let ahead = read_ahead(exchange.policy(), body).await?;
     let mut turn = take_turn_with(exchange, Access::Guarded, &ahead, body).await?;
     demand.judge_in_turn(exchange, &mut turn).await?;
+    exchange.seen.verdict(metrics::Verdict::Forward);
     forward_in_turn(exchange, turn, ahead, body, place).await
 }
 
@@ -144,6 +146,7 @@ impl Demand {
     }
 
     fn judge(&self, exchange: &Exchange, view: View<'_>, probe: Option<Probe>) -> Result<Go, Box<Refused>> {
+        exchange.seen.known(view);
         match verdict::judge(exchange.policy(), &self.preconditions, self.guarded_method, view, probe) {
             Verdict::Forward => Ok(Go::Forward),
             Verdict::Probe => Ok(Go::Probe),
@@ -162,13 +165,15 @@ async fn report(exchange: &Exchange) {
     let refusal = match Demand::of(exchange) {
         Err(malformed) => Some(malformed),
         Ok(demand) if demand.is_guarded() => demand.judge_on_arrival(exchange).await.err(),
-        Ok(_) => None,
+        Ok(_) => return,
     };
-    if let Some(refusal) = refusal {
-        exchange.gateway.counters.would_refuse();
-        let (method, path, why) = (&exchange.head.method, exchange.target.path(), refusal.kind());
-        tracing::info!(%method, path, why, "would be refused");
-    }
+    let Some(refusal) = refusal else {
+        exchange.seen.verdict(metrics::Verdict::Forward);
+        return;
+    };
+    exchange.seen.verdict(metrics::Verdict::WouldRefuse);
+    let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
+    tracing::info!(%trace, %method, path, why = refusal.kind(), "would be refused");
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,12 +236,15 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
         turn.keep(pass);
         Ok(turn)
     };
-    tokio::select! {
+    let since = Instant::now();
+    let turn = tokio::select! {
         biased;
         turn = turn => turn.map_err(Failure::Busy),
         // Out of line with it, and an answer in case that it only has nothing more to say.
         () = exchange.client.gone() => Err(Failure::Busy(Busy::TimedOut)),
-    }
+    };
+    exchange.seen.waited(since.elapsed());
+    turn
 }
 
 /// Hands the write to a task of its own and waits for its answer.
@@ -270,14 +278,14 @@ async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Ahead, rest: 
     let (outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
     let held = outgoing.held();
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
-    let sent = exchange.upstream().send(request, &progress).await;
+    let sent = exchange.send(request, &progress).await;
     note_changes(&exchange, sent.as_ref().ok()).await;
     match sent {
         Err(error) => {
             let path = exchange.target.path();
             if error.sent {
                 tracing::warn!(%error, path, "a write is in doubt");
-                exchange.gateway.counters.in_doubt();
+                exchange.seen.in_doubt();
                 drop(turn);
             } else {
                 tracing::warn!(%error, path, "a write was not sent");
@@ -288,7 +296,7 @@ async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Ahead, rest: 
         Ok(received) => {
             let outcome = outcome(&exchange, &received);
             if matches!(outcome, None | Some(Outcome::InDoubt)) {
-                exchange.gateway.counters.in_doubt();
+                exchange.seen.in_doubt();
             }
             if held.is_some_and(|held| held.give_up()) {
                 // Nothing of the body is under way, and nothing ever will be.

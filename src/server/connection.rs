@@ -84,6 +84,7 @@ pub(super) async fn serve(
     live: Arc<Live>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let _counted = live.gateway().connection_begins();
     let limits = live.gateway().config().limits.clone();
     // In boxes, so that an idle connection does not keep the room that its beginning took.
     let opened = tokio::select! {

@@ -11,22 +11,24 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{
+    runtime::Handle,
     sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
 use super::{Live, connection::Door, systemd};
 use crate::{
-    config::{self, Config, ConfigErrors},
-    gateway::Shared,
-    upstream::Fleet,
+    config::{Config, ConfigErrors},
+    gateway::{Gateway, Shared},
+    telemetry::metrics::ServerState,
+    upstream::{self, Fleet},
 };
 
 /// How long a file must stay as it is before it is read: whoever writes it may not be done.
@@ -51,9 +53,9 @@ struct Inner {
     applied: Mutex<Applied>,
     /// The file is to be read again.
     asked: Notify,
-    /// There may be servers of whose health nobody asks yet.
-    reloaded: Notify,
     phase: watch::Sender<Phase>,
+    /// Where servers are asked for their health.
+    background: OnceLock<Handle>,
     /// How many workers accept connections.
     running: AtomicUsize,
     cut_short: AtomicBool,
@@ -62,12 +64,12 @@ struct Inner {
 #[derive(Debug)]
 struct Applied {
     config: Arc<Config>,
+    /// The servers of each upstream.
+    fleets: Vec<Arc<Fleet>>,
     /// The file that it was read from.
     file: Option<PathBuf>,
     /// The certificate files as they were when they were read.
     files: Fingerprints,
-    /// What the workers share of each upstream.
-    fleets: Vec<Arc<Fleet>>,
 }
 
 /// Where in its life a gateway is.
@@ -86,22 +88,25 @@ impl Control {
         shared: Shared,
         workers: Vec<Arc<Live>>,
         doors: Vec<Arc<Door>>,
-        config: Arc<Config>,
         fleets: Vec<Arc<Fleet>>,
+        config: Arc<Config>,
     ) -> Self {
         let files = Fingerprints::of(config.files());
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             shared,
             workers,
             doors,
             began: Instant::now(),
-            applied: Mutex::new(Applied { config, file: None, files, fleets }),
+            applied: Mutex::new(Applied { config, fleets, file: None, files }),
             asked: Notify::new(),
-            reloaded: Notify::new(),
             phase: watch::Sender::new(Phase::Starting),
+            background: OnceLock::new(),
             running: AtomicUsize::new(0),
             cut_short: AtomicBool::new(false),
-        }))
+        });
+        let servers = Arc::downgrade(&inner);
+        inner.shared.telemetry.metrics.watch_servers(Arc::new(move || servers.upgrade().map_or_else(Vec::new, states)));
+        Self(inner)
     }
 
     pub(super) fn doors(&self) -> &[Arc<Door>] {
@@ -120,10 +125,14 @@ impl Control {
         Arc::clone(&self.applied().config)
     }
 
-    /// What the workers share of each upstream, in the order of the configuration.
+    /// A gateway that new requests may be served with.
+    ///
+    /// # Panics
+    ///
+    /// Never: there is at least one worker.
     #[must_use]
-    pub fn fleets(&self) -> Vec<Arc<Fleet>> {
-        self.applied().fleets.clone()
+    pub fn gateway(&self) -> Arc<Gateway> {
+        self.0.workers.first().expect("there is at least one worker").gateway()
     }
 
     /// Where in its life the gateway is, and what follows.
@@ -147,14 +156,13 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// A file that an upstream names and that can't be used. Then everything stays as it is.
+    /// A file of an upstream's `tls` that can't be used. Nothing has changed then.
     pub fn reload(&self, config: Config) -> io::Result<Vec<String>> {
         let mut applied = self.applied();
         let (config, needs_restart) = without_restart(&applied.config, config);
-        let fleets = applied.fleets(&config)?;
         let config = Arc::new(config);
         let files = Fingerprints::of(config.files());
-        applied.renew_upstreams(&fleets, &files);
+        let fleets = self.renewed(&applied.fleets, &config)?;
         self.renew_certificates(&config);
         let before: Vec<_> = self.0.workers.iter().map(|worker| worker.gateway()).collect();
         if let Some(first) = before.first() {
@@ -170,8 +178,37 @@ impl Control {
             }
         }
         (applied.config, applied.files, applied.fleets) = (config, files, fleets);
-        self.0.reloaded.notify_one();
         Ok(needs_restart)
+    }
+
+    /// Begins to ask servers for their health, on the runtime that this is called on.
+    pub(super) fn start_health_checks(&self) {
+        let applied = self.applied();
+        // Once in the life of a gateway.
+        let _ = self.0.background.set(Handle::current());
+        applied.fleets.iter().for_each(Fleet::start_checks);
+    }
+
+    /// The servers of the upstreams of this configuration: the same as before where an upstream is, or of a file that it
+    /// names, as before; the checks of the others begin.
+    fn renewed(&self, old: &[Arc<Fleet>], config: &Config) -> io::Result<Vec<Arc<Fleet>>> {
+        let known = |config| old.iter().find(|fleet| fleet.config() == config).cloned();
+        let known: Vec<_> = config.upstreams.iter().map(known).collect();
+        let fresh: Vec<_> = config.upstreams.iter().zip(&known).filter(|(_, known)| known.is_none()).collect();
+        let fresh: Vec<_> = fresh.into_iter().map(|(config, _)| config.clone()).collect();
+        let fresh = Fleet::all(&fresh)?;
+        for fleet in known.iter().flatten() {
+            let upstream = &fleet.config().name;
+            if let Err(error) = fleet.renew_tls() {
+                tracing::error!(upstream, %error, "a certificate can't be used; what was read before stays");
+            }
+        }
+        if let Some(runtime) = self.0.background.get() {
+            let _entered = runtime.enter();
+            fresh.iter().for_each(Fleet::start_checks);
+        }
+        let mut fresh = fresh.into_iter();
+        Ok(known.into_iter().filter_map(|known| known.or_else(|| fresh.next())).collect())
     }
 
     /// Where one can't be used the old one stays.
@@ -196,22 +233,19 @@ impl Control {
             named.extend(config.files().map(Path::to_owned));
             config.check().map(|()| config)
         });
-        let reloaded = checked.map(|config| self.reload(config));
-        match reloaded {
-            Ok(Ok(needs_restart)) => {
+        let applied = checked.map_err(|ConfigErrors { errors }| errors.iter().map(ToString::to_string).collect());
+        let applied = applied.and_then(|config| self.reload(config).map_err(|error| vec![error.to_string()]));
+        match applied {
+            Ok(needs_restart) => {
                 for key in needs_restart {
                     tracing::warn!(key, "has changed, which needs a restart");
                 }
                 tracing::info!(path = %path.display(), "serving under the file as it is now");
                 systemd::reloaded("serving");
             }
-            Ok(Err(error)) => {
-                tracing::error!(path = %path.display(), %error, "the file can't be used; what it said before stays");
-                systemd::reloaded("serving; the file has errors, and what it said before stays");
-            }
-            Err(ConfigErrors { errors }) => {
+            Err(errors) => {
                 for error in errors {
-                    tracing::error!(path = %path.display(), %error, "the file can't be used; what it said before stays");
+                    tracing::error!(path = %path.display(), error, "the file can't be used; what it said before stays");
                 }
                 systemd::reloaded("serving; the file has errors, and what it said before stays");
             }
@@ -262,39 +296,19 @@ impl Control {
     }
 }
 
-impl Applied {
-    /// The fleets of a new configuration: those of upstreams that are configured as before, and new ones for the others.
-    fn fleets(&self, new: &Config) -> io::Result<Vec<Arc<Fleet>>> {
-        let fleet = |config: &config::Upstream| match self.fleets.iter().find(|fleet| fleet.config() == config) {
-            Some(same) => Ok(Arc::clone(same)),
-            None => Fleet::of(config),
-        };
-        new.upstreams.iter().map(fleet).collect()
-    }
-
-    /// Has the connections that are made from here on secured by what the files hold now. Where one can't be used what it
-    /// held before stays in use.
-    fn renew_upstreams(&self, fleets: &[Arc<Fleet>], files: &Fingerprints) {
-        for fleet in fleets {
-            let config = fleet.config();
-            if !self.files.agree(files, config.files())
-                && let Err(error) = fleet.renew_tls()
-            {
-                let upstream = &config.name;
-                tracing::error!(upstream, %error, "a certificate can't be used; the old one stays");
-            }
-        }
-    }
-}
-
-/// Has the servers of all upstreams asked for their health, those included that a later configuration brings.
-pub(super) async fn check_health(control: Control) {
-    loop {
-        for fleet in control.fleets() {
-            fleet.start_checks();
-        }
-        control.0.reloaded.notified().await;
-    }
+/// How all servers are.
+fn states(inner: Arc<Inner>) -> Vec<ServerState> {
+    let applied = Control(inner);
+    let applied = applied.applied();
+    let servers = applied.fleets.iter().flat_map(|fleet| fleet.servers().iter().map(move |server| (fleet, server)));
+    let state = |(fleet, server): (&Arc<Fleet>, &Arc<upstream::Server>)| ServerState {
+        upstream: fleet.config().name.clone(),
+        server: server.origin().authority.to_string(),
+        open: server.connections(),
+        idle: server.idle_connections(),
+        healthy: server.is_healthy() && !server.is_ejected(),
+    };
+    servers.map(state).collect()
 }
 
 /// Reads the file again whenever somebody asks for it, or it or a certificate has changed.
@@ -363,11 +377,6 @@ impl Fingerprints {
             self.0.entry(file).and_modify(|own| *own = print);
         }
     }
-
-    /// Whether these files are here as they are there.
-    fn agree<'a>(&self, other: &Self, mut files: impl Iterator<Item = &'a Path>) -> bool {
-        files.all(|file| self.0.get(file) == other.0.get(file))
-    }
 }
 
 fn fingerprint(file: &Path) -> Option<u64> {
@@ -397,7 +406,6 @@ fn without_restart(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     keep(&mut keys, "admin.address", old.admin, &mut new.admin);
     keep(&mut keys, "log.format", old.log.format, &mut new.log.format);
     keep(&mut keys, "log.level", old.log.level.clone(), &mut new.log.level);
-    keep(&mut keys, "log.access", old.log.access, &mut new.log.access);
     keep(&mut keys, "takeover", old.takeover.clone(), &mut new.takeover);
     (new, keys)
 }
@@ -442,12 +450,12 @@ mod tests {
                 "admin.address",
                 "log.format",
                 "log.level",
-                "log.access",
                 "takeover"
             ]
         );
-        let expected =
-            Config { limits: new.limits, routes: new.routes, drain_timeout: new.drain_timeout, ..old.clone() };
+        let (limits, routes, drain_timeout) = (new.limits, new.routes, new.drain_timeout);
+        let log = crate::config::Log { access: true, ..old.log.clone() };
+        let expected = Config { limits, routes, drain_timeout, log, ..old.clone() };
         assert_eq!(applied, expected);
         assert_eq!(without_restart(&old, old.clone()), (old.clone(), Vec::new()));
     }

@@ -25,8 +25,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-use crate::gateway::Answer;
-use crate::upstream::AnswerError;
+use crate::{gateway::Delivery, upstream::AnswerError};
 
 /// How many more requests a client may give up than it lets be answered. Each costs the backend a request.
 const GIVEN_UP: usize = 200;
@@ -109,7 +108,7 @@ pub(super) struct Unanswered(Option<Arc<Shared>>);
 
 impl Unanswered {
     /// Its answer.
-    pub(super) fn answered(mut self, answer: Answer) -> Watched {
+    pub(super) fn answered(mut self, answer: Delivery) -> Watched {
         if let Some(shared) = self.0.take() {
             let one_less = |count: usize| Some(count.saturating_sub(1));
             // Always some.
@@ -207,7 +206,7 @@ impl Sending {
 #[derive(Debug)]
 pub(super) struct Watched {
     /// `None`: there is no body.
-    answer: Option<Answer>,
+    answer: Option<Delivery>,
     rest: Bytes,
     sending: Option<Arc<Sending>>,
 }

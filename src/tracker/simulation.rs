@@ -315,7 +315,9 @@ impl World {
         for _ in 0..100 {
             sleep(self.up_to(30)).await;
             let target = self.a_target();
-            if self.tracker.evict_now(target.key) {
+            if self.one_in(8) && self.tracker.forget(target.key).await == Ok(true) {
+                self.tell(|| format!("{target:?} is forgotten"));
+            } else if self.tracker.evict_now(target.key) {
                 self.count(Event::Evicted);
                 self.tell(|| format!("{target:?} is evicted"));
             }

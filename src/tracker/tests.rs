@@ -536,6 +536,153 @@ async fn tags_that_are_too_long_are_as_none() {
     assert_eq!(known(&tracker, key(1)).await, "unknown");
 }
 
+// ---- What an operator sees and does.
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_sees_what_is_known_whoever_learned_it() {
+    let tracker = tracker();
+    assert_eq!(tracker.inspect(key(1)).await, None);
+    read(&tracker, 1, "a").await;
+    advance(Duration::from_secs(3)).await;
+    let known = tracker.inspect(key(1)).await.expect("a record");
+    let State::Current(set) = &known.state else { panic!("{known:?}") };
+    assert_eq!((set.len(), set[0].tag.clone(), known.now - set[0].seen), (1, tag("a"), 3));
+    assert_eq!((known.writes, known.waiting, known.other_spelling), (Writes::Nothing, 0, false));
+
+    let other = Key { spelling: 8, ..key(1) };
+    let elsewhere = tracker.inspect(other).await.expect("a record");
+    assert_eq!((elsewhere.state, elsewhere.other_spelling), (State::Unknown, true));
+
+    let held = turn(&tracker, guarded()).await;
+    let mut waiting = pin!(tracker.begin_write(unguarded()));
+    assert!(waits(waiting.as_mut()));
+    let known = tracker.inspect(key(1)).await.expect("a record");
+    assert_eq!((known.writes, known.waiting), (Writes::Guarded, 1));
+    held.settle(Outcome::Deleted).await;
+    let known = tracker.inspect(key(1)).await.expect("a record");
+    assert_eq!((known.state, known.superseded, known.absent_for_one), (State::Absent, 1, false));
+    assert_eq!((known.writes, known.waiting), (Writes::Unguarded(1), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_is_unknown_and_what_was_read_before_stays_out() {
+    let tracker = tracker();
+    read(&tracker, 1, "a").await;
+    let (tracked, untracked) = (tracker.stamp().await, tracker.stamp().await);
+    assert_eq!(tracker.forget(key(1)).await, Ok(true));
+    assert_eq!(tracker.forget(key(2)).await, Ok(false));
+    assert_eq!(known(&tracker, key(1)).await, "unknown");
+    for (key, began) in [(key(1), tracked), (key(2), untracked)] {
+        tracker.observe(key, began, seen("old"), CALLER).await;
+        assert_eq!(known(&tracker, key).await, "unknown");
+    }
+    read(&tracker, 1, "b").await;
+    read(&tracker, 2, "b").await;
+    assert_eq!(known(&tracker, key(1)).await, "\"b\"");
+    assert_eq!(known(&tracker, key(2)).await, "\"b\"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_forgotten_while_a_turn_is_taken() {
+    let tracker = tracker();
+    read(&tracker, 1, "a").await;
+    let mut first = turn(&tracker, guarded()).await;
+    assert_eq!(tracker.forget(key(1)).await, Err(Taken));
+    let mut second = pin!(tracker.begin_write(guarded()));
+    assert!(waits(second.as_mut()));
+    first.confirm().await.expect("it is ours");
+    first.settle(committed("b")).await;
+    // Granted, though nobody has looked yet.
+    assert_eq!(tracker.forget(key(1)).await, Err(Taken));
+    drop(has_turn(second));
+    assert_eq!(known(&tracker, key(1)).await, "\"b\"");
+
+    let mut doubtful = turn(&tracker, guarded()).await;
+    doubtful.confirm().await.expect("it is ours");
+    drop(doubtful);
+    assert_eq!(tracker.forget(key(1)).await, Err(Taken));
+    sleep(HOLD + WAIT).await;
+    assert_eq!(tracker.forget(key(1)).await, Ok(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn forgetting_does_not_make_room_for_more_than_may_be() {
+    let tracker = Arc::new(Tracker::new(4, 16));
+    for n in 0..50 {
+        read(&tracker, n, "a").await;
+        tracker.forget(key(n)).await.expect("no turn is taken");
+        read(&tracker, n, "b").await;
+    }
+    assert_eq!(tracker.len(), 4);
+    assert_eq!(tracker.queues.iter().map(|queue| queue.lock().unwrap().len()).sum::<usize>(), 4);
+}
+
+/// Counts what it is told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<&'static str>>, Mutex<Vec<Duration>>);
+
+impl Watcher for Told {
+    fn waits(&self) {
+        self.0.lock().unwrap().push("waits");
+    }
+
+    fn waited(&self, time: Duration) {
+        self.0.lock().unwrap().push("waited");
+        self.1.lock().unwrap().push(time);
+    }
+
+    fn taken(&self, waited: Duration) {
+        self.0.lock().unwrap().push("taken");
+        self.1.lock().unwrap().push(waited);
+    }
+
+    fn ended(&self, held: Duration) {
+        self.0.lock().unwrap().push("ended");
+        self.1.lock().unwrap().push(held);
+    }
+
+    fn evicted(&self) {
+        self.0.lock().unwrap().push("evicted");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_is_told_of_turns_and_evictions() {
+    let told = Arc::new(Told::default());
+    let watcher: Arc<dyn Watcher> = told.clone();
+    let tracker = Arc::new(Tracker::new(1, 16).watched_by(watcher));
+    let events = || std::mem::take(&mut *told.0.lock().unwrap());
+    let times = || std::mem::take(&mut *told.1.lock().unwrap());
+
+    let first = turn(&tracker, guarded()).await;
+    let mut second = pin!(tracker.begin_write(guarded()));
+    assert!(waits(second.as_mut()));
+    advance(Duration::from_secs(2)).await;
+    first.settle(Outcome::NotApplied).await;
+    let mut second = has_turn(second);
+    assert_eq!(events(), ["taken", "waits", "ended", "waited", "taken"]);
+    assert_eq!(times(), [0, 2, 2, 2].map(Duration::from_secs));
+
+    // In doubt it is held for longer.
+    second.confirm().await.expect("it is ours");
+    drop(second);
+    assert!(events().is_empty());
+    sleep(2 * HOLD).await;
+    assert_eq!((events(), times()), (vec!["ended"], vec![HOLD]));
+
+    {
+        let held = turn(&tracker, guarded()).await;
+        let mut gives_up = Box::pin(tracker.begin_write(guarded()));
+        assert!(waits(gives_up.as_mut()));
+        drop(gives_up);
+        drop(held);
+    }
+    assert_eq!(events(), ["taken", "waits", "waited", "ended"]);
+
+    read(&tracker, 2, "a").await;
+    assert_eq!(events(), ["evicted"]);
+}
+
 // ---- Threads.
 
 const KEYS: u64 = 5;

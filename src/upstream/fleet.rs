@@ -381,6 +381,12 @@ impl Counted {
     }
 }
 
+impl Counted {
+    pub(super) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         (self.among)(&self.server.numbers).fetch_sub(1, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    fleet::Counted,
+    fleet::{Counted, Server},
     http2::{self, Slot},
     pool::{Connection, Pool},
     wire::Handle,
@@ -38,6 +38,7 @@ pub enum AnswerError {
 pub struct FromUpstream<B> {
     source: Source,
     lease: Option<Lease<B>>,
+    server: Arc<Server>,
     handle: Handle,
     patience: Duration,
     /// Runs while the backend is waited for.
@@ -57,7 +58,7 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Lease<B> {
     pub(super) held: Held<B>,
-    pub(super) _under_way: Counted,
+    pub(super) under_way: Counted,
 }
 
 #[derive(Debug)]
@@ -70,7 +71,8 @@ pub(super) enum Held<B> {
 
 impl<B> FromUpstream<B> {
     pub(super) fn new(source: Source, lease: Lease<B>, handle: Handle, patience: Duration) -> Self {
-        let mut new = Self { lease: Some(lease), ..Self::without_lease(source, handle, patience) };
+        let server = Arc::clone(lease.under_way.server());
+        let mut new = Self { lease: Some(lease), ..Self::without_lease(source, server, handle, patience) };
         if new.source.is_end_stream() {
             new.end();
         }
@@ -78,14 +80,20 @@ impl<B> FromUpstream<B> {
     }
 
     /// Of a connection that is no longer HTTP's.
-    pub(super) fn without_lease(source: Source, handle: Handle, patience: Duration) -> Self {
-        Self { source, lease: None, handle, patience, pause: None, is_waiting: false }
+    pub(super) fn without_lease(source: Source, server: Arc<Server>, handle: Handle, patience: Duration) -> Self {
+        Self { source, lease: None, server, handle, patience, pause: None, is_waiting: false }
     }
 
     /// The way that the request went.
     #[must_use]
     pub fn connection(&self) -> &Handle {
         &self.handle
+    }
+
+    /// The server that it comes from.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
     }
 
     fn end(&mut self) {

@@ -26,7 +26,10 @@ mod streaming;
 mod trailers;
 mod upgrade;
 
+mod access_log;
+mod admin;
 mod limits;
+mod metrics;
 mod proxy_protocol;
 mod tls;
 

@@ -16,7 +16,9 @@ pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod h2_script;
+pub(crate) mod openmetrics;
 pub(crate) mod process;
+pub(crate) mod program;
 pub(crate) mod script;
 pub(crate) mod store;
 pub(crate) mod tls;
@@ -26,6 +28,8 @@ pub(crate) use client::{Answer, Call, H2, Raw};
 pub(crate) use frames::Frames;
 pub(crate) use gateway::Gateway;
 pub(crate) use h2_script::{H2Arrival, H2Script};
+pub(crate) use openmetrics::Scrape;
+pub(crate) use program::Program;
 pub(crate) use script::{Arrival, Script};
 pub(crate) use store::{Fate, Habits, HeadHabit, Store, Tags};
 

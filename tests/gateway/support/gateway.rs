@@ -8,12 +8,13 @@ use ifmatch::{
 };
 use tokio::sync::watch;
 
-use super::{Call, Raw};
+use super::{Call, Raw, Scrape};
 
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
     control: Control,
     stop: watch::Sender<bool>,
     thread: Option<thread::JoinHandle<io::Result<()>>>,
@@ -73,6 +74,11 @@ impl Settings {
         self
     }
 
+    /// With an admin listener.
+    pub(crate) fn admin(self) -> Self {
+        self.rest("[admin]\naddress = \"127.0.0.1:0\"")
+    }
+
     /// Whole tables.
     pub(crate) fn rest(mut self, tables: &str) -> Self {
         self.rest.push_str(tables);
@@ -116,10 +122,11 @@ impl Gateway {
         let config = config(file);
         let server = Server::bind(config).expect("a port");
         let address = server.addresses()[0];
+        let admin = server.admin_address();
         let control = server.control();
         let (stop, stopped) = watch::channel(false);
         let thread = thread::Builder::new().name("gateway".into()).spawn(move || server.run(&stopped));
-        Self { address, control, stop, thread: Some(thread.expect("a thread")) }
+        Self { address, admin, control, stop, thread: Some(thread.expect("a thread")) }
     }
 
     /// The same with the text of a file.
@@ -129,7 +136,7 @@ impl Gateway {
 
     /// Replaces the configuration. Returns the keys that need a restart.
     pub(crate) fn reload(&self, settings: &Settings) -> Vec<String> {
-        self.control.reload(config(&settings.text())).expect("files that can be used")
+        self.control.reload(config(&settings.text())).expect("no file that can't be used")
     }
 
     pub(crate) fn call(&self, method: &str, path: &str) -> Call {
@@ -142,6 +149,19 @@ impl Gateway {
 
     pub(crate) fn put(&self, path: &str, body: &str) -> Call {
         self.call("PUT", path).body(body)
+    }
+
+    /// Something that an operator asks. The file must have an `[admin]`.
+    pub(crate) fn ask(&self, method: &str, path: &str) -> Call {
+        Call::new(self.admin.expect("an admin listener"), method, path)
+    }
+
+    /// What is counted so far.
+    pub(crate) async fn scrape(&self) -> Scrape {
+        let answer = self.ask("GET", "/metrics").expect(200).await;
+        let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!(answer.field("content-type"), Some(media_type));
+        Scrape::parse(answer.text()).unwrap_or_else(|error| panic!("{error}\n{}", answer.text()))
     }
 
     pub(crate) async fn raw(&self) -> Raw {
