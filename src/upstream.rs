@@ -19,15 +19,15 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
     uri::Authority,
 };
 use http_body::Body;
-use hyper::client::conn::TrySendError;
-use tokio::time::{Instant, timeout_at};
+use hyper::{client::conn::TrySendError, upgrade::OnUpgrade};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config;
+use crate::config::{self, Protocol};
 
 mod condition;
 mod connect;
@@ -41,12 +41,15 @@ mod pool;
 mod received;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod wire;
 
 pub use fleet::{FailureKind, Fleet, Server};
+use frames::Sending;
 use pool::{Pool, Ready};
 pub use received::{AnswerError, FromUpstream};
 use received::{Held, Lease, Source};
+pub use tunnel::{Opened, Tunnel};
 pub use wire::Handle;
 use wire::Way;
 
@@ -272,8 +275,8 @@ where
     }
 
     /// Sends a request and waits for the head of its answer. `progress` is moved on by the request's body. With `Upgrade`
-    /// it goes by HTTP/1.1 where the configuration leaves a choice; a 101 comes with [`hyper::upgrade::OnUpgrade`] in its
-    /// extensions.
+    /// it goes by HTTP/1.1 where the configuration leaves a choice; a 101 comes with a [`Tunnel`] in its extensions. Over
+    /// HTTP/2 a WebSocket is asked for as RFC 8441 has it, and the answer is shown as the 101 that it stands for.
     ///
     /// # Errors
     ///
@@ -320,7 +323,7 @@ where
         let mut under_way = server.begin();
         let asked = Asked::by(&request);
         loop {
-            let (ready, reused) = match pool.ready(asked.upgrade).await {
+            let (ready, reused) = match pool.ready(asked.upgrade && self.config().protocol != Protocol::Http2).await {
                 Ok(ready) => ready,
                 Err(fault) => {
                     self.fleet.failed(server, &fault, false);
@@ -330,6 +333,7 @@ where
             progress.took();
             let sent = match ready {
                 Ready::Http1(connection) => self.by_http1(pool, connection, request, &asked, progress, under_way).await,
+                Ready::Http2(slot) if asked.websocket => self.tunnel_by_http2(slot, request, server, under_way).await,
                 Ready::Http2(slot) => self.by_http2(slot, request, server, progress, under_way).await,
             };
             match sent {
@@ -369,7 +373,7 @@ where
             });
         }
         let answer = connection.sender.try_send_request(request);
-        let response = match self.in_time(answer, progress).await {
+        let mut response = match self.in_time(answer, progress).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return Err(undone(&connection.handle, error)),
             None => {
@@ -383,18 +387,58 @@ where
             return Err(Undone::Sent(Fault::BadAnswer));
         }
         let handle = connection.handle.clone();
-        let held = if is_upgrade {
-            Held::Nothing
-        } else {
-            // A backend that sends the body which it announces to HEAD must not have it read as the answer to a write.
-            let may_send_more = asked.head && announces_body(response.headers());
-            let idle_timeout = if may_send_more { Duration::ZERO } else { self.config().idle_timeout };
-            let limit = keep_alive(response.headers(), idle_timeout);
-            Held::Connection { connection, pool: Arc::downgrade(pool), limit }
-        };
-        let lease = Lease { held, under_way };
         let patience = self.config().response_idle_timeout;
+        if let Some(upgrade) = response.extensions_mut().remove::<OnUpgrade>().filter(|_| is_upgrade) {
+            response.extensions_mut().insert(Tunnel::over_http1(upgrade, under_way));
+            let server = Arc::clone(&pool.server);
+            return Ok(response.map(|body| FromUpstream::without_lease(Source::Http1(body), server, handle, patience)));
+        }
+        // A backend that sends the body which it announces to HEAD must not have it read as the answer to a write.
+        let may_send_more = asked.head && announces_body(response.headers());
+        let idle_timeout = if may_send_more { Duration::ZERO } else { self.config().idle_timeout };
+        let limit = keep_alive(response.headers(), idle_timeout);
+        let held = Held::Connection { connection, pool: Arc::downgrade(pool), limit };
+        let lease = Lease { held, under_way };
         Ok(response.map(|incoming| FromUpstream::new(Source::Http1(incoming), lease, handle, patience)))
+    }
+
+    async fn tunnel_by_http2(
+        &self,
+        slot: http2::Slot,
+        request: Request<B>,
+        server: &Arc<Server>,
+        under_way: fleet::Counted,
+    ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
+        let (head, body) = request.into_parts();
+        let unsent = |fault| Undone::Unsent(Box::new(Request::from_parts(head.clone(), body)), fault);
+        let mut asking = match slot.ask(&head, &server.origin) {
+            None => return Err(unsent(Fault::NoUpgrade)),
+            Some(Err(error)) => return Err(unsent(Fault::Connection(Broken::Http2(error)))),
+            Some(Ok(asking)) => asking,
+        };
+        let answer = match timeout(self.config().response_timeout, asking.answer()).await {
+            Ok(answer) => answer.map_err(Undone::Sent)?,
+            Err(_) => return Err(Undone::Sent(Fault::ResponseTimeout)),
+        };
+        let handle = Handle(Way::Stream(Sending::without_body()));
+        let patience = self.config().response_idle_timeout;
+        match asking.asked(answer) {
+            (http2::Asked::Granted(fields, out, incoming), slot) => {
+                let stream = tunnel::Stream { out, incoming, rest: Bytes::new(), _slot: slot, _under_way: under_way };
+                let body = FromUpstream::without_lease(Source::Nothing, Arc::clone(server), handle, patience);
+                let mut response = Response::new(body);
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                *response.version_mut() = Version::HTTP_2;
+                *response.headers_mut() = fields;
+                response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+                response.extensions_mut().insert(Tunnel::over_http2(stream));
+                Ok(response)
+            }
+            (http2::Asked::Declined(response), slot) => {
+                let lease = Lease { held: Held::Slot(slot), under_way };
+                Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), lease, handle, patience)))
+            }
+        }
     }
 
     async fn by_http2(
@@ -456,11 +500,18 @@ where
 struct Asked {
     head: bool,
     upgrade: bool,
+    websocket: bool,
 }
 
 impl Asked {
     fn by<B>(request: &Request<B>) -> Self {
-        Self { head: request.method() == Method::HEAD, upgrade: request.headers().contains_key(UPGRADE) }
+        let upgrade = request.headers().get(UPGRADE);
+        Self {
+            head: request.method() == Method::HEAD,
+            upgrade: upgrade.is_some(),
+            websocket: request.method() == Method::GET
+                && upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")),
+        }
     }
 }
 

@@ -4,8 +4,11 @@ use std::{collections::HashMap, net::SocketAddr, path::Path};
 
 use rustls::{InconsistentKeys, crypto::ring::sign::any_supported_type, sign::CertifiedKey};
 
-use super::{CertificateFiles, Config, ConfigError, ConfigErrors, Listener, Origin};
-use crate::tls;
+use super::{CertificateFiles, Config, ConfigError, ConfigErrors, Listener, Origin, Upstream};
+use crate::tls::{
+    self,
+    upstream::{Client, ClientError, server_name},
+};
 
 impl Config {
     /// Looks at the certificates and keys that the file names, for an address that is listened on twice, and for an upstream that
@@ -41,6 +44,7 @@ impl Config {
         }
         for upstream in &self.upstreams {
             let key = format!("upstreams.{}", upstream.name);
+            let found = errors.len();
             for (index, server) in upstream.servers.iter().enumerate() {
                 if let Some(listener) = self.listeners.iter().find(|listener| leads_to(server, listener)) {
                     let message = format!("{server} is this gateway's own listener {}: a loop", listener.address);
@@ -50,6 +54,12 @@ impl Config {
             authorities(&mut errors, &format!("{key}.tls"), "ca", upstream.tls.ca.as_deref());
             if let Some(files) = &upstream.tls.certificate {
                 certificate(&mut errors, &format!("{key}.tls"), files);
+            }
+            // What is wrong with a file has been said.
+            if errors.len() == found
+                && let Err(error) = secured(upstream)
+            {
+                add(&mut errors, &key, "tls", error.to_string());
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(ConfigErrors { errors }) }
@@ -61,12 +71,12 @@ impl Config {
             let certificates = tls.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
             certificates.chain(&tls.client_ca)
         });
-        let of_upstreams = self.upstreams.iter().flat_map(super::Upstream::files);
+        let of_upstreams = self.upstreams.iter().flat_map(Upstream::files);
         of_listeners.map(AsRef::as_ref).chain(of_upstreams)
     }
 }
 
-impl super::Upstream {
+impl Upstream {
     /// The files with certificates and keys for this upstream.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let certificate = self.tls.certificate.iter().flat_map(|files| [&files.cert, &files.key]);
@@ -98,6 +108,15 @@ fn authorities(errors: &mut Vec<ConfigError>, table: &str, key: &str, path: Opti
     if let Some(Err(error)) = path.map(tls::authorities) {
         add(errors, table, key, error.to_string());
     }
+}
+
+/// Whether connections to the upstream's `https` servers could be secured.
+fn secured(upstream: &Upstream) -> Result<(), ClientError> {
+    let mut secured = upstream.servers.iter().filter(|server| server.https).peekable();
+    if secured.peek().is_some() {
+        Client::new(&upstream.tls)?;
+    }
+    secured.try_for_each(|server| server_name(&upstream.tls, &server.authority).map(drop))
 }
 
 /// Whether a server is one of the gateway's own listeners, as far as an address on this machine shows it.

@@ -28,6 +28,7 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
+use sha1::{Digest, Sha1};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
     time::{Instant, sleep_until, timeout},
@@ -39,11 +40,12 @@ use super::{
     body::Answer,
     forward::{self, Received},
 };
-use crate::upstream::{Fault, SendError};
+use crate::upstream::{Fault, SendError, Tunnel};
 
 /// Protocols that carry HTTP requests, or hide them. They are not asked for.
 const CARRIES_HTTP: [&str; 5] = ["h2c", "h2", "h3", "http", "tls"];
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// A client's wish to go on with another protocol.
@@ -130,6 +132,12 @@ fn websocket_key() -> HeaderValue {
     HeaderValue::try_from(base64(random.as_flattened())).expect("base64 may stand in a field")
 }
 
+/// The answer to a key (RFC 6455 §4.2.2).
+fn accepts(key: &HeaderValue) -> HeaderValue {
+    let digest = Sha1::new().chain_update(key.as_bytes().trim_ascii()).chain_update(WEBSOCKET_GUID).finalize();
+    HeaderValue::try_from(base64(&digest)).expect("base64 may stand in a field")
+}
+
 fn base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
@@ -153,7 +161,7 @@ pub(super) fn pass_on(exchange: &Exchange, wish: &Wish, mut received: Received) 
         return if misleads { Err(bad()) } else { Ok(forward::pass_on(exchange, received)) };
     }
     let granted = received.headers().get(UPGRADE).cloned().filter(|_| wish.is_granted(&received));
-    let (Some(protocol), Some(backend)) = (granted, received.extensions_mut().remove::<OnUpgrade>()) else {
+    let (Some(protocol), Some(backend)) = (granted, received.extensions_mut().remove::<Tunnel>()) else {
         return Err(bad());
     };
     let idle = exchange.upstream().config().tunnel_idle_timeout;
@@ -163,6 +171,7 @@ pub(super) fn pass_on(exchange: &Exchange, wish: &Wish, mut received: Received) 
         tunnel.await;
         drop(under_way);
     });
+    let by_http2 = received.version() == Version::HTTP_2;
     let mut response = forward::pass_on(exchange, received);
     response.headers_mut().remove(CONTENT_LENGTH);
     if wish.is_connect {
@@ -171,17 +180,22 @@ pub(super) fn pass_on(exchange: &Exchange, wish: &Wish, mut received: Received) 
     } else {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(UPGRADE, protocol);
+        if by_http2 && let Some(key) = exchange.head.headers.get(SEC_WEBSOCKET_KEY) {
+            // The backend was not shown the key, which HTTP/2 goes without.
+            response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accepts(key));
+        }
     }
     Ok(response)
 }
 
 /// Carries bytes both ways until both ends have ended, one has broken, or nothing was said for so long.
-async fn carry(client: OnUpgrade, backend: OnUpgrade, idle: Duration) {
-    let both = timeout(idle, async { tokio::try_join!(client, backend) });
+async fn carry(client: OnUpgrade, backend: Tunnel, idle: Duration) {
+    let client = async { client.await.map_err(io::Error::other) };
+    let both = timeout(idle, async { tokio::try_join!(client, backend.open()) });
     let Ok(Ok((client, backend))) = both.await else { return };
     let said = Arc::new(LastSaid { began: Instant::now(), millis: AtomicU64::new(0) });
     let mut client = Watched { end: TokioIo::new(client), said: Arc::clone(&said) };
-    let mut backend = Watched { end: TokioIo::new(backend), said: Arc::clone(&said) };
+    let mut backend = Watched { end: backend, said: Arc::clone(&said) };
     tokio::select! {
         ended = copy_bidirectional(&mut client, &mut backend) => match ended {
             Ok((to_backend, to_client)) => tracing::debug!(to_backend, to_client, "a tunnel ended"),
@@ -216,12 +230,12 @@ impl LastSaid {
 }
 
 /// One end of a tunnel.
-struct Watched {
-    end: TokioIo<Upgraded>,
+struct Watched<E> {
+    end: E,
     said: Arc<LastSaid>,
 }
 
-impl Watched {
+impl<E> Watched<E> {
     fn passed<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Ok(_)) = &result {
             self.said.now();
@@ -230,14 +244,14 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<E: AsyncRead + Unpin> AsyncRead for Watched<E> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.end).poll_read(cx, buf);
         self.passed(read)
     }
 }
 
-impl AsyncWrite for Watched {
+impl<E: AsyncWrite + Unpin> AsyncWrite for Watched<E> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.end).poll_write(cx, bytes);
         self.passed(written)
@@ -328,6 +342,12 @@ mod tests {
         for method in ["PUT", "POST", "HEAD", "get"] {
             assert!(!ask(method, Version::HTTP_11, &[says]), "{method}");
         }
+    }
+
+    #[test]
+    fn a_key_is_answered_as_rfc_6455_has_it() {
+        let answer = accepts(&HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        assert_eq!(answer, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]

@@ -58,9 +58,9 @@ pub(super) fn asks(protocol: Protocol) -> Asks {
 pub(super) async fn connect(server: &Server, asks: Asks, deadline: Instant) -> Result<Connected, Fault> {
     let authority = || server.origin.authority.clone();
     let (addresses, generation) = server.names.addresses().await.map_err(|error| Fault::Resolve(authority(), error))?;
-    let (stream, address) = first_of(&addresses, deadline).await.map_err(|error| match error.kind() {
-        io::ErrorKind::TimedOut => Fault::ConnectTimeout(authority()),
-        _ => Fault::Connect(authority(), error),
+    let (stream, address) = first_of(&addresses, deadline).await.map_err(|error| {
+        let is_late = error.kind() == io::ErrorKind::TimedOut;
+        if is_late { Fault::ConnectTimeout(authority()) } else { Fault::Connect(authority(), error) }
     })?;
     // Without this a small body that follows its head waits for the head's acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {

@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -32,6 +32,8 @@ pub struct Fleet {
     servers: Vec<Arc<Server>>,
     /// The server whose turn is next.
     next: AtomicUsize,
+    /// Whether somebody asks for the servers' health.
+    is_checked: AtomicBool,
 }
 
 /// One server.
@@ -174,23 +176,23 @@ impl Fleet {
         Self::with_resolver(config, &names::system())
     }
 
+    /// As [`Fleet::new`], with an error that names the upstream.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be used.
+    pub fn of(config: &config::Upstream) -> io::Result<Arc<Self>> {
+        let named = |error| io::Error::other(format!("upstreams.{}.tls: {error}", config.name));
+        Self::new(config.clone()).map_err(named)
+    }
+
     /// All that the configuration names, in its order.
     ///
     /// # Errors
     ///
     /// A file that can't be used; the error names it, and the upstream.
     pub fn all(upstreams: &[config::Upstream]) -> io::Result<Vec<Arc<Self>>> {
-        let named = |error, name: &str| io::Error::other(format!("upstreams.{name}.tls: {error}"));
-        upstreams.iter().map(|u| Self::new(u.clone()).map_err(|error| named(error, &u.name))).collect()
-    }
-
-    /// Whether the files that an upstream names can be used. For a check of a configuration that is not to be run.
-    ///
-    /// # Errors
-    ///
-    /// The first that can't.
-    pub fn check(config: &config::Upstream) -> Result<(), ClientError> {
-        Self::new(config.clone()).map(drop)
+        upstreams.iter().map(Self::of).collect()
     }
 
     pub(super) fn with_resolver(config: config::Upstream, resolver: &Resolver) -> Result<Arc<Self>, ClientError> {
@@ -216,7 +218,7 @@ impl Fleet {
             }))
         };
         let servers = config.servers.iter().map(server).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { config, servers, next: AtomicUsize::new(0) }))
+        Ok(Arc::new(Self { config, servers, next: AtomicUsize::new(0), is_checked: AtomicBool::new(false) }))
     }
 
     /// Reads the files that `tls` names again. Connections that are there stay as they are.
@@ -275,6 +277,11 @@ impl Fleet {
             healthy.sort_by_key(|&at| at == avoid);
         }
         healthy
+    }
+
+    /// Whether nobody asks for the servers' health yet. From here on somebody does.
+    pub(super) fn begin_checks(&self) -> bool {
+        !self.is_checked.swap(true, Ordering::Relaxed)
     }
 
     /// Looks names up again whose addresses are old. To be called now and then, within a runtime.

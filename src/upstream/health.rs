@@ -25,10 +25,13 @@ use super::{
 use crate::config::{Health, Protocol};
 
 impl Fleet {
-    /// Begins to ask the servers for their health, if the configuration says so. Once for a fleet, within a runtime that
+    /// Begins to ask the servers for their health, if the configuration says so and nobody does yet. Within a runtime that
     /// goes on; it ends with the fleet.
     pub fn start_checks(self: &Arc<Self>) {
         let Some(health) = &self.config().health else { return };
+        if !self.begin_checks() {
+            return;
+        }
         for at in 0..self.servers().len() {
             tokio::spawn(watch(Arc::downgrade(self), at, health.clone()));
         }

@@ -27,10 +27,11 @@ use bytes::Bytes;
 use h2::{
     Ping, Reason, RecvStream, SendStream,
     client::{Builder, ResponseFuture, SendRequest},
+    ext::Protocol,
 };
 use http::{
-    HeaderMap, HeaderName, Request, Response, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderName, Method, Request, Response, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -271,6 +272,59 @@ impl Slot {
         };
         let on_informational = head.extensions.get::<OnInformational>().cloned();
         Ok(Begun { answer, on_informational, sending, cause, slot, heard, is_answered: false })
+    }
+}
+
+/// A wish for a WebSocket that has begun on a connection.
+#[derive(Debug)]
+pub(super) struct Asking {
+    answer: ResponseFuture,
+    out: SendStream<Bytes>,
+    pub(super) slot: Arc<Slot>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// There is a tunnel: what the answer says, and both ways of it.
+    Granted(HeaderMap, SendStream<Bytes>, RecvStream),
+    Declined(Response<Incoming>),
+}
+
+impl Slot {
+    /// Asks for a WebSocket over a stream (RFC 8441). `None`: the backend does not offer that.
+    pub(super) fn ask(self, head: &Parts, origin: &Origin) -> Option<Result<Asking, h2::Error>> {
+        if !self.sender.is_extended_connect_protocol_enabled() {
+            return None;
+        }
+        let mut request = translated(head, origin);
+        *request.method_mut() = Method::CONNECT;
+        request.headers_mut().remove(SEC_WEBSOCKET_KEY);
+        request.headers_mut().remove(CONTENT_LENGTH);
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let begun = self.sender.clone().send_request(request, false);
+        if begun.is_err() {
+            self.shared.retired.store(true, Ordering::Relaxed);
+        }
+        Some(begun.map(|(answer, out)| Asking { answer, out, slot: Arc::new(self) }))
+    }
+}
+
+impl Asking {
+    /// Waits for the head of the answer.
+    pub(super) async fn answer(&mut self) -> Result<Response<RecvStream>, Fault> {
+        (&mut self.answer).await.map_err(|error| Fault::Connection(Broken::Http2(error)))
+    }
+
+    /// What the answer means.
+    pub(super) fn asked(mut self, answer: Response<RecvStream>) -> (Asked, Arc<Slot>) {
+        if answer.status().is_success() {
+            let (head, incoming) = answer.into_parts();
+            return (Asked::Granted(head.headers, self.out, incoming), self.slot);
+        }
+        // There is nothing to say any more. Where that comes too late the backend has ended the stream itself.
+        let _ = self.out.send_data(Bytes::new(), true);
+        (Asked::Declined(incoming(answer)), self.slot)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A worker's connections to one server.
 //!
 //! Over HTTP/1.1 a connection carries one request at a time, over HTTP/2 many. A request takes one that is there; else it
-//! makes one if the server may have one more ([`Places`](super::places::Places)); else it waits, in line, until there is
+//! makes one if the server may have one more ([`Places`]); else it waits, in line, until there is
 //! one or the other. All of that together takes `connect_timeout` at most.
 
 use std::{
@@ -194,9 +194,9 @@ where
     }
 
     fn asks(&self, only_http1: bool) -> Asks {
-        match self.fleet.config().protocol {
-            Protocol::Auto if only_http1 => Asks::Http1,
-            protocol => connect::asks(protocol),
+        match (self.fleet.config().protocol, only_http1) {
+            (Protocol::Auto, true) => Asks::Http1,
+            (protocol, _) => connect::asks(protocol),
         }
     }
 

@@ -50,6 +50,8 @@ pub struct FromUpstream<B> {
 pub(super) enum Source {
     Http1(hyper::body::Incoming),
     Http2(http2::Incoming),
+    /// An answer without a body, since it goes on as something else.
+    Nothing,
 }
 
 /// What an answer has until it is through.
@@ -65,18 +67,21 @@ pub(super) enum Held<B> {
     Connection { connection: Connection<B>, pool: Weak<Pool<B>>, limit: Duration },
     /// A stream.
     Slot(#[expect(dead_code, reason = "it is given back when it is dropped")] Arc<Slot>),
-    /// A connection that is no longer HTTP's.
-    Nothing,
 }
 
 impl<B> FromUpstream<B> {
     pub(super) fn new(source: Source, lease: Lease<B>, handle: Handle, patience: Duration) -> Self {
         let server = Arc::clone(lease.under_way.server());
-        let mut new = Self { source, lease: Some(lease), server, handle, patience, pause: None, is_waiting: false };
+        let mut new = Self { lease: Some(lease), ..Self::without_lease(source, server, handle, patience) };
         if new.source.is_end_stream() {
             new.end();
         }
         new
+    }
+
+    /// Of a connection that is no longer HTTP's.
+    pub(super) fn without_lease(source: Source, server: Arc<Server>, handle: Handle, patience: Duration) -> Self {
+        Self { source, lease: None, server, handle, patience, pause: None, is_waiting: false }
     }
 
     /// The way that the request went.
@@ -117,6 +122,7 @@ impl Source {
         match self {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::Http2),
+            Self::Nothing => Poll::Ready(None),
         }
     }
 
@@ -124,6 +130,7 @@ impl Source {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Nothing => true,
         }
     }
 }
@@ -161,6 +168,7 @@ where
         match &self.source {
             Source::Http1(body) => body.size_hint(),
             Source::Http2(body) => body.size_hint(),
+            Source::Nothing => SizeHint::with_exact(0),
         }
     }
 }

@@ -385,3 +385,19 @@ async fn a_name_without_an_address_is_told_apart() {
     assert!([502, 504].contains(&answer.status), "{answer:?}");
     assert!(answer.field("proxy-status").is_some_and(|s| s.contains("dns_error") || s.contains("timeout")));
 }
+
+#[tokio::test]
+async fn a_reload_that_brings_health_checks_has_them_made() {
+    let (_backend, health, address) = checked().await;
+    health.send_replace(500);
+    let text = |keys: &str| {
+        format!(
+            "workers = 1\ndrain_timeout = \"1s\"\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
+             [upstreams.backend]\nservers = [\"http://{address}\"]\nresponse_timeout = \"100ms\"\n{keys}\n"
+        )
+    };
+    let gateway = Gateway::start(&text(""));
+    gateway.get("/").expect(504).await;
+    gateway.reload_text(&text(CHECKS)).expect("a configuration");
+    within("the server to be found ill", async { while gateway.get("/").send().await.status != 503 {} }).await;
+}

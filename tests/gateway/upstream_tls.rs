@@ -215,7 +215,8 @@ fn a_file_that_cannot_be_used_is_named_at_the_start() {
     ] {
         let config =
             Config::parse(&file("https://localhost", &format!("tls = {{ {keys} }}"))).expect("a configuration");
-        let error = Fleet::check(&config.upstreams[0]).expect_err("a file that can't be used").to_string();
+        let error =
+            Fleet::new(config.upstreams[0].clone()).map(drop).expect_err("a file that can't be used").to_string();
         assert!(error.contains(named), "{error}");
         let error = Fleet::all(&config.upstreams).expect_err("a file that can't be used").to_string();
         assert!(error.contains(named) && error.contains("upstreams.backend"), "{error}");
@@ -242,4 +243,30 @@ async fn a_turn_lasts_until_the_body_is_through_over_tls_too() {
     assert_eq!(arrival.body().await.expect("a body").len(), 200_000);
     backend.expect("PUT", "/note").await.answer(200, &[], "").await;
     assert_eq!(next.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn what_the_gateway_shows_changes_with_the_file_and_a_broken_one_changes_nothing() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let own = authority.certify(&["localhost"]);
+    let (folder, ca) = believed(&authority);
+    folder.keep("client", &other.certify(&["gateway.example"]));
+    let backend = telling(acceptor(&own, &["h2"], Some(&authority))).await;
+    let file = file(
+        &format!("https://localhost:{}", backend.port()),
+        &format!("idle_timeout = \"1ms\"\ntls = {{ {ca}, {} }}", folder.files("client")),
+    );
+    let gateway = Gateway::start(&file);
+    assert_eq!(gateway.get("/").send().await.status, 502, "the backend does not believe it");
+    folder.keep("client", &authority.certify(&["gateway.example"]));
+    gateway.reload_text(&file).expect("files that can be used");
+    assert_eq!(gateway.get("/").expect(200).await.text(), "HTTP/2.0 localhost 1");
+    folder.write("client.pem", "broken");
+    gateway.reload_text(&file).expect("what was read before");
+    assert_eq!(gateway.get("/").expect(200).await.text(), "HTTP/2.0 localhost 1");
+    // With another upstream it would have to be read.
+    let other = file.replace("1ms", "2ms");
+    let error = gateway.reload_text(&other).expect_err("a broken file").to_string();
+    assert!(error.contains("client.pem"), "{error}");
+    assert_eq!(gateway.get("/").expect(200).await.text(), "HTTP/2.0 localhost 1");
 }

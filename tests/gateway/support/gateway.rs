@@ -129,6 +129,11 @@ impl Gateway {
         Self { address, admin, control, stop, thread: Some(thread.expect("a thread")) }
     }
 
+    /// The same with the text of a file.
+    pub(crate) fn reload_text(&self, file: &str) -> io::Result<Vec<String>> {
+        self.control.reload(config(file))
+    }
+
     /// Replaces the configuration. Returns the keys that need a restart.
     pub(crate) fn reload(&self, settings: &Settings) -> Vec<String> {
         self.control.reload(config(&settings.text())).expect("no file that can't be used")
