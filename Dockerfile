@@ -15,7 +15,8 @@ RUN CARGO_PROFILE_RELEASE_STRIP=symbols cargo build --release --locked --bin ifm
 # In a container 127.0.0.1 is reached by nobody outside of it, so the smallest configuration listens on every address
 # here. Its backend stays on 127.0.0.1: that is a neighbour in the same pod. All others bring their own file.
 RUN sed 's/^address = "127\.0\.0\.1:/address = "0.0.0.0:/' config/minimal.toml > ifmatch.toml \
- && grep -q '^address = "0\.0\.0\.0:8080"$' ifmatch.toml
+ && grep -q '^address = "0\.0\.0\.0:8080"$' ifmatch.toml \
+ && printf '\n# For `ifmatch health`; only inside of the container.\n[admin]\n' >> ifmatch.toml
 
 FROM ${RUN_IMAGE}
 COPY --from=build /src/target/release/ifmatch /usr/local/bin/ifmatch
@@ -23,6 +24,8 @@ COPY --from=build /src/ifmatch.toml /etc/ifmatch/ifmatch.toml
 # As a number, so that an orchestrator can see that it is not root.
 USER 65532:65532
 EXPOSE 8080
+# Asks the admin listener, so a file of one's own needs an [admin] table.
+HEALTHCHECK --interval=10s --timeout=3s CMD ["/usr/local/bin/ifmatch", "health"]
 # Stops accepting, finishes what is under way, and ends.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/ifmatch"]

@@ -8,16 +8,17 @@ use std::{
     cmp,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Request, Response, request::Parts};
+use http::{HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use crate::{
-    config::{self, Config, HostRule},
+    config::{Config, HostRule},
     core::{
         policy::Policy,
         record::Stamp,
@@ -28,23 +29,32 @@ use crate::{
         Busy, Tracker,
         gate::{Gate, Pass, Since},
     },
-    upstream,
+    upstream::{self, Fleet},
 };
 
 mod answer;
 mod body;
 mod client;
 mod forward;
+mod forwarded;
 mod headers;
+mod informational;
 mod names;
 mod probe;
 mod route;
+mod trailers;
+mod tunnel;
 mod write;
+
+use answer::Sent;
 
 pub use answer::Failure;
 pub use body::Answer;
 pub use client::Client;
+use informational::Preceding;
 use names::Names;
+use trailers::Trailers;
+use tunnel::Wish;
 
 type Upstream = upstream::Upstream<body::Outgoing>;
 
@@ -91,6 +101,10 @@ struct Exchange {
     gateway: Arc<Gateway>,
     client: Arc<Client>,
     head: Parts,
+    /// What it would go on with instead of HTTP.
+    wish: Option<Wish>,
+    /// The way back for what precedes its answer.
+    preceding: Option<Preceding>,
     target: Target,
     /// The host that the client asked, as it wrote it.
     asked: HeaderValue,
@@ -102,6 +116,10 @@ struct Exchange {
     key: Key,
     /// Whose credentials it carries, as a hash.
     caller: u64,
+    /// Where it comes from: the client's address, behind trusted proxies, for logs and limits.
+    origin: forwarded::Origin,
+    /// Whether it is a write that now goes on by itself, with or without its client.
+    goes_on: AtomicBool,
 }
 
 /// The first names of resources, before anything is served.
@@ -157,25 +175,21 @@ impl Shared {
 }
 
 impl Gateway {
-    /// A gateway for one worker, under the process's first configuration.
+    /// A gateway for one worker, under the process's first configuration. There is a fleet for each upstream of it, in its
+    /// order.
     #[must_use]
-    pub fn new(config: Arc<Config>, shared: Shared, first: &FirstNames) -> Arc<Self> {
-        let upstreams = config.upstreams.iter().cloned().map(Upstream::new).collect();
+    pub fn new(config: Arc<Config>, fleets: &[Arc<Fleet>], shared: Shared, first: &FirstNames) -> Arc<Self> {
+        let upstreams = fleets.iter().cloned().map(Upstream::new).collect();
         Arc::new(Self::with(config, shared, upstreams, first.0.clone()))
     }
 
-    /// A gateway for the same worker under the configuration `new`. It keeps the connections to upstreams that are configured as
-    /// before, unless `is_stale` says that something else about them is new.
+    /// A gateway for the same worker under the configuration `new`. It keeps the connections to upstreams whose fleet is
+    /// the same as before.
     #[must_use]
-    pub fn succeed(
-        &self,
-        new: Arc<Config>,
-        succession: &Succession,
-        is_stale: impl Fn(&config::Upstream) -> bool,
-    ) -> Arc<Self> {
-        let upstreams = new.upstreams.iter().map(|config| {
-            let same = self.upstreams.iter().find(|upstream| upstream.config() == config && !is_stale(config));
-            same.map_or_else(|| Upstream::new(config.clone()), Arc::clone)
+    pub fn succeed(&self, new: Arc<Config>, fleets: &[Arc<Fleet>], succession: &Succession) -> Arc<Self> {
+        let upstreams = fleets.iter().map(|fleet| {
+            let same = self.upstreams.iter().find(|upstream| Arc::ptr_eq(upstream.fleet(), fleet));
+            same.map_or_else(|| Upstream::new(Arc::clone(fleet)), Arc::clone)
         });
         let upstreams = upstreams.collect();
         Arc::new(Self::with(new, self.shared.clone(), upstreams, succession.names.clone()))
@@ -219,7 +233,12 @@ impl Gateway {
         // Before the future is first polled: the end of the client's connection may be seen before that.
         let until_answered = client.begin_exchange();
         async move {
-            let response = self.answer(client, request).await;
+            let offered = tunnel::Offered::by(&request);
+            let mut response = self.answer(Arc::clone(&client), request).await;
+            client.informational.close().await;
+            if let Some(offered) = offered {
+                offered.declined(&mut response, Policy::default().linger_time);
+            }
             response.map(|body| body.until_answered(until_answered))
         }
     }
@@ -234,10 +253,10 @@ impl Gateway {
                 Ok(exchange) => Arc::new(exchange),
                 Err(failure) => return gateway.refuse(&about, failure, body, &Policy::default()).await,
             };
-            let answer = if exchange.head.method.is_safe() {
-                forward::read(&exchange, &mut body).await
-            } else {
-                write::write(&exchange, &mut body).await
+            let carried = carry(&exchange, &mut body);
+            let answer = match gateway.config.limits.request_timeout {
+                None => carried.await,
+                Some(limit) => timeout(limit, carried).await.unwrap_or_else(|_| Err(exchange.out_of_time())),
             };
             match answer {
                 Ok(response) => return response,
@@ -287,7 +306,8 @@ impl Gateway {
         limits: &Policy,
     ) -> Response<Answer> {
         self.counters.count(&failure);
-        let rest = body.drain(limits.drain_bytes, limits.drain_time).await;
+        let rest =
+            if failure.is_late() { body.into_rest() } else { body.drain(limits.drain_bytes, limits.drain_time).await };
         let closes = rest.is_some() || failure.ends_connection();
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
@@ -316,11 +336,21 @@ impl Gateway {
     }
 }
 
+/// Everything that happens within `request_timeout`. Dropped, it is as if the client had hung up.
+async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Response<Answer>, Failure> {
+    body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
+    body.limit(exchange.policy()).map_err(Failure::Body)?;
+    if exchange.head.method.is_safe() {
+        forward::read(exchange, body).await
+    } else {
+        write::write(exchange, body).await
+    }
+}
+
 impl Exchange {
-    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, head: Parts) -> Result<Self, Failure> {
-        if head.method == Method::CONNECT {
-            return Err(Failure::Method);
-        }
+    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, mut head: Parts) -> Result<Self, Failure> {
+        let wish = Wish::of(&mut head)?;
+        route::check_target(&head, gateway.config.limits.request_line)?;
         answer::check_expectation(&head)?;
         route::check_framing(&head)?;
         let asked = route::asked_host(&head)?;
@@ -336,7 +366,32 @@ impl Exchange {
         };
         let key = gateway.key(&head, &host, &target, route);
         let caller = gateway.namer.caller(&head.headers);
-        Ok(Self { gateway: Arc::clone(gateway), client, head, target, asked, host, route, key, caller })
+        let preceding = Preceding::to(&client, head.version);
+        let origin = forwarded::origin(&gateway.config.forwarding, &client, &head.headers);
+        let goes_on = AtomicBool::new(false);
+        Ok(Self {
+            gateway: Arc::clone(gateway),
+            client,
+            head,
+            wish,
+            preceding,
+            target,
+            asked,
+            host,
+            route,
+            key,
+            caller,
+            origin,
+            goes_on,
+        })
+    }
+
+    fn out_of_time(&self) -> Failure {
+        Failure::RequestTimeout(match (self.head.method.is_safe(), self.goes_on.load(Ordering::Relaxed)) {
+            (true, _) => Sent::Read,
+            (false, true) => Sent::Write,
+            (false, false) => Sent::Probe,
+        })
     }
 
     fn policy(&self) -> &Policy {

@@ -28,15 +28,25 @@ use tokio::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, Listener},
     core::resource::Namer,
     gateway::{FirstNames, Gateway, Shared},
+    tls,
     tracker::Tracker,
+    upstream::Fleet,
 };
 
+use connection::Door;
+use limits::Places;
+
 mod connection;
+mod limits;
+mod patient;
+mod proxy_protocol;
 mod reload;
+mod socket;
 mod sockets;
+mod streams;
 mod systemd;
 mod takeover;
 
@@ -45,7 +55,7 @@ pub use sockets::Passed;
 use sockets::{Listening, Origin};
 use takeover::Lock;
 
-/// A pause where there is nothing to wait for: between looks at a preface that came in pieces, or at what still drains.
+/// A pause where there is nothing to wait for: between looks at what still drains.
 const MOMENT: Duration = Duration::from_millis(50);
 /// A pause after an error that concerns no single connection, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -74,7 +84,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// An address that can't be bound; the error names it.
+    /// An address that can't be bound, or a file with a certificate or key that can't be used; the error names it.
     pub fn bind(config: Config) -> io::Result<Self> {
         Self::bind_with(config, Passed::default())
     }
@@ -85,6 +95,9 @@ impl Server {
     ///
     /// As [`Server::bind`]; or a takeover lock that can't be opened.
     pub fn bind_with(config: Config, passed: Passed) -> io::Result<Self> {
+        limits::raise_open_files();
+        let doors = doors(&config)?;
+        let fleets = Fleet::all(&config.upstreams)?;
         let lock = config.takeover.as_deref().map(Lock::open).transpose()?;
         let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
         let config = Arc::new(config);
@@ -95,10 +108,10 @@ impl Server {
         if waits {
             names.suspend(&shared.gate);
         }
-        let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), shared.clone(), &names)));
+        let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), &fleets, shared.clone(), &names)));
         let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
         let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
-        let control = Control::new(shared, lives, config);
+        let control = Control::new(shared, lives, doors, fleets, config);
         Ok(Self { control, workers, addresses, lock, waits })
     }
 
@@ -174,6 +187,16 @@ fn longest_hold(config: &Config) -> Duration {
     config.routes.iter().map(|route| route.policy.settle).max().unwrap_or_default()
 }
 
+/// What the connections of each address begin with.
+fn doors(config: &Config) -> io::Result<Vec<Arc<Door>>> {
+    let places = Places::new();
+    let door = |listener: &Listener| {
+        let tls = listener.tls.as_ref().map(tls::Acceptor::new).transpose().map_err(io::Error::other)?;
+        Ok(Arc::new(Door { tls, proxy_protocol: listener.proxy_protocol, places: Arc::clone(&places) }))
+    };
+    config.listeners.iter().map(door).collect()
+}
+
 /// What is done once for the whole process, until it is over: tasks on a runtime of their own.
 async fn background(
     control: Control,
@@ -189,7 +212,8 @@ async fn background(
     if let Some(lock) = awaited {
         tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), longest_hold(&control.config())));
     }
-    // Here the admin listener and the health checks find their place.
+    control.start_health_checks();
+    // Here the admin listener finds its place.
     tokio::select! {
         () = stopped(&mut stop) => {}
         // An error: whoever waits for the workers is gone.
@@ -241,9 +265,9 @@ async fn work(
     waits_for_holds: bool,
 ) -> io::Result<()> {
     let mut accepting = JoinSet::new();
-    for Listening { socket, origin } in sockets {
+    for (Listening { socket, origin }, door) in sockets.into_iter().zip(control.doors()) {
         let listener = TcpListener::from_std(socket)?;
-        accepting.spawn(accept(listener, origin, Arc::clone(&live), stop.clone()));
+        accepting.spawn(accept(listener, origin, Arc::clone(door), Arc::clone(&live), stop.clone()));
     }
     let tidying = tokio::spawn(tidy(Arc::clone(&live), control.clone()));
     control.worker_runs();
@@ -286,7 +310,13 @@ async fn last_call(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Accepts connections until the stop, then waits until they have ended.
-async fn accept(listener: TcpListener, origin: Origin, live: Arc<Live>, mut stop: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    origin: Origin,
+    door: Arc<Door>,
+    live: Arc<Live>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -296,7 +326,8 @@ async fn accept(listener: TcpListener, origin: Origin, live: Arc<Live>, mut stop
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(connection::serve(stream, peer, Arc::clone(&live), stop.clone()));
+                let (door, live) = (Arc::clone(&door), Arc::clone(&live));
+                connections.spawn(connection::serve(stream, peer, door, live, stop.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -313,7 +344,8 @@ async fn accept(listener: TcpListener, origin: Origin, live: Arc<Live>, mut stop
     }
     if origin != Origin::Passed {
         for (stream, peer) in waiting(listener) {
-            connections.spawn(connection::serve(stream, peer, Arc::clone(&live), stop.clone()));
+            let (door, live) = (Arc::clone(&door), Arc::clone(&live));
+            connections.spawn(connection::serve(stream, peer, door, live, stop.clone()));
         }
     }
     while connections.join_next().await.is_some() {}

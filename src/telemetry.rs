@@ -70,6 +70,8 @@ impl Counters {
             Failure::Upstream(..)
             | Failure::Lost
             | Failure::Target(_)
+            | Failure::TargetLength(_)
+            | Failure::RequestTimeout(_)
             | Failure::Host
             | Failure::Expectation
             | Failure::Method

@@ -1,4 +1,4 @@
-//! TLS: what is read from certificate files.
+//! TLS: what is read from certificate files, and what a listener makes of it.
 //!
 //! rustls does the rest, with ring's cryptography: TLS 1.2 and 1.3 and no older one. Early data is never accepted, since it
 //! can be replayed, and a write must not be.
@@ -16,6 +16,11 @@ use rustls::{
     },
 };
 
+mod listener;
+pub mod upstream;
+
+pub use listener::Acceptor;
+
 /// Why a file with certificates or a key can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -31,6 +36,14 @@ pub enum FileError {
     /// A certificate in it can't be used.
     #[error("{0}: {1}")]
     Unusable(PathBuf, #[source] rustls::Error),
+    /// The key is another certificate's.
+    #[error("{key} is not the key of the certificate in {cert}")]
+    Mismatch {
+        /// The file with the key.
+        key: PathBuf,
+        /// The file with the certificate.
+        cert: PathBuf,
+    },
 }
 
 /// A chain of certificates, from a PEM file.

@@ -76,6 +76,71 @@ fn every_key_outside_the_guard_can_be_set() {
 }
 
 #[test]
+fn every_key_of_the_network_can_be_set() {
+    let config = parsed(
+        "forwarded = \"append\"\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nreload_interval = \"0s\"\ntakeover = \"/run/lock\"\n\
+         [limits]\nidle_timeout = \"1s\"\nsend_timeout = \"2s\"\nrequest_timeout = \"3s\"\nheader_bytes = \"9KiB\"\nheaders = 7\n\
+         request_line = 100\nconnections = 5\nconnections_per_address = 4\nrequests_per_connection = 3\nstreams_per_connection = 2\n\
+         [admin]\n[log]\naccess = true\n\
+         [[listeners]]\naddress = \"[::]:1\"\nproxy_protocol = true\n\
+         tls = { cert = \"a.pem\", key = \"a.key\", certificates = [{ cert = \"/b.pem\", key = \"b.key\" }], client_ca = \"ca.pem\" }\n\
+         [upstreams.a]\nservers = [\"https://h\"]\nprotocol = \"h2\"\nbalance = \"least_connections\"\nmax_connections = 9\n\
+         response_idle_timeout = \"1s\"\ntunnel_idle_timeout = \"2s\"\nresolve_interval = \"3s\"\n\
+         tls = { ca = \"ca.pem\", cert = \"c.pem\", key = \"c.key\", server_name = \"Inside.example\" }\n\
+         health = { path = \"/up?x=1\", interval = \"1s\", timeout = \"2s\", healthy = 3, unhealthy = 4 }\n\
+         ejection = { failures = 0, time = \"1s\", max_time = \"2s\" }\n",
+    );
+    assert_eq!(config.forwarding.rule, ForwardedRule::Append);
+    assert!(
+        config.forwarding.trusts(IpAddr::from([10, 1, 2, 3])) && !config.forwarding.trusts(IpAddr::from([11, 0, 0, 1]))
+    );
+    assert_eq!((config.reload_interval, config.takeover.as_deref()), (Duration::ZERO, Some(Path::new("/run/lock"))));
+    let expected = Limits {
+        header_read_timeout: seconds(10),
+        idle_timeout: seconds(1),
+        send_timeout: seconds(2),
+        half_close_timeout: seconds(60),
+        request_timeout: Some(seconds(3)),
+        header_bytes: 9 * 1024,
+        headers: 7,
+        request_line: 100,
+        connections: 5,
+        connections_per_address: 4,
+        requests_per_connection: 3,
+        streams_per_connection: 2,
+        writes_per_connection: 256,
+    };
+    assert_eq!(config.limits, expected);
+    assert_eq!(config.admin, Some(Admin { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }));
+    assert!(config.log.access && config.listeners[0].proxy_protocol);
+    let files = |cert: &str, key: &str| CertificateFiles { cert: cert.into(), key: key.into() };
+    let tls = ListenerTls {
+        certificates: vec![files("a.pem", "a.key"), files("/b.pem", "b.key")],
+        client_ca: Some("ca.pem".into()),
+    };
+    assert_eq!(config.listeners[0].tls, Some(tls));
+    let upstream = &config.upstreams[0];
+    assert_eq!((upstream.protocol, upstream.balance), (Protocol::Http2, Balance::LeastConnections));
+    assert_eq!((upstream.max_connections, upstream.response_idle_timeout), (9, seconds(1)));
+    assert_eq!((upstream.tunnel_idle_timeout, upstream.resolve_interval), (seconds(2), seconds(3)));
+    let tls = UpstreamTls {
+        ca: Some("ca.pem".into()),
+        certificate: Some(files("c.pem", "c.key")),
+        server_name: Some("inside.example".to_owned()),
+    };
+    assert_eq!(upstream.tls, tls);
+    let health = Health {
+        path: PathAndQuery::from_static("/up?x=1"),
+        interval: seconds(1),
+        timeout: seconds(2),
+        healthy: 3,
+        unhealthy: 4,
+    };
+    assert_eq!(upstream.health, Some(health));
+    assert_eq!(upstream.ejection, Ejection { failures: 0, time: seconds(1), max_time: seconds(2) });
+}
+
+#[test]
 fn every_key_of_the_guard_can_be_set() {
     let policy = guard(
         "mode = \"observe\"\nmethods = [\"POST\", \"MKCOL\"]\nmissing = \"require\"\nconflict_status = 412\n\
@@ -263,7 +328,7 @@ fn a_single_upstream_without_a_file() {
     let errors = Config::single(SocketAddr::from(([127, 0, 0, 1], 0)), "localhost:3000").expect_err("no scheme");
     assert_eq!(
         errors.to_string(),
-        "--upstream: \"localhost:3000\" does not begin with http://; write it like \"http://10.0.0.1:3000\""
+        "--upstream: \"localhost:3000\" does not begin with http:// or https://; write it like \"http://10.0.0.1:3000\""
     );
 }
 
@@ -303,28 +368,32 @@ fn a_file_that_cannot_be_read() {
     }
     let loaded = Config::load(&file("right.toml", BASE.as_bytes()));
     assert_eq!(loaded.expect("a right file").upstreams[0].name, "a");
+    let secured = format!("takeover = \"lock\"\n{BASE}");
+    let loaded = Config::load(&file("near.toml", secured.as_bytes())).expect("a right file");
+    assert_eq!(loaded.takeover, Some(folder.join("lock")), "a file beside the configuration");
     std::fs::remove_dir_all(&folder).expect("the folder is there");
     let filled = |bytes: usize| Config::parse(&format!("{BASE}#{}", " ".repeat(bytes - BASE.len() - 1)));
     assert!(filled(MAX_FILE_BYTES).is_ok());
     assert_eq!(filled(MAX_FILE_BYTES + 1).expect_err("a byte too many").to_string(), limit);
 }
 
-fn samples() -> Vec<(String, String)> {
+/// The files in `config/` whose names end so, each with its text.
+fn samples(ending: &str) -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let entries =
         std::fs::read_dir(folder).expect("the folder of samples").map(|entry| entry.expect("a sample").path());
-    let sample = |path: std::path::PathBuf| {
+    let sample = |path: PathBuf| {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         (name, std::fs::read_to_string(path).expect("a sample's text"))
     };
-    let mut samples: Vec<_> = entries.map(sample).collect();
+    let mut samples: Vec<_> = entries.map(sample).filter(|(name, _)| name.ends_with(ending)).collect();
     samples.sort();
     samples
 }
 
 #[test]
 fn the_samples_are_right() {
-    let samples = samples();
+    let samples = samples(".toml");
     let names: Vec<_> = samples.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["ifmatch.toml", "minimal.toml", "strict.toml"]);
     let policies = |text: &str| parsed(text).routes.into_iter().map(|route| route.policy).collect::<Vec<_>>();
@@ -336,18 +405,46 @@ fn the_samples_are_right() {
     assert_eq!(strict[4].missing, Missing::Require);
 }
 
+/// The lines of the block that follows this one in a YAML file.
+fn block(text: &str, head: &str) -> String {
+    let mut lines = text.lines().skip_while(|line| line.trim_start() != head);
+    let head = lines.next().expect("the block's head");
+    let depth = head.len() - head.trim_start().len();
+    let inside = |line: &&str| line.is_empty() || line.len() - line.trim_start().len() > depth;
+    lines.take_while(inside).map(|line| line.get(depth + 2..).unwrap_or_default().to_owned() + "\n").collect()
+}
+
+/// What an orchestrator asks of is there, and a stop has longer than the gateway takes for it.
+#[test]
+fn the_files_for_orchestrators_hold_right_configurations() {
+    let samples = samples(".yaml");
+    let heads = [("compose.yaml", "content: |"), ("kubernetes-gateway.yaml", "ifmatch.toml: |")];
+    let heads = heads.into_iter().chain([("kubernetes-sidecar.yaml", "ifmatch.toml: |")]);
+    assert_eq!(samples.len(), 3);
+    for ((name, text), (expected, head)) in samples.iter().zip(heads) {
+        assert_eq!(name, expected);
+        let config = parsed(&block(text, head));
+        assert_eq!(config.listeners[0].address.to_string(), "0.0.0.0:8080", "{name}");
+        assert!(config.admin.is_some() && config.drain_timeout < seconds(40), "{name}");
+        assert!(text.contains("40"), "{name}");
+    }
+    let units: Vec<_> = self::samples(".service").into_iter().chain(self::samples(".socket")).collect();
+    assert_eq!(units.len(), 2);
+    assert!(units[0].1.contains("TimeoutStopSec=40") && parsed(BASE).drain_timeout < seconds(40));
+}
+
 #[test]
 fn the_full_sample_says_the_defaults() {
-    let full = parsed(&samples()[0].1);
-    let minimal = parsed(&samples()[1].1);
+    let full = parsed(&samples(".toml")[0].1);
+    let minimal = parsed(&samples(".toml")[1].1);
     assert_eq!(full.describe(), minimal.describe());
 }
 
 /// An unknown key makes the reader list the keys that it knows: each must be in the full sample.
 #[test]
 fn the_full_sample_has_every_key() {
-    let full = &samples()[0].1;
-    let text = "zzzzzzzzzz = 1\nguard.zzzzzzzzzz = 1\ntracker.zzzzzzzzzz = 1\nlog.zzzzzzzzzz = 1\n\
+    let full = &samples(".toml")[0].1;
+    let text = "zzzzzzzzzz = 1\nlimits.zzzzzzzzzz = 1\nadmin.zzzzzzzzzz = 1\nguard.zzzzzzzzzz = 1\ntracker.zzzzzzzzzz = 1\nlog.zzzzzzzzzz = 1\n\
                 upstreams.a.zzzzzzzzzz = 1\n[[listeners]]\nzzzzzzzzzz = 1\n[[routes]]\nzzzzzzzzzz = 1\n";
     let errors = Config::parse(text).expect_err("unknown keys").errors;
     let lists: Vec<_> = errors
@@ -355,9 +452,10 @@ fn the_full_sample_has_every_key() {
         .filter_map(|error| error.message.split_once("the keys here are "))
         .map(|(_, keys)| keys)
         .collect();
-    assert_eq!(lists.len(), 7, "{errors:?}");
+    assert_eq!(lists.len(), 9, "{errors:?}");
     for key in lists.into_iter().flat_map(|keys| keys.split(", ")) {
-        let forms = [format!("{key} = "), format!("# {key} = "), format!("[{key}"), format!("[[{key}]]")];
+        let forms =
+            [format!("{key} = "), format!("# {key} = "), format!("[{key}"), format!("# [{key}]"), format!("[[{key}]]")];
         assert!(full.lines().any(|line| forms.iter().any(|form| line.starts_with(form))), "{key}");
     }
 }
@@ -377,9 +475,13 @@ fn a_description_in_words() {
     );
     let expected = "\
 Listens on 127.0.0.1:80.
-Upstream \"a\" is one:80, two:80 or three:80, and sees the client's Host. \
-It has 2s to connect, 30s to answer; idle connections are kept 4s.
-Upstream \"b\" is h:80, and sees its own Host. It has 2s to connect, 30s to answer; idle connections are kept 4s.
+Forwarded and X-Forwarded-*: what a client says itself is replaced. Trusts no proxy.
+Upstream \"a\" is http://one:80, http://two:80 or http://three:80, each in its turn, and sees the client's Host. \
+It has 2s to connect, 30s to answer, 5m between parts of an answer; at most 1024 connections a server, kept 4s when idle. \
+After 5 failures in a row a server is left out for 5s, at most 5m.
+Upstream \"b\" is http://h:80, and sees its own Host. \
+It has 2s to connect, 30s to answer, 5m between parts of an answer; at most 1024 connections a server, kept 4s when idle. \
+After 5 failures in a row a server is left out for 5s, at most 5m.
 Route 1: host h, path /users/{id}, to \"a\".
     Guards PUT, and every write that has a precondition.
     A conflict is answered 409.
@@ -395,8 +497,12 @@ Route 3: host any, path /{*path}, to \"b\".
     A guarded write without a precondition is forwarded, in turn.
     The backend is asked before every conditional write.
     Of the query, only [\"id\"] tells resources apart.
-Remembers 1000000 resources at most, with tags of up to 1KiB. Logs text at \"info\".
-Runs 2 workers; a request's head may take 10s; a stop waits 30s for what is under way.
+A client has 10s for a request's head, 1m to take what it is sent, 1m between requests.
+A head has at most 100 fields, 64KiB in all and 8KiB for the target. There are at most 16384 connections, 1024 of one \
+address, with 10000 requests each; over HTTP/2 256 at once, 256 of them writes.
+Remembers 1000000 resources at most, with tags of up to 1KiB. Logs text at \"info\", without an access log. \
+There is no admin listener.
+Runs 2 workers; the file is read again on SIGHUP, and looked at every 2s; a stop waits 30s for what is under way.
 ";
     assert_eq!(config.describe(), expected);
 }
@@ -418,6 +524,8 @@ fn every_departure_is_told() {
         ("drain_time = \"1s\"", "Also set: drain_time 1s."),
         ("linger_time = \"1s\"", "Also set: linger_time 1s."),
         ("drain_bytes = 1", "Also set: drain_bytes 1B."),
+        ("max_body = 1", "Also set: max_body 1B."),
+        ("body_rate = 0", "Also set: body_rate 0."),
     ] {
         let plain = parsed(BASE).describe();
         let described = parsed(&format!("{BASE}[guard]\n{keys}\n")).describe();

@@ -3,6 +3,8 @@
 //! A refusal is a problem detail (RFC 9457) with a sentence that a person can act on. `Proxy-Status` (RFC 9209) tells it
 //! from an answer of the backend's own.
 
+use std::{error::Error, io};
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
@@ -35,6 +37,8 @@ pub enum Failure {
     Malformed(Malformed),
     /// The path can't be made canonical.
     Target(TargetError),
+    /// The target is longer than so many bytes.
+    TargetLength(usize),
     /// There is no `Host`, there are several, or it names no host.
     Host,
     /// An `Expect` that the gateway does not know.
@@ -57,6 +61,8 @@ pub enum Failure {
     Relayed(Box<Received>),
     /// A stale write's answer carries the current representation, as the client preferred; with this status.
     Represented(Box<Received>, StatusCode),
+    /// It took longer than `request_timeout` until the backend's answer.
+    RequestTimeout(Sent),
     /// The task that carried the write out is gone; nobody knows what became of the write.
     Lost,
 }
@@ -66,7 +72,7 @@ pub enum Failure {
 pub enum Sent {
     /// The client's read.
     Read,
-    /// A question of the gateway's own; the client's write was not sent.
+    /// A question of the gateway's own, or nothing yet; the client's write was not sent.
     Probe,
     /// The client's write.
     Write,
@@ -153,6 +159,12 @@ impl Failure {
     /// Whether where the next request begins is in doubt, so that there must be none.
     pub(super) fn ends_connection(&self) -> bool {
         matches!(self, Self::TransferCoding | Self::Length)
+            || matches!(self, Self::Upstream(error, _) if body_error(error).is_some_and(BodyError::leaves_a_rest))
+    }
+
+    /// Whether the client has had its time: what it still sends is not waited for before it gets its answer.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::RequestTimeout(_) | Self::Body(BodyError::Idle | BodyError::Slow))
     }
 
     /// The last part of its problem type.
@@ -161,13 +173,14 @@ impl Failure {
     }
 
     fn problem(&self) -> Problem {
-        let bad = |kind, title, error: String| Problem {
-            status: StatusCode::BAD_REQUEST,
+        let wrong = |status, kind, title, error: String| Problem {
+            status,
             kind,
             title,
             error,
             proxy_error: "http_request_error",
         };
+        let bad = |kind, title, error| wrong(StatusCode::BAD_REQUEST, kind, title, error);
         match self {
             Self::Refused(refused) => refused.problem(),
             Self::Busy(busy) => Problem {
@@ -183,6 +196,12 @@ impl Failure {
                 format!("{malformed}. Send the tag just as it came in ETag, quotes included."),
             ),
             Self::Target(error) => bad("bad-target", "The path can't be used", format!("{error}.")),
+            Self::TargetLength(limit) => wrong(
+                StatusCode::URI_TOO_LONG,
+                "uri-too-long",
+                "The target is too long",
+                format!("The path and the query may have {limit} bytes together. Shorten them."),
+            ),
             Self::Host => {
                 bad("bad-host", "The host can't be read", "A request must name one host, and in one Host field.".into())
             }
@@ -191,33 +210,30 @@ impl Failure {
                 "The method is overridden",
                 "This route does not take a POST that means another method. Send that method.".into(),
             ),
-            Self::Expectation => Problem {
-                status: StatusCode::EXPECTATION_FAILED,
-                kind: "expectation",
-                title: "The expectation can't be met",
-                error: "Only Expect: 100-continue is understood.".into(),
-                proxy_error: "http_request_error",
-            },
-            Self::Method => Problem {
-                status: StatusCode::NOT_IMPLEMENTED,
-                kind: "method",
-                title: "CONNECT is not offered",
-                error: "This is a gateway to a service, not a proxy to others.".into(),
-                proxy_error: "http_request_error",
-            },
+            Self::Expectation => wrong(
+                StatusCode::EXPECTATION_FAILED,
+                "expectation",
+                "The expectation can't be met",
+                "Only Expect: 100-continue is understood.".into(),
+            ),
+            Self::Method => wrong(
+                StatusCode::NOT_IMPLEMENTED,
+                "method",
+                "CONNECT is not offered",
+                "This is a gateway to a service, not a proxy to others.".into(),
+            ),
             Self::TransferCoding => bad(
                 "transfer-coding",
                 "The transfer coding is not known",
                 "Only Transfer-Encoding: chunked is understood, and only once.".into(),
             ),
-            Self::Length => Problem {
-                status: StatusCode::LENGTH_REQUIRED,
-                kind: "length-required",
-                title: "A length is required",
-                error: "With HTTP/1.0 a body needs a Content-Length.".into(),
-                proxy_error: "http_request_error",
-            },
-            Self::Body(error) => body_problem(error),
+            Self::Length => wrong(
+                StatusCode::LENGTH_REQUIRED,
+                "length-required",
+                "A length is required",
+                "With HTTP/1.0 a body needs a Content-Length.".into(),
+            ),
+            Self::Body(error) => body_problem(error, "Nothing was changed."),
             Self::NoRoute => Problem {
                 status: StatusCode::NOT_FOUND,
                 kind: "no-route",
@@ -226,6 +242,7 @@ impl Failure {
                 proxy_error: "destination_not_found",
             },
             Self::Upstream(error, sent) => upstream_problem(error, *sent),
+            Self::RequestTimeout(sent) => late_problem(*sent),
             Self::Relayed(_) | Self::Represented(..) | Self::Lost => Problem {
                 status: StatusCode::BAD_GATEWAY,
                 kind: "in-doubt",
@@ -279,17 +296,43 @@ impl Refused {
     }
 }
 
-fn body_problem(error: &BodyError) -> Problem {
-    Problem {
-        status: error.status(),
-        kind: "body",
-        title: "The request's body can't be read",
-        error: format!("{error}."),
-        proxy_error: "http_request_error",
+impl Sent {
+    /// What to do now. `sent`: whether a byte of it may have reached the backend.
+    fn advice(self, sent: bool) -> &'static str {
+        match self {
+            Self::Read => "Try again later.",
+            Self::Write if sent => "Whether it was applied is unknown; fetch the latest version before you try again.",
+            Self::Write | Self::Probe => "Nothing was changed; try again later.",
+        }
     }
 }
 
+fn late_problem(sent: Sent) -> Problem {
+    Problem {
+        status: StatusCode::GATEWAY_TIMEOUT,
+        kind: "request-timeout",
+        title: "The request took too long",
+        error: format!("The request could not be completed in time. {}", sent.advice(sent == Sent::Write)),
+        proxy_error: "http_response_timeout",
+    }
+}
+
+/// `advice` says whether anything was changed.
+fn body_problem(error: &BodyError, advice: &str) -> Problem {
+    let (kind, title) = match error {
+        BodyError::TooLong(_) => ("body-too-large", "The request's body is too large"),
+        BodyError::Idle | BodyError::Slow => ("body", "The request's body came too slowly"),
+        BodyError::Broken(_) | BodyError::Gone | BodyError::Short => ("body", "The request's body can't be read"),
+    };
+    let (status, error) = (error.status(), format!("The request could not be completed: {error}. {advice}"));
+    Problem { status, kind, title, error, proxy_error: "http_request_error" }
+}
+
 fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
+    let advice = sent.advice(error.sent);
+    if let Some(cause) = body_error(error) {
+        return body_problem(cause, advice);
+    }
     let (status, kind, title, proxy_error) = match &error.fault {
         Fault::Resolve(..) => {
             (StatusCode::BAD_GATEWAY, "upstream-refused", "The service can't be reached", "dns_error")
@@ -300,7 +343,24 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
         Fault::ConnectTimeout(_) => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service can't be reached", "connection_timeout")
         }
-        Fault::RequestBody(cause) => (body_status(cause), "body", "The request's body broke off", "http_request_error"),
+        Fault::Tls(_, cause) => {
+            (StatusCode::BAD_GATEWAY, "upstream-refused", "The service can't be reached securely", tls_error(cause))
+        }
+        Fault::Full(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-upstream",
+            "The service takes no more connections",
+            "connection_limit_reached",
+        ),
+        Fault::NoServer => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no-upstream", "The service is not healthy", "destination_unavailable")
+        }
+        Fault::NoUpgrade => {
+            (StatusCode::BAD_GATEWAY, "upgrade", "The service takes no such upgrade", "http_upgrade_failed")
+        }
+        Fault::RequestBody(_) => {
+            (StatusCode::BAD_REQUEST, "body", "The request's body broke off", "http_request_error")
+        }
         Fault::Connection(_) => {
             (StatusCode::BAD_GATEWAY, "upstream-failed", "The service gave no answer", "connection_terminated")
         }
@@ -311,20 +371,28 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
             (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service did not answer", "http_response_timeout")
         }
     };
-    let advice = match sent {
-        Sent::Read => "Try again later.",
-        Sent::Write if error.sent => {
-            "Whether it was applied is unknown; fetch the latest version before you try again."
-        }
-        Sent::Write | Sent::Probe => "Nothing was changed; try again later.",
-    };
     Problem { status, kind, title, error: format!("The request could not be completed. {advice}"), proxy_error }
 }
 
-/// What a client is told whose body could not be sent on.
-fn body_status(error: &hyper::Error) -> StatusCode {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<BodyError>());
-    cause.map_or(StatusCode::BAD_REQUEST, BodyError::status)
+/// The error of RFC 9209 §2.3 for a connection that could not be secured.
+fn tls_error(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => "tls_certificate_error",
+        Some(rustls::Error::AlertReceived(_)) => "tls_alert_received",
+        Some(_) | None => "tls_protocol_error",
+    }
+}
+
+/// What was wrong with the client's body, where that is why there is no answer.
+fn body_error(error: &SendError) -> Option<&BodyError> {
+    let mut cause: Option<&dyn Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Builds the answer. `closes` says that more of the request's body was to come than is read.
@@ -351,7 +419,8 @@ struct Details<'a> {
     status: u16,
     error: &'a str,
     detail: &'a str,
-    instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
     #[serde(flatten)]
     conflict: Option<Conflict<'a>>,
 }
@@ -372,7 +441,8 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
         status: problem.status.as_u16(),
         error: &problem.error,
         detail: &problem.error,
-        instance: &about.path,
+        // What was too long is not sent back.
+        instance: (!matches!(failure, Failure::TargetLength(_))).then_some(&about.path),
         conflict: conflict.map(|current| Conflict {
             current_etags: current.iter().map(ToString::to_string).collect(),
             if_match: &about.if_match,
@@ -383,7 +453,9 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
     if let Some([only]) = conflict.map(Vec::as_slice) {
         fields.insert(ETAG, only.to_header_value());
     }
-    if let Failure::Busy(_) = failure {
+    let is_passing = matches!(failure, Failure::Busy(_))
+        || matches!(failure, Failure::Upstream(error, _) if matches!(error.fault, Fault::NoServer | Fault::Full(_)));
+    if is_passing {
         fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure {

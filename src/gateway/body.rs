@@ -1,8 +1,8 @@
 //! Bodies on their way: read ahead, passed on, or read and dropped.
 //!
 //! A request's body is passed on as complete only if the client's ended as such, and short of its announced length it
-//! has not ended (the final chunk is the backend's sign to commit). Trailers do not pass yet: a trailer may bring any
-//! field, `Content-Length` among them.
+//! has not ended (the final chunk is the backend's sign to commit). Trailers pass through a list
+//! ([`Trailers`]), behind bodies that do not say how long they are.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, Version, header::EXPECT, request::Parts};
+use http::{HeaderMap, StatusCode, Version, header::EXPECT, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -22,10 +22,14 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
-use super::client::{Client, UntilAnswered};
+use super::{
+    client::{Client, UntilAnswered},
+    informational::{Held, UntilAsked},
+    trailers::Trailers,
+};
 use crate::{
     core::policy::Policy,
-    upstream::{FromUpstream, Progress},
+    upstream::{self, AnswerError, FromUpstream, Progress},
 };
 
 /// Why a client's body can't be passed on.
@@ -34,6 +38,12 @@ pub enum BodyError {
     /// The client paused for too long.
     #[error("the request's body paused for longer than body_idle_timeout")]
     Idle,
+    /// The client did not pause for so long, but sent too little all the same.
+    #[error("the request's body came more slowly than body_rate")]
+    Slow,
+    /// There is more of it than so many bytes.
+    #[error("the request's body is longer than the {0} bytes of max_body")]
+    TooLong(u64),
     /// The connection broke, or the framing did.
     #[error("the request's body broke off")]
     Broken(#[source] hyper::Error),
@@ -49,8 +59,17 @@ impl BodyError {
     /// What the client is told, if it can still be told something.
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Idle => StatusCode::REQUEST_TIMEOUT,
+            Self::Idle | Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Broken(_) | Self::Gone | Self::Short => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// Whether there may be more of the body, which nobody will take.
+    pub(super) fn leaves_a_rest(&self) -> bool {
+        match self {
+            Self::Idle | Self::Slow | Self::TooLong(_) => true,
+            Self::Broken(_) | Self::Gone | Self::Short => false,
         }
     }
 }
@@ -62,6 +81,8 @@ pub enum Outgoing {
     Empty,
     /// All of it is here.
     Whole(Bytes),
+    /// All of it is here, and trailers are.
+    Trailed(Bytes, Option<Box<HeaderMap>>),
     /// More of it is still to come.
     Stream(Box<Stream>),
 }
@@ -73,14 +94,22 @@ pub struct Stream {
     /// `None` once it has broken off.
     rest: Option<Incoming>,
     is_http2: bool,
+    /// What may stand behind it.
+    trailers: Trailers,
+    /// Whether it does not say how long it is, and so may have something behind it.
+    is_open: bool,
     /// Whether the client has not been asked for it yet, and waits for that.
     awaits_continue: bool,
-    /// Runs while the client is waited for.
-    idle: Pin<Box<Sleep>>,
-    waiting: bool,
-    idle_timeout: Duration,
+    /// Held back until the backend asks for it.
+    until_asked: Option<UntilAsked>,
+    allowance: Allowance,
+    /// Runs while the client is waited for, and what it then has failed to do.
+    patience: Pin<Box<Sleep>>,
+    late: Option<BodyError>,
     /// How long what is left of it is read after it was dropped.
     linger_time: Duration,
+    /// How long what is left of it is read after the client was refused for it.
+    drain_time: Duration,
     progress: Arc<Progress>,
     /// Sent `true` once the body has ended as it should; dropped with the body otherwise.
     ended: Option<oneshot::Sender<bool>>,
@@ -90,27 +119,61 @@ pub struct Stream {
 
 impl Outgoing {
     /// A body to be streamed. The receiver learns whether it ended as it should; it gets an error if it was dropped before.
+    /// Where the client waits to be asked and `can_ask` says that the backend can, it is not asked before.
     pub(super) fn stream(
         ahead: Bytes,
         rest: Inbound,
         policy: &Policy,
         progress: &Arc<Progress>,
+        can_ask: bool,
     ) -> (Self, oneshot::Receiver<bool>) {
         let (ended, receiver) = oneshot::channel();
+        let is_open = rest.trailers.are_announced() || !rest.is_sized();
         let stream = Stream {
             prefix: ahead,
             rest: rest.body,
             is_http2: rest.is_http2,
+            trailers: rest.trailers,
+            is_open,
             awaits_continue: rest.awaits_continue,
-            idle: Box::pin(sleep(policy.body_idle_timeout)),
-            waiting: false,
-            idle_timeout: policy.body_idle_timeout,
+            until_asked: (can_ask && rest.awaits_continue).then(UntilAsked::new),
+            allowance: rest.allowance,
+            patience: Box::pin(sleep(Duration::ZERO)),
+            late: None,
             linger_time: policy.linger_time,
+            drain_time: policy.drain_time,
             progress: Arc::clone(progress),
             ended: Some(ended),
             gone: Box::pin(gone(rest.client)),
         };
         (Self::Stream(Box::new(stream)), receiver)
+    }
+
+    /// What was read ahead, as all there is.
+    pub(super) fn whole(ahead: Ahead) -> Self {
+        match ahead {
+            Ahead { bytes, trailers: Some(trailers) } => Self::Trailed(bytes, Some(Box::new(trailers))),
+            Ahead { bytes, trailers: None } if bytes.is_empty() => Self::Empty,
+            Ahead { bytes, trailers: None } => Self::Whole(bytes),
+        }
+    }
+
+    /// What may stand behind it, as far as it is known.
+    pub(super) fn trailers(&self) -> Trailers {
+        match self {
+            Self::Empty | Self::Whole(_) | Self::Trailed(_, None) => Trailers::default(),
+            Self::Trailed(_, Some(trailers)) => Trailers::known(trailers),
+            Self::Stream(stream) if stream.is_open => stream.trailers.clone(),
+            Self::Stream(_) => Trailers::default(),
+        }
+    }
+
+    /// Whether it is held back until the backend asks for it.
+    pub(super) fn held(&self) -> Option<Arc<Held>> {
+        match self {
+            Self::Empty | Self::Whole(_) | Self::Trailed(..) => None,
+            Self::Stream(stream) => stream.until_asked.as_ref().map(|until| Arc::clone(until.held())),
+        }
     }
 }
 
@@ -123,7 +186,7 @@ impl Drop for Stream {
             && !self.awaits_continue
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(timeout(self.linger_time, swallow(rest, self.idle_timeout)));
+            runtime.spawn(timeout(self.linger_time, swallow(rest, self.allowance.idle)));
         }
     }
 }
@@ -135,32 +198,51 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.prefix.is_empty() {
             self.progress.took();
-            return Poll::Ready(Some(Ok(std::mem::take(&mut self.prefix))));
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));
+        }
+        if let Some(until_asked) = &mut self.until_asked {
+            // Nobody but the gateway keeps the backend waiting.
+            self.progress.waits_for_client();
+            ready!(until_asked.poll(cx));
+            self.until_asked = None;
+            self.progress.took();
         }
         loop {
             let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
             self.awaits_continue = false;
             let Poll::Ready(frame) = Pin::new(&mut *rest).poll_frame(cx) else {
-                if !self.waiting {
-                    self.waiting = true;
-                    self.idle.as_mut().reset(Instant::now() + self.idle_timeout);
+                if self.late.is_none() {
+                    let (until, late) = self.allowance.waits();
+                    self.patience.as_mut().reset(until);
+                    self.late = Some(late);
                     self.progress.waits_for_client();
                 }
                 if self.gone.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Some(Err(BodyError::Gone)));
                 }
-                ready!(self.idle.as_mut().poll(cx));
-                return Poll::Ready(Some(Err(BodyError::Idle)));
+                ready!(self.patience.as_mut().poll(cx));
+                return Poll::Ready(self.late.take().map(Err));
             };
-            self.waiting = false;
+            self.late = None;
+            self.allowance.waited();
             self.progress.took();
             return Poll::Ready(match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Some(Ok(data)),
-                    Err(_trailers) => continue,
+                Some(Ok(frame)) => match frame.into_trailers() {
+                    // They come at the very end, which is checked there.
+                    Ok(trailers) => match self.trailers.filter(&trailers).filter(|_| !self.falls_short()) {
+                        Some(trailers) => {
+                            self.finish();
+                            Some(Ok(Frame::trailers(trailers)))
+                        }
+                        None => continue,
+                    },
+                    Err(frame) => {
+                        let received = frame.data_ref().map_or(0, Bytes::len);
+                        Some(self.allowance.took(received).map(|()| frame))
+                    }
                 },
                 Some(Err(error)) => Some(Err(BodyError::Broken(error))),
                 None if is_short(rest, self.is_http2) => Some(Err(BodyError::Short)),
@@ -172,13 +254,25 @@ impl Stream {
         }
     }
 
+    /// A body that says how long it is has ended with its last byte, whatever still comes behind that.
     fn is_at_end(&self) -> bool {
-        self.prefix.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        let is_whole = |rest: &Incoming| !self.is_open && rest.size_hint().exact() == Some(0);
+        self.prefix.is_empty() && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream() || is_whole(rest))
     }
 
-    /// There is nothing more to read, and nobody may take this for the end.
-    fn break_off(&mut self) {
-        (self.rest, self.ended) = (None, None);
+    fn falls_short(&self) -> bool {
+        self.rest.as_ref().is_none_or(|rest| rest.size_hint().lower() > 0)
+    }
+
+    /// There is nothing more to pass on, and nobody may take this for the end. What the client still sends is read for a
+    /// while, as in [`Inbound::drain`].
+    fn break_off(&mut self, leaves_a_rest: bool) {
+        self.ended = None;
+        if let Some(rest) = self.rest.take()
+            && leaves_a_rest
+        {
+            tokio::spawn(linger(rest, self.drain_time));
+        }
     }
 
     fn finish(&mut self) {
@@ -198,16 +292,20 @@ impl Body for Outgoing {
             Self::Empty => Poll::Ready(None),
             Self::Whole(_) => match std::mem::replace(&mut *self, Self::Empty) {
                 Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                Self::Empty | Self::Stream(_) => Poll::Ready(None),
+                Self::Empty | Self::Trailed(..) | Self::Stream(_) => Poll::Ready(None),
             },
+            Self::Trailed(bytes, trailers) if bytes.is_empty() => {
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
+            }
+            Self::Trailed(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream(stream) => {
-                let data = ready!(stream.poll_data(cx));
-                if let Some(Err(_)) = data {
-                    stream.break_off();
+                let next = ready!(stream.poll_next(cx));
+                if let Some(Err(error)) = &next {
+                    stream.break_off(error.leaves_a_rest());
                 } else if stream.is_at_end() {
                     stream.finish();
                 }
-                Poll::Ready(data.map(|data| data.map(Frame::data)))
+                Poll::Ready(next)
             }
         }
     }
@@ -216,6 +314,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
+            Self::Trailed(bytes, trailers) => bytes.is_empty() && trailers.is_none(),
             Self::Stream(stream) => stream.is_at_end(),
         }
     }
@@ -224,6 +323,9 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // With a length there would be no place for trailers.
+            Self::Trailed(..) => SizeHint::default(),
+            Self::Stream(stream) if stream.is_open => SizeHint::default(),
             Self::Stream(stream) => match stream.rest.as_ref().and_then(|rest| rest.size_hint().exact()) {
                 Some(rest) => SizeHint::with_exact(rest + stream.prefix.len() as u64),
                 None => SizeHint::default(),
@@ -237,19 +339,109 @@ impl Body for Outgoing {
 pub(super) struct Inbound {
     body: Option<Incoming>,
     /// What was read ahead of it and put back.
-    ahead: Bytes,
+    ahead: Ahead,
     /// Whether the client sends nothing before it is asked to, which the first look at the body does.
     awaits_continue: bool,
     is_http2: bool,
+    /// What may stand behind it.
+    trailers: Trailers,
     client: Arc<Client>,
+    allowance: Allowance,
+}
+
+/// What a client may take for its body, and what it has taken.
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    /// The bytes of it.
+    max: Option<u64>,
+    /// The longest pause; and how long nobody asks how much came on average.
+    idle: Duration,
+    /// The bytes a second on average; zero: any.
+    rate: u64,
+    received: u64,
+    /// How long the client has been waited for in all. Time that the backend takes is not the client's.
+    waited: Duration,
+    /// Since when it is waited for.
+    since: Option<Instant>,
+}
+
+impl Allowance {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            max: policy.max_body,
+            idle: policy.body_idle_timeout,
+            rate: policy.body_rate,
+            received: 0,
+            waited: Duration::ZERO,
+            since: None,
+        }
+    }
+
+    /// The client is waited for from now on. Returns until when, and what it has failed to do by then.
+    fn waits(&mut self) -> (Instant, BodyError) {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let deserved = self.received.saturating_mul(1000).checked_div(self.rate).map(Duration::from_millis);
+        match deserved.map(|time| time.max(self.idle).saturating_sub(self.waited)) {
+            Some(left) if left < self.idle => (since + left, BodyError::Slow),
+            Some(_) | None => (since + self.idle, BodyError::Idle),
+        }
+    }
+
+    /// The client is not waited for any more.
+    fn waited(&mut self) {
+        self.waited += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    /// So much has come.
+    fn took(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.received = self.received.saturating_add(bytes as u64);
+        self.admits(self.received)
+    }
+
+    fn admits(&self, bytes: u64) -> Result<(), BodyError> {
+        self.max.filter(|max| bytes > *max).map_or(Ok(()), |max| Err(BodyError::TooLong(max)))
+    }
+}
+
+/// What was read of a body before it is passed on.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Ahead {
+    pub(super) bytes: Bytes,
+    /// What stood behind it, if that was all of it.
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 impl Inbound {
     /// The body of the request with this head.
     pub(super) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
-        let awaits_continue = head.headers.contains_key(EXPECT) && !body.is_end_stream();
+        // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
+        let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
+        let awaits_continue = may_wait && !body.is_end_stream();
         let is_http2 = head.version == Version::HTTP_2;
-        Self { body: Some(body), ahead: Bytes::new(), awaits_continue, is_http2, client: Arc::clone(client) }
+        Self {
+            body: Some(body),
+            ahead: Ahead::default(),
+            awaits_continue,
+            is_http2,
+            trailers: Trailers::default(),
+            client: Arc::clone(client),
+            allowance: Allowance::of(&Policy::default()),
+        }
+    }
+
+    /// What may stand behind it. Before this is said, nothing may.
+    pub(super) fn let_through(&mut self, trailers: Trailers) {
+        self.trailers = trailers;
+    }
+
+    /// Has its route's limits hold for it.
+    ///
+    /// # Errors
+    ///
+    /// A length that is over them. Nothing of the body has been asked for then.
+    pub(super) fn limit(&mut self, policy: &Policy) -> Result<(), BodyError> {
+        self.allowance = Allowance::of(policy);
+        self.allowance.admits(self.body.as_ref().map_or(0, |body| body.size_hint().lower()))
     }
 
     /// Whether the client has not been asked for its body yet, and waits for that.
@@ -259,44 +451,63 @@ impl Inbound {
 
     /// Whether its length is known beforehand.
     pub(super) fn is_sized(&self) -> bool {
-        !self.ahead.is_empty() || self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
+        !self.ahead.bytes.is_empty() || self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
     }
 
     /// What is left of it; `None` if that is nothing.
     pub(super) fn take(&mut self) -> Option<Self> {
         let body = self.body.take().filter(|body| !body.is_end_stream())?;
-        Some(Self { body: Some(body), ahead: Bytes::new(), client: Arc::clone(&self.client), ..*self })
+        let (trailers, client) = (self.trailers.clone(), Arc::clone(&self.client));
+        Some(Self { body: Some(body), ahead: Ahead::default(), trailers, client, ..*self })
     }
 
     /// Reads it ahead. What is more than `limit` bytes is left, and not asked for where its length says so beforehand.
     ///
     /// # Errors
     ///
-    /// A client that pauses for longer than `idle`, or whose body breaks off.
-    pub(super) async fn read_ahead(&mut self, limit: usize, idle: Duration) -> Result<Bytes, BodyError> {
-        let mut ahead = Pieces { first: std::mem::take(&mut self.ahead), ..Pieces::default() };
-        let Some(mut body) = self.body.take_if(|body| body.size_hint().lower() <= limit as u64) else {
-            return Ok(ahead.joined());
+    /// A client that pauses for too long, is too slow or sends too much, or whose body breaks off.
+    ///
+    /// # Cancel safety
+    ///
+    /// What has been read is lost; the rest can still be drained.
+    pub(super) async fn read_ahead(&mut self, limit: usize) -> Result<Ahead, BodyError> {
+        let before = std::mem::take(&mut self.ahead);
+        let Some(body) = self.body.as_mut().filter(|body| body.size_hint().lower() <= limit as u64) else {
+            return Ok(before);
         };
         self.awaits_continue = false;
+        let (mut ahead, mut trailers) = (Pieces { first: before.bytes, ..Pieces::default() }, before.trailers);
         while !body.is_end_stream() {
             if ahead.len() > limit {
-                self.body = Some(body);
-                break;
+                return Ok(Ahead { bytes: ahead.joined(), trailers: None });
             }
-            let frame = timeout(idle, next_frame(&mut body, &self.client)).await.map_err(|_| BodyError::Idle)?;
+            let (until, late) = self.allowance.waits();
+            let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
+            self.allowance.waited();
             match frame? {
-                Some(Ok(frame)) => ahead.extend(frame.into_data().unwrap_or_default()),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        self.allowance.took(data.len())?;
+                        ahead.extend(data);
+                    }
+                    Err(frame) => trailers = frame.trailers_ref().and_then(|came| self.trailers.filter(came)),
+                },
                 Some(Err(error)) => return Err(BodyError::Broken(error)),
-                None if is_short(&body, self.is_http2) => return Err(BodyError::Short),
+                None if is_short(body, self.is_http2) => return Err(BodyError::Short),
                 None => break,
             }
         }
-        Ok(ahead.joined())
+        self.body = None;
+        Ok(Ahead { bytes: ahead.joined(), trailers })
+    }
+
+    /// What is left of a body whose sender is not waited for any more. None of a client that was not asked for it.
+    pub(super) fn into_rest(self) -> Option<Incoming> {
+        self.body.filter(|body| !self.awaits_continue && !body.is_end_stream())
     }
 
     /// Puts back what was read ahead, for somebody else to read.
-    pub(super) fn put_back(&mut self, ahead: Bytes) {
+    pub(super) fn put_back(&mut self, ahead: Ahead) {
         self.ahead = ahead;
     }
 
@@ -387,24 +598,61 @@ async fn swallow(mut body: Incoming, idle: Duration) {
 #[derive(Debug)]
 pub struct Answer {
     source: Source,
+    /// What of the backend's may stand behind it.
+    trailers: Trailers,
     until_answered: Option<UntilAnswered>,
+    cut: Option<Cut>,
 }
 
 #[derive(Debug)]
 enum Source {
     Own(Bytes),
     Backend(FromUpstream<Outgoing>),
+    /// None, although its length is said: what a 304 says is that of the representation (RFC 9110 §8.6). hyper says only
+    /// what a body says of itself.
+    Elsewhere(u64),
+}
+
+/// Closes the backend's connection once the answer is through, since the request that it answers never will be.
+#[derive(Debug)]
+struct Cut(upstream::Handle);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Answer {
     /// A body of the gateway's own.
     pub(super) fn own(bytes: Bytes) -> Self {
-        Self { source: Source::Own(bytes), until_answered: None }
+        Self::of(Source::Own(bytes))
     }
 
-    /// The backend's.
+    /// The backend's, without its trailers.
     pub(super) fn backend(body: FromUpstream<Outgoing>) -> Self {
-        Self { source: Source::Backend(body), until_answered: None }
+        Self::of(Source::Backend(body))
+    }
+
+    /// None, of a representation of so many bytes.
+    pub(super) fn elsewhere(length: u64) -> Self {
+        Self::of(Source::Elsewhere(length))
+    }
+
+    fn of(source: Source) -> Self {
+        Self { source, trailers: Trailers::default(), until_answered: None, cut: None }
+    }
+
+    /// With these trailers.
+    pub(super) fn let_through(mut self, trailers: Trailers) -> Self {
+        self.trailers = trailers;
+        self
+    }
+
+    /// The connection that it comes by is closed when it is through.
+    pub(super) fn cutting(mut self, connection: upstream::Handle) -> Self {
+        self.cut = Some(Cut(connection));
+        self
     }
 
     pub(super) fn until_answered(mut self, until_answered: UntilAnswered) -> Self {
@@ -415,17 +663,23 @@ impl Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match &mut self.source {
             Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Source::Backend(body) => loop {
-                match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-                    Some(Ok(frame)) if frame.is_trailers() => {}
-                    other => return Poll::Ready(other),
-                }
+            Source::Elsewhere(_) => Poll::Ready(None),
+            Source::Backend(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_trailers() {
+                    Ok(trailers) => {
+                        // Nothing follows; looking for it gives the connection back.
+                        let _ = Pin::new(body).poll_frame(cx);
+                        Poll::Ready(self.trailers.filter(&trailers).map(|trailers| Ok(Frame::trailers(trailers))))
+                    }
+                    Err(frame) => Poll::Ready(Some(Ok(frame))),
+                },
+                end => Poll::Ready(end),
             },
         }
     }
@@ -434,6 +688,7 @@ impl Body for Answer {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
             Source::Backend(body) => body.is_end_stream(),
+            Source::Elsewhere(_) => false,
         }
     }
 
@@ -441,6 +696,7 @@ impl Body for Answer {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Backend(body) => body.size_hint(),
+            Source::Elsewhere(length) => SizeHint::with_exact(*length),
         }
     }
 }

@@ -15,8 +15,11 @@ use std::{
     task::Waker,
 };
 
+use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::informational::Queue;
 
 /// A client, for as long as its connection lives.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Client {
     end: Notify,
     /// Who reads the connection, where the end was kept back.
     reader: Mutex<Option<Waker>>,
+    /// What precedes the answer, on its way to an HTTP/1.1 client.
+    pub(super) informational: Queue,
     /// A place for each write that may be under way at once. A write that goes on without its client keeps its place.
     writes: Arc<Semaphore>,
 }
@@ -61,6 +66,7 @@ impl Client {
             ended: AtomicBool::new(false),
             end: Notify::new(),
             reader: Mutex::new(None),
+            informational: Queue::default(),
             writes: Arc::new(Semaphore::new(writes)),
         })
     }
@@ -74,6 +80,12 @@ impl Client {
         let keeps_back = self.awaits_answer.load(Ordering::SeqCst);
         *waiting = keeps_back.then(|| reader.clone());
         keeps_back
+    }
+
+    /// An informational answer to be written, asked for by who writes the connection and has nothing else left to write.
+    /// `writer` is woken when there is another.
+    pub fn next_informational(&self, writer: &Waker) -> Option<Bytes> {
+        self.informational.next(writer)
     }
 
     /// A request begins. What is returned lives until its answer is through.

@@ -2,26 +2,29 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{
-    HeaderMap, Method, Request, Response, StatusCode, Version,
-    header::{AGE, CONTENT_TYPE, ETAG},
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{AGE, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPECT, TE},
 };
+use http_body::Body;
 use tokio::sync::oneshot;
 
 use super::{
     Exchange,
     answer::{Failure, Sent},
-    body::{Answer, Inbound, Outgoing},
-    headers,
+    body::{Ahead, Answer, Inbound, Outgoing},
+    headers, informational,
+    trailers::{self, Trailers},
+    tunnel,
 };
 use crate::{
+    config::Protocol,
     core::{
         etag::EntityTag,
         policy::Mode,
         record::{Seen, Stamp},
     },
-    upstream::{Fault, FromUpstream, Progress},
+    upstream::{Avoid, FromUpstream, Progress},
 };
 
 /// The backend's answer.
@@ -32,27 +35,39 @@ pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Resp
     let tracker = &exchange.gateway.tracker;
     // Before the request is forwarded: whatever happens to the resource from here on makes the answer old news.
     let began = if exchange.policy().mode == Mode::Off { None } else { Some(tracker.stamp().await) };
-    let received = send_read(exchange, body).await?;
+    let (received, wanted_body) = send_read(exchange, body).await?;
     if let Some(began) = began {
         observe(exchange, &exchange.head.method, &exchange.head.headers, began, &received).await;
     }
-    Ok(pass_on(exchange, received))
+    match &exchange.wish {
+        Some(wish) => tunnel::pass_on(exchange, wish, received),
+        None if wanted_body => Ok(pass_on(exchange, received)),
+        None => Ok(pass_on_without_body(exchange, received)),
+    }
 }
 
-/// Sends a read. One that goes by a connection that the backend was just closing goes once more, by another: a read may
-/// reach the backend twice (rule 5 is about writes).
-async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<Received, Failure> {
+/// Sends a read. One that goes by a connection that the backend was just closing goes once more, by another, and where there
+/// are several servers to another of them: a read may reach the backend twice (rule 5 is about writes). With it comes
+/// whether the backend asked for the body.
+async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received, bool), Failure> {
     let upstream = exchange.upstream();
     let method = &exchange.head.method;
     let rest = body.take();
     let mut attempts = if rest.is_some() { 1 } else { 3 };
-    let (mut outgoing, progress, _ended) = outgoing(exchange, Bytes::new(), rest);
+    let (mut outgoing, progress, _ended) = outgoing(exchange, Ahead::default(), rest);
+    let held = outgoing.held();
+    let mut avoid = None;
     loop {
         attempts -= 1;
-        match upstream.send(request(exchange, method.clone(), outgoing), &progress).await {
-            Ok(received) => return Ok(received),
-            Err(error) if attempts > 0 && error.reused && matches!(error.fault, Fault::Connection(_)) => {
+        let mut request = request(exchange, method.clone(), outgoing);
+        if let Some(server) = avoid {
+            request.extensions_mut().insert(Avoid(server));
+        }
+        match upstream.send(request, &progress).await {
+            Ok(received) => return Ok((received, !held.is_some_and(|held| held.give_up()))),
+            Err(error) if attempts > 0 && error.may_repeat_read(upstream.config().servers.len()) => {
                 outgoing = Outgoing::Empty;
+                avoid = error.server;
             }
             Err(error) => return Err(Failure::Upstream(error, Sent::Read)),
         }
@@ -64,7 +79,33 @@ pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Re
     let keep = exchange.policy().forward_preconditions || method.is_safe();
     let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
     headers::describe_body(&mut fields, &method, &body);
-    assemble(exchange, method, fields, body)
+    body.trailers().announce(&mut fields);
+    if trailers::are_accepted(&exchange.head.headers) {
+        fields.insert(TE, HeaderValue::from_static("trailers"));
+        if speaks_http1(exchange) {
+            fields.append(CONNECTION, HeaderValue::from_static("te"));
+        }
+    }
+    if let Some(wish) = &exchange.wish {
+        wish.ask(&mut fields);
+    }
+    let held = body.held();
+    if held.is_some() {
+        fields.insert(EXPECT, HeaderValue::from_static("100-continue"));
+    }
+    let mut request = assemble(exchange, method, fields, body);
+    informational::listen(&mut request, exchange.preceding.clone(), held);
+    request
+}
+
+/// Whether the backend is sure to be spoken to in HTTP/1.1. What hyper does not tell of other connections is not asked for.
+fn speaks_http1(exchange: &Exchange) -> bool {
+    let upstream = exchange.upstream().config();
+    match upstream.protocol {
+        Protocol::Http1 => true,
+        Protocol::Http2 => false,
+        Protocol::Auto => upstream.servers.iter().all(|server| !server.https),
+    }
 }
 
 /// A request for the exchange's target with these fields.
@@ -81,15 +122,15 @@ pub(super) fn assemble(exchange: &Exchange, method: Method, fields: HeaderMap, b
 /// end, where there is more to come.
 pub(super) fn outgoing(
     exchange: &Exchange,
-    ahead: Bytes,
+    ahead: Ahead,
     rest: Option<Inbound>,
 ) -> (Outgoing, Arc<Progress>, Option<oneshot::Receiver<bool>>) {
     let progress = Arc::default();
     match rest {
-        None if ahead.is_empty() => (Outgoing::Empty, progress, None),
-        None => (Outgoing::Whole(ahead), progress, None),
+        None => (Outgoing::whole(ahead), progress, None),
         Some(rest) => {
-            let (outgoing, ended) = Outgoing::stream(ahead, rest, exchange.policy(), &progress);
+            let can_ask = speaks_http1(exchange);
+            let (outgoing, ended) = Outgoing::stream(ahead.bytes, rest, exchange.policy(), &progress, can_ask);
             (outgoing, progress, Some(ended))
         }
     }
@@ -98,10 +139,33 @@ pub(super) fn outgoing(
 /// The backend's answer as the client gets it.
 pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answer> {
     let (head, body) = received.into_parts();
-    let mut response = Response::new(Answer::backend(body));
+    let mut fields = headers::for_client(&head.headers, head.version);
+    let is_http2 = exchange.head.version == Version::HTTP_2;
+    let mut trailers = Trailers::default();
+    if body.size_hint().exact().is_none() && (is_http2 || trailers::are_accepted(&exchange.head.headers)) {
+        trailers = Trailers::of(&head.headers, head.version, &[]);
+        trailers.announce(&mut fields);
+    }
+    let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let body = match length {
+        Some(length) if head.status == StatusCode::NOT_MODIFIED && !is_http2 => Answer::elsewhere(length),
+        Some(_) | None => Answer::backend(body).let_through(trailers),
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = head.status;
-    *response.headers_mut() = headers::for_client(&head.headers, head.version);
-    tracing::debug!(method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");
+    *response.headers_mut() = fields;
+    tracing::debug!(client = %exchange.origin.address, method = %exchange.head.method, path = exchange.target.path(), status = head.status.as_u16(), "answered");
+    response
+}
+
+/// The same for an answer that came before the body was asked for. Neither connection can carry another request: both
+/// ends have been told that there is a body.
+pub(super) fn pass_on_without_body(exchange: &Exchange, received: Received) -> Response<Answer> {
+    let connection = received.body().connection().clone();
+    let mut response = pass_on(exchange, received).map(|body| body.cutting(connection));
+    if exchange.head.version != Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -6,23 +6,17 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST,
-        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VIA,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VIA,
     },
 };
 use http_body::Body;
 
-use super::{Exchange, body::Outgoing};
+use super::{Exchange, body::Outgoing, forwarded};
 use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
-/// What a client says of the host that it asked, for the backend to build links with.
-const X_FORWARDED: [HeaderName; 3] = [
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-];
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -69,7 +63,8 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
     if let Some(cookies) = cookies.and_then(|all| HeaderValue::from_bytes(&all).ok()) {
         out.insert(COOKIE, cookies);
     }
-    add_forwarding(&mut out, exchange);
+    out.append(VIA, via(exchange.head.version));
+    forwarded::add(&mut out, exchange);
     out
 }
 
@@ -129,27 +124,8 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
-/// Says for whom the request is forwarded. What a client says of that itself is replaced: anybody can write it.
-fn add_forwarding(out: &mut HeaderMap, exchange: &Exchange) {
-    let Exchange { client, head, asked, .. } = exchange;
-    out.append(VIA, via(head.version));
-    let [for_, host, proto] = X_FORWARDED;
-    out.insert(for_, client.address.clone());
-    out.insert(proto, HeaderValue::from_static(if client.https { "https" } else { "http" }));
-    let mut forwarded = client.forwarded.as_bytes().to_vec();
-    if !asked.is_empty() {
-        forwarded.extend_from_slice(b";host=\"");
-        forwarded.extend_from_slice(asked.as_bytes());
-        forwarded.push(b'"');
-        out.insert(host, asked.clone());
-    }
-    if let Ok(forwarded) = HeaderValue::from_bytes(&forwarded) {
-        out.insert(FORWARDED, forwarded);
-    }
-}
-
 /// The fields of one hop (RFC 9110 §7.6.1), and those that the gateway answers itself.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     [
         CONNECTION,
         KEEP_ALIVE,
@@ -166,12 +142,12 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// The request fields that the gateway writes itself.
-fn is_set_here(name: &HeaderName) -> bool {
-    [HOST, CONTENT_LENGTH, EXPECT, FORWARDED].contains(name) || name.as_str().starts_with("x-forwarded-")
+pub(super) fn is_set_here(name: &HeaderName) -> bool {
+    [HOST, CONTENT_LENGTH, EXPECT].contains(name) || forwarded::is_forwarding(name)
 }
 
 /// The fields that decide what a message means or who sent it: no `Connection` takes one away.
-fn is_protected(name: &str) -> bool {
+pub(super) fn is_protected(name: &str) -> bool {
     matches!(
         name,
         "cache-control"

@@ -4,6 +4,8 @@
 //! frameworks that answer so wherever only GET is routed, and to take that for *absent* would let `If-None-Match: *`
 //! overwrite what is there.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Method, StatusCode, header::LAST_MODIFIED};
 use httpdate::HttpDate;
 
@@ -44,7 +46,7 @@ pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received
     let request = forward::assemble(exchange, method.clone(), fields, Outgoing::Empty);
     let received = exchange
         .upstream()
-        .send(request, &Progress::default())
+        .send(request, &Arc::new(Progress::default()))
         .await
         .map_err(|error| Failure::Upstream(error, Sent::Probe))?;
     tracing::debug!(path = exchange.target.path(), %method, status = received.status().as_u16(), "probed");

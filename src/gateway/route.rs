@@ -14,28 +14,57 @@ use crate::{
 };
 
 /// The host that the client asked: the target's own where it has one (RFC 9112 §3.2.2, RFC 9113 §8.3.1), else `Host`.
-/// Empty where an HTTP/1.0 client names none.
+/// Empty where an HTTP/1.0 client names none. A `Host` that differs gives way in HTTP/1.1, where RFC 9112 says so; in HTTP/2
+/// nobody has a reason to send one.
 pub(super) fn asked_host(head: &Parts) -> Result<HeaderValue, Failure> {
     let mut lines = head.headers.get_all(HOST).iter();
     let field = match (lines.next(), lines.next()) {
         (None, _) => None,
-        (Some(only), None) => Some(only),
+        (Some(only), None) => Some(checked(only.as_bytes())?),
         (Some(_), Some(_)) => return Err(Failure::Host),
     };
-    if let Some(authority) = head.uri.authority() {
-        return checked(authority.as_str().as_bytes());
-    }
-    match field {
-        Some(field) => checked(field.as_bytes()),
-        None if head.version <= Version::HTTP_10 => Ok(HeaderValue::from_static("")),
-        None => Err(Failure::Host),
+    let own = head.uri.authority().map(|authority| checked(authority.as_str().as_bytes())).transpose()?;
+    match (own, field) {
+        (Some(own), Some(field)) if head.version >= Version::HTTP_2 => {
+            let text = |host: &HeaderValue| host.to_str().map(str::to_owned).map_err(|_| Failure::Host);
+            if same_host(&text(&own)?, &text(&field)?) { Ok(own) } else { Err(Failure::Host) }
+        }
+        (Some(own), Some(_)) => Ok(own),
+        (Some(own), None) if head.version != Version::HTTP_11 => Ok(own),
+        (None, Some(field)) => Ok(field),
+        (None, None) if head.version <= Version::HTTP_10 => Ok(HeaderValue::from_static("")),
+        (Some(_) | None, None) => Err(Failure::Host),
     }
 }
 
-/// A host and perhaps a port; no user information.
+/// A host and perhaps a port; no user information, and nothing that only some backends take for a part of a name.
 fn checked(host: &[u8]) -> Result<HeaderValue, Failure> {
-    let valid = Authority::try_from(host).is_ok_and(|a| !a.as_str().contains('@') && !a.host().is_empty());
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(byte);
+    let has_port = |authority: &Authority| {
+        let after = &authority.as_str()[authority.host().len()..];
+        after.is_empty() || after == ":" || authority.port_u16().is_some()
+    };
+    let is_host = |authority: &Authority| !authority.host().is_empty() && has_port(authority);
+    let valid = host.iter().all(is_plain) && Authority::try_from(host).is_ok_and(|authority| is_host(&authority));
     if valid { HeaderValue::from_bytes(host).map_err(|_| Failure::Host) } else { Err(Failure::Host) }
+}
+
+/// The target as it came must not be longer than `limit` bytes, and not one of another kind of service.
+pub(super) fn check_target(head: &Parts, limit: usize) -> Result<(), Failure> {
+    let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let scheme = head.uri.scheme_str();
+    let own = if head.version >= Version::HTTP_2 {
+        0
+    } else {
+        scheme.map_or(0, |scheme| scheme.len() + "://".len()) + head.uri.authority().map_or(0, |a| a.as_str().len())
+    };
+    if own + path > limit {
+        Err(Failure::TargetLength(limit))
+    } else if scheme.is_some_and(|scheme| scheme != "http" && scheme != "https") {
+        Err(Failure::Target(TargetError::Invalid))
+    } else {
+        Ok(())
+    }
 }
 
 /// A body's framing must be one that hyper undoes and that says where the body ends. With another transfer coding the

@@ -7,9 +7,11 @@
 //! Until the write is sent, a connection that breaks ends all of it: the turn goes to the next in line. From then on it
 //! runs in a task of its own ([`carry_out`]) that owns the turn; the client's connection only waits for word from it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_LOCATION};
 use tokio::{
     sync::{
@@ -22,7 +24,7 @@ use tokio::{
 use super::{
     Exchange,
     answer::{Failure, Refused, Sent},
-    body::{Answer, Inbound},
+    body::{Ahead, Answer, Inbound},
     forward::{self, Received, Tagged},
     headers::METHOD_OVERRIDES,
     probe::{self, Said},
@@ -84,13 +86,13 @@ async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -
 async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     let place = take_place(exchange).await?;
     let policy = exchange.policy();
-    let ahead = if body.is_sized() { read_ahead(policy, body).await? } else { Bytes::new() };
+    let ahead = if body.is_sized() { read_ahead(policy, body).await? } else { Ahead::default() };
     let turn = take_turn_with(exchange, Access::Unguarded, &ahead, body).await?;
     forward_in_turn(exchange, turn, ahead, body, place).await
 }
 
-async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Bytes, Failure> {
-    body.read_ahead(policy.buffer, policy.body_idle_timeout).await.map_err(Failure::Body)
+async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Ahead, Failure> {
+    body.read_ahead(policy.buffer).await.map_err(Failure::Body)
 }
 
 /// What a write demands of the resource's state.
@@ -202,7 +204,7 @@ async fn take_place(exchange: &Exchange) -> Result<OwnedSemaphorePermit, Failure
 async fn take_turn_with(
     exchange: &Exchange,
     access: Access,
-    ahead: &Bytes,
+    ahead: &Ahead,
     body: &mut Inbound,
 ) -> Result<Turn, Failure> {
     let turn = take_turn(exchange, access).await;
@@ -241,13 +243,14 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
 async fn forward_in_turn(
     exchange: &Arc<Exchange>,
     turn: Turn,
-    ahead: Bytes,
+    ahead: Ahead,
     body: &mut Inbound,
     place: OwnedSemaphorePermit,
 ) -> Result<Response<Answer>, Failure> {
     let (reply, answer) = oneshot::channel();
     let under_way = (exchange.gateway.write_begins(), place);
     let write = carry_out(Arc::clone(exchange), turn, ahead, body.take(), reply);
+    exchange.goes_on.store(true, Ordering::Relaxed);
     tokio::spawn(async move {
         write.await;
         drop(under_way);
@@ -259,12 +262,13 @@ type Reply = oneshot::Sender<Result<Response<Answer>, Failure>>;
 
 /// Sends a write and settles its turn with what became of it, whether or not the client is still there. The turn is
 /// settled before the client hears of it: the client's next write may follow at once.
-async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Bytes, rest: Option<Inbound>, reply: Reply) {
+async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Ahead, rest: Option<Inbound>, reply: Reply) {
     if let Err(TurnLost) = turn.confirm().await {
         return answer(reply, Err(Failure::Busy(Busy::TimedOut)));
     }
     change(&exchange, route::destinations(&exchange)).await;
     let (outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
+    let held = outgoing.held();
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
     let sent = exchange.upstream().send(request, &progress).await;
     note_changes(&exchange, sent.as_ref().ok()).await;
@@ -285,6 +289,12 @@ async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Bytes, rest: 
             let outcome = outcome(&exchange, &received);
             if matches!(outcome, None | Some(Outcome::InDoubt)) {
                 exchange.gateway.counters.in_doubt();
+            }
+            if held.is_some_and(|held| held.give_up()) {
+                // Nothing of the body is under way, and nothing ever will be.
+                let response = forward::pass_on_without_body(&exchange, received);
+                settle(turn, outcome).await;
+                return answer(reply, Ok(response));
             }
             let connection = received.body().connection().clone();
             let mut under_way = Some(UnderWay { ended, broke_off: false, progress, connection });

@@ -75,7 +75,7 @@ async fn who_closes_its_side_in_line_is_told_that_the_resource_is_busy() {
 #[tokio::test]
 async fn who_closes_its_side_and_is_gone_is_given_up_in_the_end() {
     let mut backend = Script::start().await;
-    let gateway = Gateway::before(backend.address).top("half_close_timeout = \"200ms\"").start();
+    let gateway = Gateway::before(backend.address).rest("[limits]\nhalf_close_timeout = \"200ms\"").start();
     let mut client = says_all(&gateway, "GET /events HTTP/1.1\r\nHost: notes.example\r\n\r\n").await;
     let mut events = backend.expect("GET", "/events").await;
     events.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
@@ -86,7 +86,7 @@ async fn who_closes_its_side_and_is_gone_is_given_up_in_the_end() {
 #[tokio::test]
 async fn who_closes_its_side_and_takes_what_comes_gets_all_of_it() {
     let mut backend = Script::start().await;
-    let gateway = Gateway::before(backend.address).top("half_close_timeout = \"300ms\"").start();
+    let gateway = Gateway::before(backend.address).rest("[limits]\nhalf_close_timeout = \"300ms\"").start();
     let mut client = says_all(&gateway, "GET /slow HTTP/1.1\r\nHost: notes.example\r\n\r\n").await;
     let mut slow = backend.expect("GET", "/slow").await;
     slow.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await;

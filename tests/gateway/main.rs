@@ -15,11 +15,24 @@ mod precondition;
 mod target;
 
 mod body;
+mod body_limits;
+mod forwarded;
 mod refusal;
 mod ways_around;
 
+mod grpc;
+mod informational;
+mod streaming;
+mod trailers;
+mod upgrade;
+
+mod limits;
+mod proxy_protocol;
+mod tls;
+
 mod commands;
 mod drain;
+mod hygiene;
 mod intermediary;
 mod load;
 mod policy;
@@ -27,3 +40,7 @@ mod reload;
 mod stop;
 mod systemd;
 mod takeover;
+
+mod h2_upstream;
+mod servers;
+mod upstream_tls;

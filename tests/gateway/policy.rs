@@ -212,7 +212,7 @@ async fn a_line_has_an_end() {
 #[tokio::test]
 async fn the_writes_of_one_connection_are_bounded() {
     let mut backend = Script::start().await;
-    let settings = Gateway::before(backend.address).top("writes_per_connection = 1");
+    let settings = Gateway::before(backend.address).rest("[limits]\nwrites_per_connection = 1");
     let gateway = settings.guard("wait = \"100ms\"").start();
     let client = H2::connect(gateway.address).await;
     let (other, first) = (client.clone(), gateway.put("/a", "first"));

@@ -13,14 +13,19 @@ use socket2::{Domain, Socket, Type};
 use tokio::{runtime, time::timeout};
 
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod gateway;
+pub(crate) mod h2_script;
 pub(crate) mod process;
 pub(crate) mod script;
 pub(crate) mod store;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Call, H2, Raw};
+pub(crate) use frames::Frames;
 pub(crate) use gateway::Gateway;
+pub(crate) use h2_script::{H2Arrival, H2Script};
 pub(crate) use script::{Arrival, Script};
 pub(crate) use store::{Fate, Habits, HeadHabit, Store, Tags};
 

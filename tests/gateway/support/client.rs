@@ -1,22 +1,31 @@
 //! Clients: [`Call`]s by hyper over HTTP/1.1 and HTTP/2, and [`Raw`] bytes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::HOST};
 use http_body_util::{BodyExt, Full};
 use hyper::{Response, body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpSocket, TcpStream},
+    sync::watch,
+    time::timeout,
+};
 
 use super::{
     outside,
-    wire::{Framing, Wire},
+    wire::{Framing, Head, Wire},
     within,
 };
 
 /// The `Host` that tests ask.
 pub(crate) const HOST_NAME: &str = "notes.example";
+
+/// What a client speaks over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 /// A request that is still to be sent.
 #[derive(Debug, Clone)]
@@ -60,10 +69,15 @@ impl Call {
 
     /// Over HTTP/1.1 and a connection of its own.
     pub(crate) async fn send(self) -> Answer {
+        let stream = within("a connection", TcpStream::connect(self.address)).await.expect("a connection");
+        self.send_over(stream).await
+    }
+
+    /// Over HTTP/1.1 and this connection.
+    pub(crate) async fn send_over(self, stream: impl Stream) -> Answer {
         let what = format!("an answer to {} {}", self.method, self.path);
         let exchange = async {
-            let stream = TokioIo::new(TcpStream::connect(self.address).await.expect("a connection"));
-            let (mut sender, driver) = conn::http1::handshake(stream).await.expect("a client");
+            let (mut sender, driver) = conn::http1::handshake(TokioIo::new(stream)).await.expect("a client");
             let driver = tokio::spawn(driver);
             let mut request = self.request(&self.path);
             request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static(HOST_NAME));
@@ -96,6 +110,7 @@ impl Call {
 #[derive(Debug, Clone)]
 pub(crate) struct H2 {
     sender: conn::http2::SendRequest<Full<Bytes>>,
+    ended: watch::Receiver<bool>,
     _driver: Arc<Driver>,
 }
 
@@ -110,13 +125,26 @@ impl Drop for Driver {
 
 impl H2 {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = within("a connection", outside().spawn(TcpStream::connect(address))).await.expect("a task");
+        Self::over(stream.expect("a connection")).await
+    }
+
+    /// Over this connection.
+    pub(crate) async fn over(stream: impl Stream) -> Self {
         let made = outside().spawn(async move {
-            let stream = TokioIo::new(TcpStream::connect(address).await.expect("a connection"));
-            let (sender, driver) = conn::http2::handshake(TokioExecutor::new(), stream).await.expect("a client");
-            (sender, tokio::spawn(driver).abort_handle())
+            let handshake = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+            let (sender, driver) = handshake.await.expect("a client");
+            let (end, ended) = watch::channel(false);
+            let driver = tokio::spawn(async move {
+                // How it ends is of no concern.
+                let _ = driver.await;
+                end.send_replace(true);
+                end.closed().await;
+            });
+            (sender, driver.abort_handle(), ended)
         });
-        let (sender, driver) = within("a connection", made).await.expect("a task");
-        Self { sender, _driver: Arc::new(Driver(driver)) }
+        let (sender, driver, ended) = within("a connection", made).await.expect("a task");
+        Self { sender, ended, _driver: Arc::new(Driver(driver)) }
     }
 
     pub(crate) async fn send(&self, call: Call) -> Answer {
@@ -127,6 +155,24 @@ impl H2 {
             Answer::collect(sender.send_request(request).await.expect("an answer")).await
         };
         within("an answer over HTTP/2", exchange).await
+    }
+
+    /// Sends it, whatever becomes of it.
+    pub(crate) async fn try_send(&self, call: Call) -> Result<Response<Incoming>, hyper::Error> {
+        let mut sender = self.sender.clone();
+        sender.ready().await?;
+        sender.send_request(call.request(&format!("http://{HOST_NAME}{}", call.path))).await
+    }
+
+    /// Whether the gateway has ended the connection.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Waits until the gateway ends the connection.
+    pub(crate) async fn closed(&self) {
+        let mut ended = self.ended.clone();
+        within("the gateway to end the connection", ended.wait_for(|ended| *ended)).await.expect("word of the end");
     }
 }
 
@@ -172,8 +218,32 @@ impl Raw {
         Self(Wire::connect(address).await)
     }
 
+    /// With as little room for what was not read as the system allows.
+    pub(crate) async fn with_small_window(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+        Self(Wire::new(socket.connect(address).await.expect("a connection")))
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("the gateway to read", self.0.send(bytes.as_ref())).await.expect("an open connection");
+    }
+
+    /// Sends as much of it as the gateway takes.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        // An error: it has closed, and may have said why.
+        let _ = within("the gateway to read or to close", self.0.send(bytes.as_ref())).await;
+    }
+
+    /// Reads the answer to a GET with a pause before each piece.
+    pub(crate) async fn answer_slowly(&mut self, pause: Duration) -> Answer {
+        self.0.pause(pause);
+        self.answer("GET").await
+    }
+
+    /// Sends until the other end takes no more. Whether it took all.
+    pub(crate) async fn send_some(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        timeout(Duration::from_millis(500), self.0.send(bytes.as_ref())).await.is_ok_and(|sent| sent.is_ok())
     }
 
     /// The next head with its body, as the answer to this method.
@@ -190,6 +260,26 @@ impl Raw {
             Answer { status, fields: head.fields, body }
         };
         within("an answer on a raw connection", answer).await
+    }
+
+    /// So many bytes, whatever they are.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        within("bytes on a raw connection", self.0.take(count)).await.expect("so many bytes")
+    }
+
+    /// The next head, as it is; nothing of a body.
+    pub(crate) async fn head(&mut self) -> Head {
+        within("a head on a raw connection", self.0.head()).await.expect("a head")
+    }
+
+    /// The next chunk of a chunked answer.
+    pub(crate) async fn chunk(&mut self) -> Vec<u8> {
+        within("a chunk on a raw connection", self.0.chunk()).await.expect("a chunk")
+    }
+
+    /// What stood behind the last answer.
+    pub(crate) fn trailers(&self) -> &HeaderMap {
+        &self.0.trailers
     }
 
     /// Waits until the gateway closes; nothing more may come before.

@@ -26,6 +26,7 @@ pub(crate) struct Settings {
     workers: usize,
     drain_timeout: &'static str,
     top: String,
+    listener: String,
     upstream: String,
     guard: String,
     rest: String,
@@ -48,6 +49,13 @@ impl Settings {
     pub(crate) fn top(mut self, keys: &str) -> Self {
         self.top.push_str(keys);
         self.top.push('\n');
+        self
+    }
+
+    /// Keys of the listener.
+    pub(crate) fn listener(mut self, keys: &str) -> Self {
+        self.listener.push_str(keys);
+        self.listener.push('\n');
         self
     }
 
@@ -78,10 +86,10 @@ impl Settings {
 
     /// The text of the file.
     pub(crate) fn text(&self) -> String {
-        let Self { backend, workers, drain_timeout, top, upstream, guard, rest } = self;
+        let Self { backend, workers, drain_timeout, top, listener, upstream, guard, rest } = self;
         format!(
             "workers = {workers}\ndrain_timeout = \"{drain_timeout}\"\n{top}\n\
-             [[listeners]]\naddress = \"127.0.0.1:0\"\n\
+             [[listeners]]\naddress = \"127.0.0.1:0\"\n{listener}\
              [upstreams.backend]\nservers = [\"http://{backend}\"]\n{upstream}\n[guard]\n{guard}\n{rest}\n"
         )
     }
@@ -96,6 +104,7 @@ impl Gateway {
             workers: 2,
             drain_timeout: "2s",
             top: empty(),
+            listener: empty(),
             upstream: empty(),
             guard: empty(),
             rest: empty(),
@@ -115,7 +124,7 @@ impl Gateway {
 
     /// Replaces the configuration. Returns the keys that need a restart.
     pub(crate) fn reload(&self, settings: &Settings) -> Vec<String> {
-        self.control.reload(config(&settings.text()))
+        self.control.reload(config(&settings.text())).expect("no file that can't be used")
     }
 
     pub(crate) fn call(&self, method: &str, path: &str) -> Call {

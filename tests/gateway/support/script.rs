@@ -3,7 +3,13 @@
 //! An [`Arrival`] is the word *started*: the head is here, nothing of the body was read. It holds the connection, so the
 //! backend waits until the test says *go* by one of the arrival's methods.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use http::HeaderMap;
 use tokio::{
@@ -23,7 +29,8 @@ use super::{
 pub(crate) struct Script {
     pub(crate) address: SocketAddr,
     arrivals: UnboundedReceiver<Arrival>,
-    accepting: AbortHandle,
+    connections: Arc<AtomicUsize>,
+    accepting: Option<AbortHandle>,
 }
 
 /// A request that has arrived and waits for what is to become of it.
@@ -44,12 +51,20 @@ impl Script {
         let listener = outside().spawn(TcpListener::bind("127.0.0.1:0")).await.expect("a task").expect("a port");
         let address = listener.local_addr().expect("an address");
         let (announce, arrivals) = mpsc::unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
         let accepting = outside().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(serve(Wire::new(stream), announce.clone()));
             }
         });
-        Self { address, arrivals, accepting: accepting.abort_handle() }
+        Self { address, arrivals, connections, accepting: Some(accepting.abort_handle()) }
+    }
+
+    /// What another script, at this address, passes on of what arrives.
+    pub(crate) fn of(address: SocketAddr, arrivals: UnboundedReceiver<Arrival>) -> Self {
+        Self { address, arrivals, connections: Arc::default(), accepting: None }
     }
 
     /// The next request, whatever it is.
@@ -69,6 +84,11 @@ impl Script {
         self.arrivals.recv().await
     }
 
+    /// How many connections were made to it.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
     /// Nothing has arrived that the test has not taken.
     pub(crate) fn assert_quiet(&mut self) {
         if let Ok(arrival) = self.arrivals.try_recv() {
@@ -79,7 +99,9 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        self.accepting.abort();
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
     }
 }
 
@@ -146,9 +168,45 @@ impl Arrival {
         self.wire.send(bytes.as_bytes()).await.expect("the gateway reads");
     }
 
+    /// So many bytes behind the head, whatever they are.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        within("bytes at the backend", self.wire.take(count)).await.expect("so many bytes")
+    }
+
+    /// The next chunk of a chunked body.
+    pub(crate) async fn chunk(&mut self) -> Vec<u8> {
+        within("a chunk at the backend", self.wire.chunk()).await.expect("a chunk")
+    }
+
+    /// What stood behind the body.
+    pub(crate) fn trailers(&self) -> &HeaderMap {
+        &self.wire.trailers
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) async fn finish(&mut self) {
+        self.wire.finish().await;
+    }
+
     /// Waits for the next request on the same connection.
     pub(crate) fn go_on(self) {
         outside().spawn(serve(self.wire, self.announce));
+    }
+
+    /// Sends bytes as they are, or fails to where the gateway has gone.
+    pub(crate) async fn try_send(&mut self, bytes: &str) -> std::io::Result<()> {
+        self.wire.send(bytes.as_bytes()).await
+    }
+
+    /// Whether nothing has come behind what was read.
+    pub(crate) fn has_nothing_more(&self) -> bool {
+        self.wire.has_nothing_more()
+    }
+
+    /// Waits until the gateway closes the connection; nothing more may come before.
+    pub(crate) async fn hung_up_silently(&mut self) {
+        let came = within("the gateway to close its connection", self.wire.until_closed()).await;
+        assert_eq!(came, 0, "bytes that nobody asked for");
     }
 
     /// Waits until the gateway closes the connection.

@@ -13,6 +13,10 @@ use tokio::{
 pub(crate) struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Before each piece that is read.
+    pause: Duration,
+    /// What stood behind the last chunked body.
+    pub(crate) trailers: HeaderMap,
 }
 
 /// The head of a message.
@@ -49,7 +53,7 @@ impl Framing {
 impl Wire {
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), pause: Duration::ZERO, trailers: HeaderMap::new() }
     }
 
     pub(crate) async fn connect(address: SocketAddr) -> Self {
@@ -99,10 +103,15 @@ impl Wire {
             let Some(size) = self.line().await else { return Err(BrokenOff(body)) };
             let size = usize::from_str_radix(size.split(';').next().unwrap_or_default(), 16).expect("a chunk's size");
             if size == 0 {
+                self.trailers.clear();
                 loop {
                     match self.line().await {
                         Some(trailer) if trailer.is_empty() => return Ok(body),
-                        Some(_) => {}
+                        Some(trailer) => {
+                            let (name, value) = trailer.split_once(':').expect("a field has a colon");
+                            let name: HeaderName = name.parse().expect("a field name");
+                            self.trailers.append(name, value.trim().parse().expect("a field value"));
+                        }
                         None => return Err(BrokenOff(body)),
                     }
                 }
@@ -132,8 +141,16 @@ impl Wire {
         }
     }
 
+    /// The next chunk of a chunked body.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let size = usize::from_str_radix(&self.line().await?, 16).expect("a chunk's size");
+        let data = self.take(size).await.ok()?;
+        self.line().await?;
+        Some(data)
+    }
+
     /// So many bytes, or those that came before the end.
-    async fn take(&mut self, count: usize) -> Result<Vec<u8>, Vec<u8>> {
+    pub(crate) async fn take(&mut self, count: usize) -> Result<Vec<u8>, Vec<u8>> {
         while self.buffer.len() < count {
             if !self.fill().await {
                 return Err(std::mem::take(&mut self.buffer));
@@ -142,10 +159,24 @@ impl Wire {
         Ok(self.buffer.drain(..count).collect())
     }
 
+    /// Whether nothing is there to be read.
+    pub(crate) fn has_nothing_more(&self) -> bool {
+        let waiting = socket2::SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
+        self.buffer.is_empty() && waiting.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Reads some more. Whether there was any.
     async fn fill(&mut self) -> bool {
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
         self.buffer.reserve(64 * 1024);
         matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..))
+    }
+
+    /// From here on it reads slowly.
+    pub(crate) fn pause(&mut self, pause: Duration) {
+        self.pause = pause;
     }
 
     /// Reads and drops until the other end closes. Returns how many bytes still came.

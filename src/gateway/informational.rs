@@ -1,0 +1,291 @@
+//! Informational answers (1xx) on their way from a backend to an HTTP/1.1 client, and a request's body that waits for one.
+//!
+//! hyper's server sends none but its own `100 Continue`. So what a backend says in advance (`103 Early Hints`, `102`) is
+//! queued here, and the client's connection writes it where one message has ended and the next has not begun: while hyper
+//! has nothing left to write and the answer is still to come. It changes nothing else: no turn ends by it, and no timeout
+//! begins anew. Towards HTTP/2 clients hyper offers no way at all: there they are dropped.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Version, header::CONTENT_LENGTH};
+use tokio::{
+    sync::Notify,
+    time::{Sleep, sleep},
+};
+
+use super::{body::Outgoing, client::Client, headers};
+use crate::upstream::OnInformational;
+
+/// How many a client is sent before one answer; the rest is dropped.
+const MAX_ANSWERS: usize = 32;
+/// How many bytes of them may wait to be written.
+const MAX_BYTES: usize = 16 * 1024;
+/// How long a body is held back from a backend that does not say `100 Continue`. Not all do.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Those that are on their way to one client.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    written: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Counts the requests, so that none gets what was meant for an earlier one.
+    request: u64,
+    /// Whether an answer is still to come, before which these may be sent.
+    is_open: bool,
+    waiting: VecDeque<Bytes>,
+    bytes: usize,
+    answers: usize,
+    /// Whether one is being written.
+    is_writing: bool,
+    /// Who writes the connection.
+    writer: Option<Waker>,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request began whose answer others may precede. Returns its number.
+    pub(super) fn open(&self) -> u64 {
+        let mut state = self.state();
+        *state = State { request: state.request + 1, is_open: true, ..State::default() };
+        state.request
+    }
+
+    fn push(&self, request: u64, answer: Bytes) {
+        let mut state = self.state();
+        let fits = state.answers < MAX_ANSWERS && state.bytes + answer.len() <= MAX_BYTES;
+        if state.is_open && state.request == request && fits {
+            state.answers += 1;
+            state.bytes += answer.len();
+            state.waiting.push_back(answer);
+            if let Some(writer) = state.writer.take() {
+                writer.wake();
+            }
+        }
+    }
+
+    /// The next to be written, asked for where a message may begin. The one before has been written. `writer` is woken
+    /// when there is another.
+    pub(super) fn next(&self, writer: &Waker) -> Option<Bytes> {
+        let mut state = self.state();
+        if !state.is_open {
+            return None;
+        }
+        let next = state.waiting.pop_front();
+        state.bytes -= next.as_ref().map_or(0, Bytes::len);
+        state.is_writing = next.is_some();
+        state.writer = Some(writer.clone());
+        if next.is_none() {
+            self.written.notify_waiters();
+        }
+        next
+    }
+
+    /// Waits until all have been written. From then on there are no more: the answer follows.
+    pub(super) async fn close(&self) {
+        loop {
+            let written = self.written.notified();
+            {
+                let mut state = self.state();
+                if !state.is_open || state.waiting.is_empty() && !state.is_writing {
+                    state.is_open = false;
+                    return;
+                }
+            }
+            written.await;
+        }
+    }
+}
+
+/// The way back to the client for what precedes the answer to one request.
+#[derive(Debug, Clone)]
+pub(super) struct Preceding {
+    client: Arc<Client>,
+    request: u64,
+}
+
+impl Preceding {
+    /// The way back for this request, which has just begun. HTTP/1.0 knows no such answers (RFC 9110 §15.2).
+    pub(super) fn to(client: &Arc<Client>, version: Version) -> Option<Self> {
+        (version == Version::HTTP_11).then(|| Self { client: Arc::clone(client), request: client.informational.open() })
+    }
+
+    fn pass_on(&self, status: StatusCode, version: Version, fields: &HeaderMap) {
+        let mut fields = headers::for_client(fields, version);
+        fields.remove(CONTENT_LENGTH);
+        let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
+        answer.reserve(64 * fields.len());
+        let mut answer = answer.into_bytes();
+        for (name, value) in &fields {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                answer.extend_from_slice(part);
+            }
+        }
+        answer.extend_from_slice(b"\r\n");
+        self.client.informational.push(self.request, answer.into());
+    }
+}
+
+/// Sees to it that what the backend says before its answer gets where it should: `100` to the body that waits for it, `101`
+/// nowhere, the rest to the client.
+pub(super) fn listen(request: &mut Request<Outgoing>, to: Option<Preceding>, held: Option<Arc<Held>>) {
+    if to.is_none() && held.is_none() {
+        return;
+    }
+    let listener = OnInformational::new(move |answer| match (answer.status, &held, &to) {
+        (StatusCode::CONTINUE, Some(held), _) => {
+            held.ask();
+        }
+        (StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS, ..) | (_, _, None) => {}
+        (status, _, Some(to)) => to.pass_on(status, answer.version, answer.fields),
+    });
+    request.extensions_mut().insert(listener);
+}
+
+/// Whether a body that is held back has been asked for.
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<Asked>);
+
+#[derive(Debug)]
+enum Asked {
+    NotYet(Option<Waker>),
+    Yes,
+    Never,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self::NotYet(None)
+    }
+}
+
+impl Held {
+    fn state(&self) -> MutexGuard<'_, Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for it. Returns whether it has been asked for in time.
+    fn ask(&self) -> bool {
+        let mut state = self.state();
+        if let Asked::NotYet(waiting) = &mut *state {
+            let waiting = waiting.take();
+            *state = Asked::Yes;
+            if let Some(waiting) = waiting {
+                waiting.wake();
+            }
+        }
+        matches!(*state, Asked::Yes)
+    }
+
+    /// The answer is there. Returns whether the body has not been asked for; then it never will be.
+    pub(super) fn give_up(&self) -> bool {
+        let mut state = self.state();
+        if matches!(*state, Asked::NotYet(_)) {
+            *state = Asked::Never;
+        }
+        matches!(*state, Asked::Never)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.state() {
+            Asked::NotYet(waiting) => {
+                *waiting = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Asked::Yes => Poll::Ready(()),
+            Asked::Never => Poll::Pending,
+        }
+    }
+}
+
+/// Waits until a body that is held back is asked for, or [`PATIENCE`] is at its end.
+#[derive(Debug)]
+pub(super) struct UntilAsked {
+    held: Arc<Held>,
+    /// Runs from when the backend has been sent the head.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl UntilAsked {
+    pub(super) fn new() -> Self {
+        Self { held: Arc::default(), patience: None }
+    }
+
+    pub(super) fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
+    /// Ready once the body may be sent.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.held.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+        ready!(patience.as_mut().poll(cx));
+        if self.held.ask() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_and_belongs_to_one_request() {
+        let queue = Queue::default();
+        let next = || queue.next(Waker::noop()).map(|answer| answer.len());
+        let first = queue.open();
+        queue.push(first, vec![0; MAX_BYTES].into());
+        queue.push(first, vec![0; 1].into());
+        assert_eq!((next(), next()), (Some(MAX_BYTES), None), "as many bytes as may wait");
+        queue.push(first, vec![0; MAX_BYTES + 1].into());
+        assert_eq!(next(), None, "one that is too long");
+        for _ in 0..2 * MAX_ANSWERS {
+            queue.push(first, vec![0; 1].into());
+        }
+        assert_eq!(std::iter::from_fn(next).count(), MAX_ANSWERS - 1, "as many as may be sent at all");
+
+        let second = queue.open();
+        queue.push(first, vec![0; 1].into());
+        assert_eq!(next(), None, "meant for the request before");
+        queue.push(second, vec![0; 2].into());
+        assert_eq!(next(), Some(2));
+    }
+
+    #[tokio::test]
+    async fn the_answer_waits_for_what_precedes_it_and_nothing_follows_that() {
+        let queue = Queue::default();
+        let request = queue.open();
+        queue.push(request, vec![0; 1].into());
+        let mut closed = Box::pin(queue.close());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(closed.as_mut().poll(&mut cx).is_pending(), "one waits");
+        assert!(queue.next(Waker::noop()).is_some());
+        assert!(closed.as_mut().poll(&mut cx).is_pending(), "it is being written");
+        assert!(queue.next(Waker::noop()).is_none());
+        assert!(closed.as_mut().poll(&mut cx).is_ready());
+        queue.push(request, vec![0; 1].into());
+        assert!(queue.next(Waker::noop()).is_none());
+    }
+
+    #[test]
+    fn a_body_is_asked_for_or_it_is_not() {
+        let held = Held::default();
+        assert!(held.ask() && held.ask() && !held.give_up());
+        let held = Held::default();
+        assert!(held.give_up() && held.give_up() && !held.ask());
+    }
+}
