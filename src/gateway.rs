@@ -154,8 +154,8 @@ pub struct Succession {
 }
 
 impl Succession {
-    /// Closes the gate if need be. To be called after every worker's gateway has its successor, and before the first request
-    /// goes there.
+    /// Closes the gate if need be. To be called after every worker's gateway has its successor, and before the first
+    /// request goes there.
     pub fn begin(self, gate: &Gate) {
         if self.renames {
             gate.rename(self.fresh);

@@ -1,8 +1,8 @@
 //! Listeners, workers, what the process does beside them, draining.
 //!
-//! Every worker is a thread with a runtime of its own and a socket of its own on every address (`SO_REUSEPORT`), so that a
-//! request stays on one core from the first byte to the last; only the tracker is shared. What is done once for the whole
-//! process (watching the file, waiting for the takeover, telling systemd) is done by tasks in one more thread
+//! Every worker is a thread with a runtime of its own and a socket of its own on every address (`SO_REUSEPORT`), so
+//! that a request stays on one core from the first byte to the last; only the tracker is shared. What is done once for
+//! the whole process (watching the file, waiting for the takeover, telling systemd) is done by tasks in one more thread
 //! (`background`).
 
 use std::{

@@ -11,8 +11,8 @@ use crate::tls::{
 };
 
 impl Config {
-    /// Looks at the certificates and keys that the file names, for an address that is listened on twice, and for an upstream that
-    /// is the gateway itself.
+    /// Looks at the certificates and keys that the file names, for an address that is listened on twice, and for an
+    /// upstream that is the gateway itself.
     ///
     /// # Errors
     ///

@@ -1,11 +1,12 @@
 //! The generations of names: what becomes of the resources' keys when the configuration is replaced.
 //!
-//! A key depends on the route: the upstream's name, the host that is forwarded, and the guard's `query` and `partition`. Where a
-//! new configuration changes none of these for any request, keys stay, and with them all that is known. Otherwise a new
-//! generation begins, writes wait at the [gate](crate::tracker::gate) for those of the older ones, and an upstream to which
-//! requests come under another name than before, or from another upstream, gets a new *scope*: a part of every key. What
-//! was known under the old one is forgotten with it, since nobody told it of the writes under the new, and it must not come back
-//! when the configuration is changed back. Upstreams that keep all their requests, or only lose some, keep their scope.
+//! A key depends on the route: the upstream's name, the host that is forwarded, and the guard's `query` and
+//! `partition`. Where a new configuration changes none of these for any request, keys stay, and with them all that is
+//! known. Otherwise a new generation begins, writes wait at the [gate](crate::tracker::gate) for those of the older
+//! ones, and an upstream to which requests come under another name than before, or from another upstream, gets a new
+//! *scope*: a part of every key. What was known under the old one is forgotten with it, since nobody told it of the
+//! writes under the new, and it must not come back when the configuration is changed back. Upstreams that keep all
+//! their requests, or only lose some, keep their scope.
 
 use std::collections::HashSet;
 
@@ -120,8 +121,8 @@ fn names_alike((old, a): (&Config, &Route), (new, b): (&Config, &Route)) -> bool
         && a.policy.partition == b.policy.partition
 }
 
-/// Whether the upstream's `Host`, a part of every key, is another for some requests: its own is the first server's, which
-/// is also what a request without a host gets.
+/// Whether the upstream's `Host`, a part of every key, is another for some requests: its own is the first server's,
+/// which is also what a request without a host gets.
 fn shows_another_host(old: &Config, upstream: &Upstream) -> bool {
     let before = old.upstreams.iter().find(|u| u.name == upstream.name);
     before.is_some_and(|before| {

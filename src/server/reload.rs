@@ -1,8 +1,8 @@
 //! A configuration takes the place of another while the gateway runs.
 //!
-//! Every worker gets a new [`Gateway`]. What began under the old configuration ends under it; connections stay, and so does all
-//! that is known of resources that keep their names. A configuration with an error changes nothing at all. What can't change
-//! without a restart stays as it is, and is named.
+//! Every worker gets a new [`Gateway`]. What began under the old configuration ends under it; connections stay, and so
+//! does all that is known of resources that keep their names. A configuration with an error changes nothing at all.
+//! What can't change without a restart stays as it is, and is named.
 
 use std::{
     collections::BTreeMap,
@@ -152,7 +152,8 @@ impl Control {
         self.0.asked.notify_one();
     }
 
-    /// Serves new requests under this configuration, as far as that needs no restart. Returns the keys that do need one.
+    /// Serves new requests under this configuration, as far as that needs no restart. Returns the keys that do need
+    /// one.
     ///
     /// # Errors
     ///
@@ -189,8 +190,8 @@ impl Control {
         applied.fleets.iter().for_each(Fleet::start_checks);
     }
 
-    /// The servers of the upstreams of this configuration: the same as before where an upstream is, or of a file that it
-    /// names, as before; the checks of the others begin.
+    /// The servers of the upstreams of this configuration: the same as before where an upstream is, or of a file that
+    /// it names, as before; the checks of the others begin.
     fn renewed(&self, old: &[Arc<Fleet>], config: &Config) -> io::Result<Vec<Arc<Fleet>>> {
         let known = |config| old.iter().find(|fleet| fleet.config() == config).cloned();
         let known: Vec<_> = config.upstreams.iter().map(known).collect();
@@ -340,8 +341,8 @@ pub(super) async fn watch(control: Control) {
                 break;
             }
         }
-        // From before the reading: what changes meanwhile is a change. And a file with errors is told of once, and looked at again
-        // when it, or one that it names, has changed.
+        // From before the reading: what changes meanwhile is a change. And a file with errors is told of once, and
+        // looked at again when it, or one that it names, has changed.
         let named = control.read_again(&file);
         seen = Fingerprints::default();
         seen.look_at(named.iter().map(PathBuf::as_path).chain(control.config().files()).chain([file.as_path()]));

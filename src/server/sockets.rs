@@ -1,8 +1,8 @@
 //! The sockets that clients are listened for with: passed by systemd, or bound here.
 //!
-//! Every worker has a socket of its own on every address (`SO_REUSEPORT`), and the kernel spreads the connections. A socket
-//! that was passed is one for all, and whoever is awake first accepts; it goes on when the process ends, and so do the
-//! connections that wait in it.
+//! Every worker has a socket of its own on every address (`SO_REUSEPORT`), and the kernel spreads the connections. A
+//! socket that was passed is one for all, and whoever is awake first accepts; it goes on when the process ends, and so
+//! do the connections that wait in it.
 
 use std::{
     io,
@@ -39,9 +39,9 @@ pub(super) enum Origin {
     Passed,
 }
 
-/// From here on nobody new is let into this socket's queue, while those come in whose handshake is under way. Who is kept out
-/// tries again after a second, and finds another process's socket, once this one is closed. To close it at once would
-/// break off the handshakes, unless the kernel hands them on (`net.ipv4.tcp_migrate_req`).
+/// From here on nobody new is let into this socket's queue, while those come in whose handshake is under way. Who is
+/// kept out tries again after a second, and finds another process's socket, once this one is closed. To close it at
+/// once would break off the handshakes, unless the kernel hands them on (`net.ipv4.tcp_migrate_req`).
 #[cfg(target_os = "linux")]
 pub(super) fn let_nobody_in(socket: SockRef<'_>) -> io::Result<()> {
     use socket2::SockFilter;

@@ -1,4 +1,5 @@
-//! What systemd is told (`sd_notify`): ready, reloading, stopping, and that the workers are awake. Without `NOTIFY_SOCKET` nothing.
+//! What systemd is told (`sd_notify`): ready, reloading, stopping, and that the workers are awake. Without
+//! `NOTIFY_SOCKET` nothing.
 
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ pub(super) fn reloaded(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Says again and again that the workers are awake, for as long as they are, where systemd asks for it (`WatchdogSec=`).
+/// Says again and again that the workers are awake, for as long as they are, where systemd asks for it
+/// (`WatchdogSec=`).
 pub(super) async fn watchdog(control: Control) {
     let Some(patience) = sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero()) else { return };
     let mut every = interval((patience / 2).max(Duration::from_millis(1)));

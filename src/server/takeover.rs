@@ -1,11 +1,13 @@
 //! Taking over from another process on the same addresses.
 //!
-//! Both listen, but only one lets writes through: the one that holds an exclusive lock on a file, for as long as it lives; the
-//! operating system releases it however the process ends. Who waits for it serves reads, learns nothing from them and has
-//! writes wait at the [gate](crate::tracker::gate). So the two never judge writes to one resource at the same time.
+//! Both listen, but only one lets writes through: the one that holds an exclusive lock on a file, for as long as it
+//! lives; the operating system releases it however the process ends. Who waits for it serves reads, learns nothing from
+//! them and has writes wait at the [gate](crate::tracker::gate). So the two never judge writes to one resource at the
+//! same time.
 //!
-//! The file says whether its last holder left in good order, all its turns over. If not, it was killed, and the backend may still
-//! be at work on what it sent: then the new holder waits for as long as a turn is held after a write in doubt.
+//! The file says whether its last holder left in good order, all its turns over. If not, it was killed, and the backend
+//! may still be at work on what it sent: then the new holder waits for as long as a turn is held after a write in
+//! doubt.
 //!
 //! Absent: telling the other process to stop. Whoever starts the new one does that, by SIGTERM.
 

@@ -1,14 +1,14 @@
 //! The gate before all turns: closed while a write may be under way that its resource's turn does not show.
 //!
-//! A turn excludes other writes to a resource only as long as everybody calls the resource by one name. There are two times
-//! at which that is not so. When a configuration is replaced by one under which resources have other names (another rule for
-//! the query, another upstream), the writes under way hold turns under the old ones. And when a process takes over from
-//! another, the other's turns are not in this one's tracker. So from that moment on nobody begins a write until those have been
-//! settled, the hold after a write in doubt included; reads go on, and nothing that they show is recorded under a new
-//! name if they began before the gate opened ([`Since`]).
+//! A turn excludes other writes to a resource only as long as everybody calls the resource by one name. There are two
+//! times at which that is not so. When a configuration is replaced by one under which resources have other names
+//! (another rule for the query, another upstream), the writes under way hold turns under the old ones. And when a
+//! process takes over from another, the other's turns are not in this one's tracker. So from that moment on nobody
+//! begins a write until those have been settled, the hold after a write in doubt included; reads go on, and nothing
+//! that they show is recorded under a new name if they began before the gate opened ([`Since`]).
 //!
-//! Every turn keeps a [`Pass`] until it is over. What a name is, and who gives it, is not known here: a generation of names is
-//! a number.
+//! Every turn keeps a [`Pass`] until it is over. What a name is, and who gives it, is not known here: a generation of
+//! names is a number.
 
 use std::{
     sync::{

@@ -149,3 +149,42 @@ async fn the_demo_shows_a_lost_update_and_a_refused_one() {
     demo.signal("-TERM");
     assert_eq!(demo.process.wait().expect("it ends").code(), Some(0));
 }
+
+#[test]
+fn check_looks_at_certificates_and_finds_listeners_twice_and_loops() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(["h".to_owned()]).and_then(|p| p.self_signed(&key));
+    let cert = File::with("cert", &certificate.expect("a certificate").pem());
+    let (right, other) = (File::with("right", &key.serialize_pem()), rcgen::KeyPair::generate().expect("a key"));
+    let other = File::with("other", &other.serialize_pem());
+    let listener = |port: u16, tls: &str| format!("[[listeners]]\naddress = \"127.0.0.1:{port}\"\n{tls}\n");
+    let tls = |cert: &str, key: &str| format!("tls = {{ cert = {cert:?}, key = {key:?} }}");
+    let upstream = "[upstreams.a]\nservers = [\"http://localhost:1\"]\n";
+
+    let good = File::with("good", &(listener(2, &tls(cert.path(), right.path())) + upstream));
+    assert!(output(&["check", "--config", good.path()]).status.success());
+
+    let wrong = [
+        listener(1, &tls("/nowhere.pem", right.path())),
+        listener(1, &tls(cert.path(), other.path())),
+        listener(3, &tls(cert.path(), cert.path())),
+    ]
+    .concat();
+    let wrong = File::with("bad", &(wrong + upstream + "tls = { ca = \"/nowhere.ca\" }\n"));
+    for command in ["check", "run"] {
+        let checked = output(&[command, "--config", wrong.path()]);
+        assert_eq!(checked.status.code(), Some(2), "{command}");
+        let errors = text(&checked.stderr);
+        for error in [
+            "listeners[0].tls.cert: /nowhere.pem can't be read",
+            "listeners[1].address: is that of listeners[0]",
+            "listeners[1].tls.key: ",
+            "listeners[2].tls.key: ",
+            "upstreams.a.servers[0]: http://localhost:1 is this gateway's own listener",
+            "upstreams.a.tls.ca: /nowhere.ca can't be read",
+        ] {
+            assert!(errors.contains(error), "{error} is not in\n{errors}");
+        }
+        assert_eq!(errors.lines().filter(|line| line.starts_with(wrong.path())).count(), 6, "{errors}");
+    }
+}

@@ -1,4 +1,5 @@
-//! The program in a process of its own, as systemd would run it: told by signals, heard by its notifications and its log.
+//! The program in a process of its own, as systemd would run it: told by signals, heard by its notifications and its
+//! log.
 
 use std::{
     fs,
