@@ -2,7 +2,7 @@
 
     ws_echo.py PORT
 
-It speaks the subprotocol `echo.v1`. The text `close CODE REASON` makes it close so. The path `/forbidden` is refused with
+It speaks the subprotocol `echo.v1` with who offers it. The text `close CODE REASON` makes it close so. The path `/forbidden` is refused with
 403, and `/greeting` says hello before anything was asked.
 """
 
@@ -30,8 +30,12 @@ def refuse(connection, request):
     return None
 
 
+def choose(_, offered):
+    return "echo.v1" if "echo.v1" in offered else None
+
+
 async def main() -> None:
-    async with serve(echo, "127.0.0.1", int(sys.argv[1]), max_size=2**26, subprotocols=["echo.v1"],
+    async with serve(echo, "127.0.0.1", int(sys.argv[1]), max_size=2**26, select_subprotocol=choose,
                      process_request=refuse) as server:
         await server.serve_forever()
 

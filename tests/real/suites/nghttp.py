@@ -81,7 +81,8 @@ def asking_with_nghttp(stage: Stage, origin: str) -> Ask:
         fields_seen = parse_fields([line for line in lines if not line.startswith(":")])
         status = next((int(line.split()[1]) for line in lines if line.startswith(":status")), 0)
         # The body stands between the lines about frames, which begin with a time.
-        content = "".join(line for line in said.splitlines() if line and line[0] not in "[ ")
+        content = "".join(line for line in said.splitlines() if line and line[0] not in "[ "
+                          and not line.startswith("The negotiated protocol"))
         return Answer(status, fields_seen, re.sub(r"\[ *\d+\.\d+\].*", "", content).encode())
     return ask
 

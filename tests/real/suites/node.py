@@ -1,4 +1,4 @@
-"""Node: fetch, the http2 module, and the package ws by HTTP/1.1 and over h2."""
+"""Node: fetch, the http2 module, and the package ws."""
 
 import json
 import os
@@ -54,10 +54,6 @@ def run_suite(stage: Stage, checks: Checks) -> None:
         checks.equal(f"fetch over {scheme}: 5 MB with an old tag, 20 times: each is answered", "20",
                      node("large.mjs", f"{origin}/docs/large"))
 
-    whole = {"protocol": "echo.v1", "text": "text", "large": True, "pong": True, "close": "1000 done"}
+    whole = {"handshake": 101, "protocol": "echo.v1", "text": "text", "large": True, "pong": True, "close": "1000 done"}
     for scheme, port in (("ws", clear), ("wss", tls)):
-        checks.equal(f"ws over {scheme}://", {"handshake": 101, **whole},
-                     json.loads(node("ws.cjs", f"{scheme}://localhost:{port}")))
-    for scheme, port in (("http", clear), ("https", tls)):
-        checks.equal(f"WebSocket over h2, {scheme}", {"handshake": 200, **whole},
-                     json.loads(node("ws.cjs", "--h2", f"{scheme}://localhost:{port}")))
+        checks.equal(f"ws over {scheme}://", whole, json.loads(node("ws.cjs", f"{scheme}://localhost:{port}")))

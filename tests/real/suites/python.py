@@ -1,12 +1,18 @@
-"""Python: httpx by HTTP/1.1 and h2, and websockets through the gateway, in clear text and over TLS."""
+"""Python: httpx by HTTP/1.1 and h2, and websockets by HTTP/1.1 and over h2, in clear text and over TLS."""
 
 import asyncio
+import socket
 import ssl
 import sys
 import threading
+from pathlib import Path
 
+import h2.config
+import h2.connection
+import h2.events
 import httpx
 import websockets
+import websockets.protocol
 from websockets.sync.client import connect
 
 from asking import Answer, Ask, try_verdicts
@@ -44,8 +50,11 @@ def run_suite(stage: Stage, checks: Checks) -> None:
             options = {"http1": not http2, "http2": http2, "verify": trust, "timeout": 15, "trust_env": False}
             name = f"httpx by {'h2' if http2 else 'HTTP/1.1'} over {scheme}"
             checks.attempt(name, try_httpx, checks, name, f"{scheme}://localhost:{port}", options, backend)
+    trust = ssl.create_default_context(cafile=str(authority.cert))  # httpx has set ALPN in the other
     for scheme, port, secured in (("ws", clear, {}), ("wss", tls, {"ssl": trust})):
         checks.attempt(f"{scheme}://", try_websocket, checks, f"{scheme}://", f"{scheme}://localhost:{port}/ws", secured)
+    checks.attempt("WebSocket over h2", try_websocket_over_h2, checks, "WebSocket over h2", clear, None)
+    checks.attempt("WebSocket over h2 and TLS", try_websocket_over_h2, checks, "WebSocket over h2 and TLS", tls, authority.cert)
 
 
 def try_httpx(checks: Checks, name: str, origin: str, options: dict, backend: Backend) -> None:
@@ -154,3 +163,91 @@ def try_many(checks: Checks, name: str, url: str, options: dict) -> None:
     for thread in threads:
         thread.join(20)
     checks.equal(f"{name}: 50 at once, 20 messages each", 50, len(right))
+
+
+def try_websocket_over_h2(checks: Checks, name: str, port: int, authority: Path | None) -> None:
+    """RFC 8441. No client for Python speaks it, so here are h2's frames, and in them those of websockets."""
+    with WebSocketOverH2(port, authority) as connection:
+        checks.equal(f"{name}: extended CONNECT is allowed", 1, connection.http.remote_settings.enable_connect_protocol)
+        answer = connection.open("/ws/forbidden")
+        checks.equal(f"{name}: a handshake that the backend refuses", "403", answer[":status"])
+    with WebSocketOverH2(port, authority) as connection:
+        answer = connection.open("/ws/echo")
+        checks.equal(f"{name}: the handshake", ("200", "echo.v1", False), (
+            answer[":status"], answer.get("sec-websocket-protocol"), "sec-websocket-accept" in answer))
+        for message in (b"text", b"x" * 1_000_000):
+            connection.messages.send_binary(message)
+            checks.holds(f"{name}: {len(message)} bytes come back", connection.receive() == message, "the same", "another")
+        connection.messages.send_close(1000, "done")
+        while not connection.is_ended:
+            connection.wait()
+        checks.equal(f"{name}: closed by the client, both sides agree, and the stream ends", (1000, "done"),
+                     (connection.messages.close_rcvd.code, connection.messages.close_rcvd.reason))
+
+
+class WebSocketOverH2:
+    """One connection with one stream."""
+
+    def __init__(self, port: int, authority: Path | None) -> None:
+        self.http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self.messages = websockets.protocol.Protocol(
+            websockets.protocol.Side.CLIENT, state=websockets.protocol.State.OPEN, max_size=2**26)
+        self.socket = socket.create_connection(("127.0.0.1", port), 10)
+        self.scheme = "http"
+        if authority:
+            trust = ssl.create_default_context(cafile=str(authority))
+            trust.set_alpn_protocols(["h2"])
+            self.socket = trust.wrap_socket(self.socket, server_hostname="localhost")
+            self.scheme = "https"
+        self.answer: dict[str, str] = {}
+        self.is_ended = False
+        self.to_send = b""
+        self.http.initiate_connection()
+
+    def __enter__(self) -> "WebSocketOverH2":
+        while not any(isinstance(event, h2.events.RemoteSettingsChanged) for event in self.wait()):
+            pass
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.socket.close()
+
+    def open(self, path: str) -> dict[str, str]:
+        self.http.send_headers(1, [
+            (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", self.scheme), (":authority", "localhost"),
+            (":path", path), ("sec-websocket-version", "13"), ("sec-websocket-protocol", "echo.v1")])
+        while not self.answer:
+            self.wait()
+        return self.answer
+
+    def receive(self) -> bytes:
+        """All of the next message."""
+        parts = []
+        while True:
+            for frame in self.messages.events_received():
+                parts.append(bytes(frame.data))
+                if frame.fin:
+                    return b"".join(parts)
+            self.wait()
+
+    def wait(self) -> list:
+        """Sends what there is, as far as it may, and waits for what comes."""
+        self.to_send += b"".join(self.messages.data_to_send())
+        while self.to_send and (room := min(self.http.local_flow_control_window(1), self.http.max_outbound_frame_size)):
+            self.http.send_data(1, self.to_send[:room])
+            self.to_send = self.to_send[room:]
+        self.socket.sendall(self.http.data_to_send())
+        received = self.socket.recv(65536)
+        if not received:
+            raise EOFError("the connection was closed")
+        events = self.http.receive_data(received)
+        for event in events:
+            if isinstance(event, h2.events.ResponseReceived):
+                self.answer = dict(event.headers)
+            elif isinstance(event, h2.events.DataReceived):
+                self.messages.receive_data(event.data)
+                self.http.acknowledge_received_data(event.flow_controlled_length, 1)
+            elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
+                self.is_ended = True
+        self.socket.sendall(self.http.data_to_send())
+        return events

@@ -39,7 +39,9 @@ def run_suite(stage: Stage, checks: Checks) -> None:
         """, few)
     origin = f"http://127.0.0.1:{checked}"
     served = collections.Counter(curl(f"{origin}/docs/a").fields.get("x-served-by") for _ in range(20))
-    checks.equal("round robin", {"a": 10, "b": 10}, dict(served))
+    # Each worker goes round by itself, so with two of them there may be one more here and one less there.
+    checks.holds("round robin", sum(served.values()) == 20 and 9 <= served["a"] <= 11 and 9 <= served["b"] <= 11,
+                 "as many for each", dict(served))
     asyncio.run(try_least_connections(checks, f"http://127.0.0.1:{few}"))
 
     for name, port in (("with health checks", checked), ("without health checks", unchecked)):
