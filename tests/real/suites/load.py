@@ -27,7 +27,8 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     cert, key = authority.certificate("gateway", "localhost")
 
     def configuration(number: int) -> str:
-        """Each differs from the one before in something that may change while it runs."""
+        """Each differs from the one before in limits, upstream, guard and routes. The route that changes leads to another
+        upstream: one that gets requests which it did not get before begins anew with all that it knows."""
         return f"""
             [limits]
             headers = {100 + number}
@@ -39,14 +40,16 @@ def run_suite(stage: Stage, checks: Checks) -> None:
             [upstreams.backend]
             servers = ["{backend.url}"]
             max_connections = {500 + number}
-            [guard]
-            conflict_status = {409 if number % 2 else 412}
-            [[routes]]
-            path = "/only/{number}"
-            upstream = "backend"
+            [upstreams.other]
+            servers = ["{backend.url}"]
             [[routes]]
             path = "/docs/{{*path}}"
             upstream = "backend"
+            [[routes]]
+            path = "/only/{number}"
+            upstream = "other"
+            [guard]
+            conflict_status = {409 if number % 2 else 412}
             """
 
     gateway = stage.gateway("gateway", configuration(0), clear)
