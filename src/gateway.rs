@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
 use tokio::time::timeout;
 
 use crate::{
-    config::{self, Config, HostRule},
+    config::{Config, HostRule},
     core::{
         policy::Policy,
         record::Stamp,
@@ -28,7 +28,7 @@ use crate::{
         Busy, Tracker, Watcher,
         gate::{Gate, Pass, Since},
     },
-    upstream::{self, Progress, SendError},
+    upstream::{self, Fleet, Progress, SendError, ServedBy},
 };
 
 mod answer;
@@ -182,25 +182,21 @@ impl Shared {
 }
 
 impl Gateway {
-    /// A gateway for one worker, under the process's first configuration.
+    /// A gateway for one worker, under the process's first configuration. There is a fleet for each upstream of it, in its
+    /// order.
     #[must_use]
-    pub fn new(config: Arc<Config>, shared: Shared, first: &FirstNames) -> Arc<Self> {
-        let upstreams = config.upstreams.iter().cloned().map(Upstream::new).collect();
+    pub fn new(config: Arc<Config>, fleets: &[Arc<Fleet>], shared: Shared, first: &FirstNames) -> Arc<Self> {
+        let upstreams = fleets.iter().cloned().map(Upstream::new).collect();
         Arc::new(Self::with(config, shared, upstreams, first.0.clone()))
     }
 
-    /// A gateway for the same worker under the configuration `new`. It keeps the connections to upstreams that are configured as
-    /// before, unless `is_stale` says that something else about them is new.
+    /// A gateway for the same worker under the configuration `new`. It keeps the connections to upstreams whose fleet is
+    /// the same as before.
     #[must_use]
-    pub fn succeed(
-        &self,
-        new: Arc<Config>,
-        succession: &Succession,
-        is_stale: impl Fn(&config::Upstream) -> bool,
-    ) -> Arc<Self> {
-        let upstreams = new.upstreams.iter().map(|config| {
-            let same = self.upstreams.iter().find(|upstream| upstream.config() == config && !is_stale(config));
-            same.map_or_else(|| Upstream::new(config.clone()), Arc::clone)
+    pub fn succeed(&self, new: Arc<Config>, fleets: &[Arc<Fleet>], succession: &Succession) -> Arc<Self> {
+        let upstreams = fleets.iter().map(|fleet| {
+            let same = self.upstreams.iter().find(|upstream| Arc::ptr_eq(upstream.fleet(), fleet));
+            same.map_or_else(|| Upstream::new(Arc::clone(fleet)), Arc::clone)
         });
         let upstreams = upstreams.collect();
         Arc::new(Self::with(new, self.shared.clone(), upstreams, succession.names.clone()))
@@ -443,12 +439,16 @@ impl Exchange {
     async fn send(
         &self,
         request: Request<body::Outgoing>,
-        progress: &Progress,
+        progress: &Arc<Progress>,
     ) -> Result<forward::Received, SendError> {
         let upstream = self.gateway.config.routes[self.route].upstream;
         let asked = self.seen.asks(&self.gateway.instruments, upstream);
         let answer = self.upstream().send(request, progress).await;
-        asked.ended(&answer);
+        let at = match &answer {
+            Ok(received) => received.extensions().get::<ServedBy>().map(|server| server.0),
+            Err(error) => error.server,
+        };
+        asked.ended(&answer, at.map(|at| &self.upstream().config().servers[at]));
         answer
     }
 

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime,
@@ -33,6 +34,7 @@ use crate::{
     gateway::{FirstNames, Gateway, Shared},
     tls,
     tracker::Tracker,
+    upstream::Fleet,
 };
 
 use connection::Door;
@@ -50,8 +52,8 @@ mod systemd;
 mod takeover;
 
 pub use reload::{Control, Phase};
-use sockets::Listening;
 pub use sockets::Passed;
+use sockets::{Listening, Origin};
 use takeover::Lock;
 
 /// A pause where there is nothing to wait for: between looks at what still drains.
@@ -60,6 +62,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How many connections are still accepted after the stop, at most: a queue's length.
 const QUEUE: usize = 1024;
+/// How long handshakes may take that are under way at the stop, where another process goes on at the address.
+const HANDSHAKES: Duration = Duration::from_millis(200);
 /// How long a connection on which nothing is under way stays open after the stop, since a request may be on its way.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
@@ -73,6 +77,8 @@ pub struct Server {
     admin: Option<std::net::TcpListener>,
     /// `None`: no process may take over.
     lock: Option<Arc<Lock>>,
+    /// Whether another process has the lock, or had it and did not end in good order.
+    waits: bool,
 }
 
 impl Server {
@@ -93,6 +99,7 @@ impl Server {
     pub fn bind_with(config: Config, passed: Passed) -> io::Result<Self> {
         limits::raise_open_files();
         let doors = doors(&config)?;
+        let fleets = Fleet::all(&config.upstreams)?;
         let lock = config.takeover.as_deref().map(Lock::open).transpose()?;
         let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
         let admin = config.admin.map(|admin| sockets::listen_alone(admin.address, lock.is_some())).transpose()?;
@@ -100,14 +107,15 @@ impl Server {
         let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
         let shared = Shared::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes), namer);
         let mut names = FirstNames::new(&config);
-        if lock.is_some() {
+        let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once(longest_hold(&config)));
+        if waits {
             names.suspend(&shared.gate);
         }
-        let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), shared.clone(), &names)));
+        let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), &fleets, shared.clone(), &names)));
         let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
         let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
-        let control = Control::new(shared, lives, doors, config);
-        Ok(Self { control, workers, addresses, admin, lock })
+        let control = Control::new(shared, lives, doors, fleets, config);
+        Ok(Self { control, workers, addresses, admin, lock, waits })
     }
 
     /// The file that the configuration was read from, to be read again when it changes.
@@ -143,7 +151,7 @@ impl Server {
     /// A worker that can't be started. Those that were are stopped.
     pub fn run(self, stop: &watch::Receiver<bool>) -> io::Result<()> {
         let admin_address = self.admin_address();
-        let Self { control, workers, addresses, admin, lock } = self;
+        let Self { control, workers, addresses, admin, lock, waits } = self;
         let new_runtime = || runtime::Builder::new_current_thread().enable_all().build();
         let runtimes = workers.iter().map(|_| new_runtime()).collect::<io::Result<Vec<_>>>()?;
         let beside = new_runtime()?;
@@ -159,7 +167,8 @@ impl Server {
         let (halt, halted) = watch::channel(false);
         let holds_count = lock.is_some();
         thread::scope(|scope| {
-            let tasks = background(control.clone(), lock.clone(), admin, stop.clone(), halt, until_over);
+            let awaited = lock.clone().filter(|_| waits);
+            let tasks = background(control.clone(), awaited, admin, stop.clone(), halt, until_over);
             let beside =
                 thread::Builder::new().name("background".into()).spawn_scoped(scope, || beside.block_on(tasks))?;
             let workers: Vec<_> = workers
@@ -198,10 +207,15 @@ fn doors(config: &Config) -> io::Result<Vec<Arc<Door>>> {
     config.listeners.iter().map(door).collect()
 }
 
+/// How long a write in doubt is waited for at most.
+fn longest_hold(config: &Config) -> Duration {
+    config.routes.iter().map(|route| route.policy.settle).max().unwrap_or_default()
+}
+
 /// What is done once for the whole process, until it is over: tasks on a runtime of their own.
 async fn background(
     control: Control,
-    lock: Option<Arc<Lock>>,
+    awaited: Option<Arc<Lock>>,
     admin: Option<impl Future<Output = ()> + Send + 'static>,
     mut stop: watch::Receiver<bool>,
     halt: watch::Sender<bool>,
@@ -211,14 +225,13 @@ async fn background(
     tasks.spawn(reload::watch(control.clone()));
     tasks.spawn(systemd::tell_when_ready(control.clone()));
     tasks.spawn(systemd::watchdog(control.clone()));
-    if let Some(lock) = lock {
-        let settle = control.config().routes.iter().map(|route| route.policy.settle).max().unwrap_or_default();
-        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), settle));
+    if let Some(lock) = awaited {
+        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), longest_hold(&control.config())));
     }
+    control.start_health_checks();
     if let Some(admin) = admin {
         tasks.spawn(admin);
     }
-    // Here the health checks find their place.
     tokio::select! {
         () = stopped(&mut stop) => {}
         // An error: whoever waits for the workers is gone.
@@ -270,9 +283,9 @@ async fn work(
     waits_for_holds: bool,
 ) -> io::Result<()> {
     let mut accepting = JoinSet::new();
-    for (Listening { socket, is_passed }, door) in sockets.into_iter().zip(control.doors()) {
+    for (Listening { socket, origin }, door) in sockets.into_iter().zip(control.doors()) {
         let listener = TcpListener::from_std(socket)?;
-        accepting.spawn(accept(listener, is_passed, Arc::clone(door), Arc::clone(&live), stop.clone()));
+        accepting.spawn(accept(listener, origin, Arc::clone(door), Arc::clone(&live), stop.clone()));
     }
     let tidying = tokio::spawn(tidy(Arc::clone(&live), control.clone()));
     control.worker_runs();
@@ -317,7 +330,7 @@ async fn last_call(stop: &mut watch::Receiver<bool>) {
 /// Accepts connections until the stop, then waits until they have ended.
 async fn accept(
     listener: TcpListener,
-    is_passed: bool,
+    origin: Origin,
     door: Arc<Door>,
     live: Arc<Live>,
     mut stop: watch::Receiver<bool>,
@@ -341,8 +354,13 @@ async fn accept(
             }
         }
     }
-    // Who accepts from a passed socket next finds there what waits.
-    if !is_passed {
+    if origin == Origin::Beside {
+        if let Err(error) = sockets::let_nobody_in(SockRef::from(&listener)) {
+            tracing::debug!(%error, "connections may be lost that are made at this moment");
+        }
+        sleep(HANDSHAKES).await;
+    }
+    if origin != Origin::Passed {
         for (stream, peer) in waiting(listener) {
             let (door, live) = (Arc::clone(&door), Arc::clone(&live));
             connections.spawn(connection::serve(stream, peer, door, live, stop.clone()));
@@ -351,8 +369,7 @@ async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
-/// The connections that wait to be accepted: closing the socket would break them off. Those that come while it closes are lost
-/// to their clients, unless the kernel hands them to another process's socket (`net.ipv4.tcp_migrate_req`).
+/// The connections that wait to be accepted: closing the socket would break them off.
 fn waiting(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
     let listener = listener.into_std().inspect_err(|error| tracing::warn!(%error, "connections that wait are lost"));
     std::iter::from_fn(move || {

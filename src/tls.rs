@@ -17,6 +17,7 @@ use rustls::{
 };
 
 mod listener;
+pub mod upstream;
 
 pub use listener::Acceptor;
 

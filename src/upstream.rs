@@ -1,84 +1,63 @@
 //! The backends: servers, connections, and when a request may be sent again.
 //!
-//! Each worker owns its connections; nothing here is shared between cores. A request is sent again, or to another server,
-//! only where hyper hands it back unsent: then no byte of it has left (rule 5). Every other failure says whether a byte
-//! may have reached the backend ([`SendError::sent`]), and what that means for a write is decided elsewhere.
+//! Each worker has its own connections ([`Upstream`], `pool`); how the servers are doing, how many connections each may
+//! have and where it is found is shared by all workers ([`Fleet`]). A request is sent again, or to another server, only
+//! where it is handed back unsent: then no byte of it has left (rule 5). Every other failure says whether a byte may have reached
+//! the backend ([`SendError::sent`]), and what that means for a write is decided elsewhere.
 //!
-//! Absent for now: health checks, HTTP/2 and TLS towards backends.
+//! Deliberately absent: any retry that looks at a status, and any of a request whose first byte may have left.
 
 use std::{
-    future::poll_fn,
     io,
-    net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
     uri::Authority,
 };
-use http_body::{Body, Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
+use http_body::Body;
+use hyper::client::conn::TrySendError;
+use tokio::time::{Instant, timeout_at};
 
 use crate::config;
 
+mod condition;
+mod connect;
+mod fleet;
+mod frames;
+mod health;
+mod http2;
+mod names;
+mod places;
+mod pool;
+mod received;
+#[cfg(test)]
+mod tests;
 mod wire;
 
+pub use fleet::{FailureKind, Fleet, Server};
+use pool::{Pool, Ready};
+pub use received::{AnswerError, FromUpstream};
+use received::{Held, Lease, Source};
 pub use wire::Handle;
-use wire::Wire;
+use wire::Way;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// One backend, as one worker sees it. `B` is the body of the requests it is sent.
 #[derive(Debug)]
 pub struct Upstream<B> {
-    config: config::Upstream,
-    servers: Vec<Server<B>>,
-    /// The server whose turn is next.
-    next: AtomicUsize,
-}
-
-#[derive(Debug)]
-struct Server<B> {
-    authority: Authority,
-    /// Connections on which nothing is under way, the one used last at the end.
-    idle: Arc<Mutex<Vec<Idle<B>>>>,
-}
-
-#[derive(Debug)]
-struct Idle<B> {
-    connection: Connection<B>,
-    until: Instant,
-}
-
-/// A connection and the task that drives it. Dropping the sender lets the task finish.
-#[derive(Debug)]
-struct Connection<B> {
-    sender: SendRequest<B>,
-    handle: Handle,
-}
-
-/// What a request asks for that its answer is judged by.
-#[derive(Debug, Clone, Copy)]
-struct Asks {
-    head: bool,
-    upgrade: bool,
+    fleet: Arc<Fleet>,
+    /// One for each server.
+    pools: Vec<Arc<Pool<B>>>,
 }
 
 /// Why there is no answer.
@@ -92,6 +71,8 @@ pub struct SendError {
     pub sent: bool,
     /// Whether the connection had carried a request before; the backend may have been about to close it.
     pub reused: bool,
+    /// The place of the server that was tried last among those of the upstream.
+    pub server: Option<usize>,
 }
 
 /// What went wrong between the gateway and a backend.
@@ -106,15 +87,27 @@ pub enum Fault {
     /// No connection could be made in time.
     #[error("no connection to {0} could be made in time")]
     ConnectTimeout(Authority),
+    /// The connection could not be secured: the server's certificate is not believed, or the two do not agree.
+    #[error("the connection to {0} could not be secured: {1}")]
+    Tls(Authority, #[source] io::Error),
+    /// The server has as many connections as it may, and none became free in time.
+    #[error("all connections to {0} are in use")]
+    Full(Authority),
+    /// The health checks speak against every server.
+    #[error("no server is healthy")]
+    NoServer,
     /// The client's body broke off, so the request was broken off as well.
     #[error("the request's body broke off")]
-    RequestBody(#[source] hyper::Error),
+    RequestBody(#[source] BoxError),
     /// The connection broke, or what came over it was not HTTP.
     #[error("the connection to the backend failed")]
-    Connection(#[source] hyper::Error),
+    Connection(#[source] Broken),
     /// The answer can't be passed on: a transfer coding that hyper does not undo, or an upgrade that nobody asked for.
     #[error("the backend's answer can't be passed on")]
     BadAnswer,
+    /// The backend speaks HTTP/2 and takes no WebSocket over it (RFC 8441).
+    #[error("the backend takes no upgrade over HTTP/2")]
+    NoUpgrade,
     /// The head of the answer did not come in time.
     #[error("the backend did not answer in time")]
     ResponseTimeout,
@@ -124,15 +117,62 @@ impl Fault {
     /// In a word, as it is counted.
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Resolve(..) => "resolve",
-            Self::Connect(..) => "connect",
-            Self::ConnectTimeout(_) => "connect_timeout",
-            Self::RequestBody(_) => "request_body",
-            Self::Connection(_) => "connection",
-            Self::BadAnswer => "bad_answer",
-            Self::ResponseTimeout => "response_timeout",
-        }
+        let own = if matches!(self, Self::NoServer) { "no_server" } else { "request_body" };
+        FailureKind::of(self).map_or(own, FailureKind::name)
+    }
+}
+
+/// In the extensions of an answer: the server that gave it, by its place.
+#[derive(Debug, Clone, Copy)]
+pub struct ServedBy(pub usize);
+
+/// How a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// As hyper tells it.
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    /// As h2 tells it.
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+}
+
+/// In the extensions of a request: a server, by its place, that is only tried where there is no other.
+#[derive(Debug, Clone, Copy)]
+pub struct Avoid(pub usize);
+
+/// An answer that precedes the answer (1xx).
+#[derive(Debug, Clone, Copy)]
+pub struct Informational<'a> {
+    /// Its status.
+    pub status: StatusCode,
+    /// By which protocol it came.
+    pub version: Version,
+    /// Its fields.
+    pub fields: &'a HeaderMap,
+}
+
+type Informed = dyn Fn(Informational<'_>) + Send + Sync;
+
+/// In the extensions of a request: whom to tell of informational answers, by either protocol. What
+/// [`hyper::ext::on_informational`] puts there only hyper can call, which would be by HTTP/1.1 only.
+#[derive(Clone)]
+pub struct OnInformational(Arc<Informed>);
+
+impl std::fmt::Debug for OnInformational {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnInformational").finish_non_exhaustive()
+    }
+}
+
+impl OnInformational {
+    /// With what is to be called.
+    pub fn new(callback: impl Fn(Informational<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(callback))
+    }
+
+    fn call(&self, status: StatusCode, version: Version, fields: &HeaderMap) {
+        (self.0)(Informational { status, version, fields });
     }
 }
 
@@ -177,29 +217,56 @@ impl Progress {
     }
 }
 
+impl SendError {
+    /// Whether a read may go once more: the backend may have been closing the connection, or refused to take on more by it, or
+    /// it was another server's failure.
+    #[must_use]
+    pub fn may_repeat_read(&self, servers: usize) -> bool {
+        match &self.fault {
+            Fault::Connection(Broken::Http2(error)) if error.is_go_away() => true,
+            Fault::Connection(Broken::Http2(error)) if error.reason() == Some(h2::Reason::REFUSED_STREAM) => true,
+            Fault::Connection(_) => self.reused || servers > 1,
+            Fault::Resolve(..)
+            | Fault::Connect(..)
+            | Fault::ConnectTimeout(_)
+            | Fault::Tls(..)
+            | Fault::Full(_)
+            | Fault::NoServer
+            | Fault::RequestBody(_)
+            | Fault::BadAnswer
+            | Fault::NoUpgrade
+            | Fault::ResponseTimeout => false,
+        }
+    }
+}
+
 impl<B> Upstream<B>
 where
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    /// A backend without connections yet.
+    /// A backend as one worker sees it, without connections yet.
     #[must_use]
-    pub fn new(config: config::Upstream) -> Arc<Self> {
-        let servers = config
-            .servers
-            .iter()
-            .map(|origin| Server { authority: origin.authority.clone(), idle: Arc::default() })
-            .collect::<Vec<_>>();
-        Arc::new(Self { config, servers, next: AtomicUsize::new(0) })
+    pub fn new(fleet: Arc<Fleet>) -> Arc<Self> {
+        let pools = fleet.servers().iter().map(|server| Pool::new(&fleet, server)).collect();
+        Arc::new(Self { fleet, pools })
     }
 
     /// The configuration.
     #[must_use]
     pub fn config(&self) -> &config::Upstream {
-        &self.config
+        self.fleet.config()
     }
 
-    /// Sends a request and waits for the head of its answer. `progress` is moved on by the request's body.
+    /// What it shares with the other workers.
+    #[must_use]
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// Sends a request and waits for the head of its answer. `progress` is moved on by the request's body. With `Upgrade`
+    /// it goes by HTTP/1.1 where the configuration leaves a choice; a 101 comes with [`hyper::upgrade::OnUpgrade`] in its
+    /// extensions.
     ///
     /// # Errors
     ///
@@ -207,194 +274,233 @@ where
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the connection; whether the backend has seen the request is then unknown.
+    /// Dropping the future closes the connection or resets the stream; whether the backend has seen the request is then
+    /// unknown.
     pub async fn send(
         &self,
         mut request: Request<B>,
-        progress: &Progress,
+        progress: &Arc<Progress>,
     ) -> Result<Response<FromUpstream<B>>, SendError> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut tried = 0;
+        let avoid = request.extensions().get::<Avoid>().map(|avoid| avoid.0);
+        let mut candidates = self.fleet.candidates(avoid);
+        if candidates.len() > 1 {
+            // Nobody waits for one server while another has room.
+            candidates.sort_by_key(|&at| !self.pools[at].has_room());
+        }
+        let mut last = SendError { fault: Fault::NoServer, sent: false, reused: false, server: None };
+        for at in candidates {
+            match self.send_to(at, request, progress).await {
+                Ok(mut response) => {
+                    response.extensions_mut().insert(ServedBy(at));
+                    return Ok(response);
+                }
+                Err(Failed::Unsent(handed_back, fault)) => {
+                    request = *handed_back;
+                    last = SendError { fault, sent: false, reused: false, server: Some(at) };
+                }
+                Err(Failed::Sent(error)) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Sends a request to one server.
+    async fn send_to(
+        &self,
+        at: usize,
+        mut request: Request<B>,
+        progress: &Arc<Progress>,
+    ) -> Result<Response<FromUpstream<B>>, Failed<B>> {
+        let pool = &self.pools[at];
+        let server = &pool.server;
+        let mut under_way = server.begin();
+        let asked = Asked::by(&request);
         loop {
-            let server = &self.servers[first.wrapping_add(tried) % self.servers.len()];
-            let (mut connection, reused) = match self.connection(server).await {
-                Ok(connection) => connection,
+            let (ready, reused) = match pool.ready(asked.upgrade).await {
+                Ok(ready) => ready,
                 Err(fault) => {
-                    tried += 1;
-                    if tried < self.servers.len() {
-                        continue;
-                    }
-                    return Err(SendError { fault, sent: false, reused: false });
+                    self.fleet.failed(server, &fault, false);
+                    return Err(Failed::Unsent(Box::new(request), fault));
                 }
             };
             progress.took();
-            let asks =
-                Asks { head: request.method() == Method::HEAD, upgrade: request.headers().contains_key(UPGRADE) };
-            let answer = self.answer(connection.sender.try_send_request(request), progress).await;
-            match answer {
-                Ok(response) => return self.received(response, server, connection, asks, reused),
+            let sent = match ready {
+                Ready::Http1(connection) => self.by_http1(pool, connection, request, &asked, progress, under_way).await,
+                Ready::Http2(slot) => self.by_http2(slot, request, server, progress, under_way).await,
+            };
+            match sent {
+                Ok(response) => {
+                    server.condition.succeeded();
+                    return Ok(response);
+                }
                 // Only a connection that has served before may be found closed; a new one that is has its reasons.
-                Err(Failed::Unsent(handed_back, _)) if reused => request = *handed_back,
-                Err(Failed::Unsent(_, fault)) => return Err(SendError { fault, sent: false, reused }),
-                Err(Failed::Fault(fault)) => {
-                    // Whatever of the request is still being sent must not reach the backend any more.
-                    connection.handle.abort();
-                    return Err(SendError { fault, sent: true, reused });
+                Err(Undone::Unsent(handed_back, _)) if reused => {
+                    request = *handed_back;
+                    under_way = server.begin();
+                }
+                Err(Undone::Unsent(handed_back, fault)) => {
+                    self.fleet.failed(server, &fault, false);
+                    return Err(Failed::Unsent(handed_back, fault));
+                }
+                Err(Undone::Sent(fault)) => {
+                    self.fleet.failed(server, &fault, reused);
+                    return Err(Failed::Sent(SendError { fault, sent: true, reused, server: Some(at) }));
                 }
             }
         }
     }
 
-    /// Waits for the head of an answer for as long as the backend has something to answer.
-    async fn answer(
+    async fn by_http1(
         &self,
-        answer: impl Future<Output = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<B>>>>,
+        pool: &Arc<Pool<B>>,
+        mut connection: pool::Connection<B>,
+        mut request: Request<B>,
+        asked: &Asked,
         progress: &Progress,
-    ) -> Result<Response<Incoming>, Failed<B>> {
-        let patience = self.config.response_timeout;
+        under_way: fleet::Counted,
+    ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
+        if let Some(callback) = request.extensions().get::<OnInformational>().cloned() {
+            hyper::ext::on_informational(&mut request, move |answer| {
+                callback.call(answer.status(), answer.version(), answer.headers());
+            });
+        }
+        let answer = connection.sender.try_send_request(request);
+        let response = match self.in_time(answer, progress).await {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return Err(undone(&connection.handle, error)),
+            None => {
+                connection.handle.abort();
+                return Err(Undone::Sent(Fault::ResponseTimeout));
+            }
+        };
+        let is_upgrade = asked.upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !is_upgrade && !can_be_passed_on(&response) {
+            connection.handle.abort();
+            return Err(Undone::Sent(Fault::BadAnswer));
+        }
+        let handle = connection.handle.clone();
+        let held = if is_upgrade {
+            Held::Nothing
+        } else {
+            // A backend that sends the body which it announces to HEAD must not have it read as the answer to a write.
+            let may_send_more = asked.head && announces_body(response.headers());
+            let idle_timeout = if may_send_more { Duration::ZERO } else { self.config().idle_timeout };
+            let limit = keep_alive(response.headers(), idle_timeout);
+            Held::Connection { connection, pool: Arc::downgrade(pool), limit }
+        };
+        let lease = Lease { held, _under_way: under_way };
+        let patience = self.config().response_idle_timeout;
+        Ok(response.map(|incoming| FromUpstream::new(Source::Http1(incoming), lease, handle, patience)))
+    }
+
+    async fn by_http2(
+        &self,
+        slot: http2::Slot,
+        request: Request<B>,
+        server: &Server,
+        progress: &Arc<Progress>,
+        under_way: fleet::Counted,
+    ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
+        let mut begun = match slot.begin(request, &server.origin, progress) {
+            Ok(begun) => begun,
+            Err(handed_back) => {
+                let (request, error) = *handed_back;
+                return Err(Undone::Unsent(Box::new(request), Fault::Connection(Broken::Http2(error))));
+            }
+        };
+        let response = match self.in_time(begun.answer(), progress).await {
+            Some(answer) => answer.map_err(Undone::Sent)?,
+            None => {
+                begun.timed_out();
+                return Err(Undone::Sent(Fault::ResponseTimeout));
+            }
+        };
+        if response.status().is_informational() {
+            return Err(Undone::Sent(Fault::BadAnswer));
+        }
+        let handle = Handle(Way::Stream(Arc::clone(&begun.sending)));
+        let lease = Lease { held: Held::Slot(Arc::clone(&begun.slot)), _under_way: under_way };
+        let patience = self.config().response_idle_timeout;
+        Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), lease, handle, patience)))
+    }
+
+    /// Waits for the head of an answer for as long as the backend has something to answer; `None`: it took too long.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>, progress: &Progress) -> Option<T> {
+        let patience = self.config().response_timeout;
         let mut answer = pin!(answer);
         loop {
             let deadline = progress.deadline(patience).unwrap_or_else(|| Instant::now() + patience);
             match timeout_at(deadline, &mut answer).await {
-                Ok(Ok(response)) => return Ok(response),
-                Ok(Err(mut error)) => {
-                    let handed_back = error.take_message();
-                    let fault = fault(error.into_error());
-                    return Err(match handed_back {
-                        Some(request) => Failed::Unsent(Box::new(request), fault),
-                        None => Failed::Fault(fault),
-                    });
-                }
-                Err(_) if progress.is_stalled(patience) => {
-                    return Err(Failed::Fault(Fault::ResponseTimeout));
-                }
+                Ok(answer) => return Some(answer),
+                Err(_) if progress.is_stalled(patience) => return None,
                 Err(_) => {}
             }
         }
     }
 
-    fn received(
-        &self,
-        response: Response<Incoming>,
-        server: &Server<B>,
-        connection: Connection<B>,
-        asks: Asks,
-        reused: bool,
-    ) -> Result<Response<FromUpstream<B>>, SendError> {
-        if !can_be_passed_on(&response, asks.upgrade) {
-            connection.handle.abort();
-            return Err(SendError { fault: Fault::BadAnswer, sent: true, reused });
-        }
-        let handle = connection.handle.clone();
-        // A backend that sends the body which it announces to HEAD must not have it read as the answer to a write.
-        let may_send_more =
-            asks.head && announces_body(response.headers()) || response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let idle_timeout = if may_send_more { Duration::ZERO } else { self.config.idle_timeout };
-        let lease = Lease {
-            limit: keep_alive(response.headers(), idle_timeout),
-            idle: Arc::downgrade(&server.idle),
-            connection: Some(connection),
-        };
-        Ok(response.map(|incoming| FromUpstream::new(incoming, lease, handle)))
-    }
-
-    /// A connection to use: the idle one used last, or a new one.
-    async fn connection(&self, server: &Server<B>) -> Result<(Connection<B>, bool), Fault> {
-        if let Some(connection) = poll_fn(|cx| Poll::Ready(server.take_idle(cx))).await {
-            return Ok((connection, true));
-        }
-        let stream = timeout(self.config.connect_timeout, connect(&server.authority))
-            .await
-            .map_err(|_| Fault::ConnectTimeout(server.authority.clone()))??;
-        let unsent = Arc::default();
-        let wire = Wire { stream, unsent: Arc::clone(&unsent) };
-        let (sender, driver) = http1::Builder::new()
-            .allow_obsolete_multiline_headers_in_responses(true)
-            .allow_spaces_after_header_name_in_responses(true)
-            .handshake(TokioIo::new(wire))
-            .await
-            .map_err(Fault::Connection)?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = driver.with_upgrades().await {
-                tracing::debug!(%error, "a connection to a backend ended");
-            }
-        });
-        Ok((Connection { sender, handle: Handle { unsent, task: task.abort_handle() } }, false))
-    }
-
-    /// Closes the connections that have been idle for too long. Meant to be called now and then.
+    /// Closes the connections that have been idle for too long, and looks names up again that are old. Meant to be called
+    /// now and then, within a runtime.
     pub fn close_expired(&self) {
-        for server in &self.servers {
-            server.with_idle(|idle| {
-                let now = Instant::now();
-                idle.retain(|i| i.until > now && !i.connection.sender.is_closed());
-            });
+        self.fleet.renew_names();
+        for pool in &self.pools {
+            pool.close_expired();
         }
     }
 }
 
-impl<B> Server<B> {
-    fn take_idle(&self, cx: &mut Context<'_>) -> Option<Connection<B>> {
-        self.with_idle(|idle| {
-            let now = Instant::now();
-            let mut at = idle.len();
-            while at > 0 {
-                at -= 1;
-                let candidate = &mut idle[at];
-                match candidate.connection.sender.poll_ready(cx) {
-                    Poll::Ready(Ok(())) if candidate.until > now => return Some(idle.swap_remove(at).connection),
-                    Poll::Ready(_) => drop(idle.swap_remove(at)),
-                    // Its last answer is through, but the rest of the request it answered is not.
-                    Poll::Pending => {}
-                }
-            }
-            None
-        })
-    }
+/// What of a request its answer is judged by.
+struct Asked {
+    head: bool,
+    upgrade: bool,
+}
 
-    fn with_idle<R>(&self, f: impl FnOnce(&mut Vec<Idle<B>>) -> R) -> R {
-        f(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
+impl Asked {
+    fn by<B>(request: &Request<B>) -> Self {
+        Self { head: request.method() == Method::HEAD, upgrade: request.headers().contains_key(UPGRADE) }
     }
 }
 
+/// A server did not answer.
 enum Failed<B> {
     /// No byte has left; here is the request again.
     Unsent(Box<Request<B>>, Fault),
-    Fault(Fault),
+    Sent(SendError),
 }
 
-fn fault(error: hyper::Error) -> Fault {
-    if error.is_user() || error.is_body_write_aborted() { Fault::RequestBody(error) } else { Fault::Connection(error) }
+/// A request was not answered on its connection.
+enum Undone<B> {
+    /// No byte has left; here is the request again.
+    Unsent(Box<Request<B>>, Fault),
+    Sent(Fault),
 }
 
-async fn connect(authority: &Authority) -> Result<TcpStream, Fault> {
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let port = authority.port_u16().unwrap_or(80);
-    let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-        Ok(address) => vec![(address, port).into()],
-        Err(_) => tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|error| Fault::Resolve(authority.clone(), error))?
-            .collect(),
+fn undone<B>(handle: &Handle, mut error: TrySendError<Request<B>>) -> Undone<B> {
+    let handed_back = error.take_message();
+    let error = error.into_error();
+    let fault = if error.is_user() || error.is_body_write_aborted() {
+        Fault::RequestBody(error.into())
+    } else {
+        Fault::Connection(Broken::Http1(error))
     };
-    let stream = TcpStream::connect(&addresses[..]).await.map_err(|error| Fault::Connect(authority.clone(), error))?;
-    // Without this a small body that follows its head waits for the head's acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    match handed_back {
+        Some(request) => Undone::Unsent(Box::new(request), fault),
+        None => {
+            // Whatever of the request is still being sent must not reach the backend any more.
+            handle.abort();
+            Undone::Sent(fault)
+        }
     }
-    Ok(stream)
 }
 
 /// hyper undoes `chunked` and no other transfer coding, and hands on an upgrade whether asked for or not.
-fn can_be_passed_on(response: &Response<Incoming>, asks_upgrade: bool) -> bool {
+fn can_be_passed_on<T>(response: &Response<T>) -> bool {
     let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
     let chunked_only = match (codings.next(), codings.next()) {
         (None, _) => true,
         (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     };
-    let switches = asks_upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    chunked_only && (switches || !response.status().is_informational())
+    chunked_only && !response.status().is_informational()
 }
 
 fn announces_body(headers: &HeaderMap) -> bool {
@@ -411,69 +517,5 @@ fn keep_alive(headers: &HeaderMap, limit: Duration) -> Duration {
     match seconds {
         Some(seconds) => limit.min(Duration::from_secs(seconds).saturating_sub(Duration::from_secs(1))),
         None => limit,
-    }
-}
-
-/// The body of an answer. Read to its end, it gives the connection back; dropped before that, it closes it.
-#[derive(Debug)]
-pub struct FromUpstream<B> {
-    incoming: Incoming,
-    lease: Lease<B>,
-    connection: Handle,
-}
-
-#[derive(Debug)]
-struct Lease<B> {
-    connection: Option<Connection<B>>,
-    idle: Weak<Mutex<Vec<Idle<B>>>>,
-    limit: Duration,
-}
-
-impl<B> FromUpstream<B> {
-    fn new(incoming: Incoming, mut lease: Lease<B>, connection: Handle) -> Self {
-        if incoming.is_end_stream() {
-            lease.give_back();
-        }
-        Self { incoming, lease, connection }
-    }
-
-    /// The connection that it comes by.
-    #[must_use]
-    pub fn connection(&self) -> &Handle {
-        &self.connection
-    }
-}
-
-impl<B> Lease<B> {
-    fn give_back(&mut self) {
-        let (Some(connection), Some(idle)) = (self.connection.take(), self.idle.upgrade()) else { return };
-        if !connection.sender.is_closed() && !self.limit.is_zero() {
-            let until = Instant::now() + self.limit;
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(Idle { connection, until });
-        }
-    }
-}
-
-impl<B> Body for FromUpstream<B>
-where
-    B: Unpin,
-{
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if frame.is_none() || self.incoming.is_end_stream() {
-            self.lease.give_back();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
     }
 }

@@ -3,7 +3,7 @@
 //! A refusal is a problem detail (RFC 9457) with a sentence that a person can act on. `Proxy-Status` (RFC 9209) tells it
 //! from an answer of the backend's own.
 
-use std::error::Error;
+use std::{error::Error, io};
 
 use bytes::Bytes;
 use http::{
@@ -343,6 +343,21 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
         Fault::ConnectTimeout(_) => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service can't be reached", "connection_timeout")
         }
+        Fault::Tls(_, cause) => {
+            (StatusCode::BAD_GATEWAY, "upstream-refused", "The service can't be reached securely", tls_error(cause))
+        }
+        Fault::Full(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-upstream",
+            "The service takes no more connections",
+            "connection_limit_reached",
+        ),
+        Fault::NoServer => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no-upstream", "The service is not healthy", "destination_unavailable")
+        }
+        Fault::NoUpgrade => {
+            (StatusCode::BAD_GATEWAY, "upgrade", "The service takes no such upgrade", "http_upgrade_failed")
+        }
         Fault::RequestBody(_) => {
             (StatusCode::BAD_REQUEST, "body", "The request's body broke off", "http_request_error")
         }
@@ -357,6 +372,15 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
         }
     };
     Problem { status, kind, title, error: format!("The request could not be completed. {advice}"), proxy_error }
+}
+
+/// The error of RFC 9209 §2.3 for a connection that could not be secured.
+fn tls_error(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => "tls_certificate_error",
+        Some(rustls::Error::AlertReceived(_)) => "tls_alert_received",
+        Some(_) | None => "tls_protocol_error",
+    }
 }
 
 /// What was wrong with the client's body, where that is why there is no answer.
@@ -429,7 +453,9 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
     if let Some([only]) = conflict.map(Vec::as_slice) {
         fields.insert(ETAG, only.to_header_value());
     }
-    if let Failure::Busy(_) = failure {
+    let is_passing = matches!(failure, Failure::Busy(_))
+        || matches!(failure, Failure::Upstream(error, _) if matches!(error.fault, Fault::NoServer | Fault::Full(_)));
+    if is_passing {
         fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure {

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     core::policy::Policy,
-    upstream::{self, FromUpstream, Progress},
+    upstream::{self, AnswerError, FromUpstream, Progress},
 };
 
 /// Why a client's body can't be passed on.
@@ -414,7 +414,9 @@ pub(super) struct Ahead {
 impl Inbound {
     /// The body of the request with this head.
     pub(super) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
-        let awaits_continue = head.headers.contains_key(EXPECT) && !body.is_end_stream();
+        // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
+        let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
+        let awaits_continue = may_wait && !body.is_end_stream();
         let is_http2 = head.version == Version::HTTP_2;
         Self {
             body: Some(body),
@@ -661,9 +663,9 @@ impl Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match &mut self.source {
             Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),

@@ -24,7 +24,7 @@ use crate::{
         policy::Mode,
         record::{Seen, Stamp},
     },
-    upstream::{Fault, FromUpstream, Progress},
+    upstream::{Avoid, FromUpstream, Progress},
 };
 
 /// The backend's answer.
@@ -46,20 +46,27 @@ pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Resp
     }
 }
 
-/// Sends a read. One that goes by a connection that the backend was just closing goes once more, by another: a read may
-/// reach the backend twice (rule 5 is about writes). With it comes whether the backend asked for the body.
+/// Sends a read. One that goes by a connection that the backend was just closing goes once more, by another, and where there
+/// are several servers to another of them: a read may reach the backend twice (rule 5 is about writes). With it comes
+/// whether the backend asked for the body.
 async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received, bool), Failure> {
     let method = &exchange.head.method;
     let rest = body.take();
     let mut attempts = if rest.is_some() { 1 } else { 3 };
     let (mut outgoing, progress, _ended) = outgoing(exchange, Ahead::default(), rest);
     let held = outgoing.held();
+    let mut avoid = None;
     loop {
         attempts -= 1;
-        match exchange.send(request(exchange, method.clone(), outgoing), &progress).await {
+        let mut request = request(exchange, method.clone(), outgoing);
+        if let Some(server) = avoid {
+            request.extensions_mut().insert(Avoid(server));
+        }
+        match exchange.send(request, &progress).await {
             Ok(received) => return Ok((received, !held.is_some_and(|held| held.give_up()))),
-            Err(error) if attempts > 0 && error.reused && matches!(error.fault, Fault::Connection(_)) => {
+            Err(error) if attempts > 0 && error.may_repeat_read(exchange.upstream().config().servers.len()) => {
                 outgoing = Outgoing::Empty;
+                avoid = error.server;
             }
             Err(error) => return Err(Failure::Upstream(error, Sent::Read)),
         }

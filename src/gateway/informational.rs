@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::{body::Outgoing, client::Client, headers};
+use crate::upstream::OnInformational;
 
 /// How many a client is sent before one answer; the rest is dropped.
 const MAX_ANSWERS: usize = 32;
@@ -144,13 +145,14 @@ pub(super) fn listen(request: &mut Request<Outgoing>, to: Option<Preceding>, hel
     if to.is_none() && held.is_none() {
         return;
     }
-    hyper::ext::on_informational(request, move |answer| match (answer.status(), &held, &to) {
+    let listener = OnInformational::new(move |answer| match (answer.status, &held, &to) {
         (StatusCode::CONTINUE, Some(held), _) => {
             held.ask();
         }
         (StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS, ..) | (_, _, None) => {}
-        (status, _, Some(to)) => to.pass_on(status, answer.version(), answer.headers()),
+        (status, _, Some(to)) => to.pass_on(status, answer.version, answer.fields),
     });
+    request.extensions_mut().insert(listener);
 }
 
 /// Whether a body that is held back has been asked for.
@@ -234,5 +236,56 @@ impl UntilAsked {
         let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
         ready!(patience.as_mut().poll(cx));
         if self.held.ask() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_and_belongs_to_one_request() {
+        let queue = Queue::default();
+        let next = || queue.next(Waker::noop()).map(|answer| answer.len());
+        let first = queue.open();
+        queue.push(first, vec![0; MAX_BYTES].into());
+        queue.push(first, vec![0; 1].into());
+        assert_eq!((next(), next()), (Some(MAX_BYTES), None), "as many bytes as may wait");
+        queue.push(first, vec![0; MAX_BYTES + 1].into());
+        assert_eq!(next(), None, "one that is too long");
+        for _ in 0..2 * MAX_ANSWERS {
+            queue.push(first, vec![0; 1].into());
+        }
+        assert_eq!(std::iter::from_fn(next).count(), MAX_ANSWERS - 1, "as many as may be sent at all");
+
+        let second = queue.open();
+        queue.push(first, vec![0; 1].into());
+        assert_eq!(next(), None, "meant for the request before");
+        queue.push(second, vec![0; 2].into());
+        assert_eq!(next(), Some(2));
+    }
+
+    #[tokio::test]
+    async fn the_answer_waits_for_what_precedes_it_and_nothing_follows_that() {
+        let queue = Queue::default();
+        let request = queue.open();
+        queue.push(request, vec![0; 1].into());
+        let mut closed = Box::pin(queue.close());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(closed.as_mut().poll(&mut cx).is_pending(), "one waits");
+        assert!(queue.next(Waker::noop()).is_some());
+        assert!(closed.as_mut().poll(&mut cx).is_pending(), "it is being written");
+        assert!(queue.next(Waker::noop()).is_none());
+        assert!(closed.as_mut().poll(&mut cx).is_ready());
+        queue.push(request, vec![0; 1].into());
+        assert!(queue.next(Waker::noop()).is_none());
+    }
+
+    #[test]
+    fn a_body_is_asked_for_or_it_is_not() {
+        let held = Held::default();
+        assert!(held.ask() && held.ask() && !held.give_up());
+        let held = Held::default();
+        assert!(held.give_up() && held.give_up() && !held.ask());
     }
 }

@@ -4,6 +4,8 @@
 //! frameworks that answer so wherever only GET is routed, and to take that for *absent* would let `If-None-Match: *`
 //! overwrite what is there.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Method, StatusCode, header::LAST_MODIFIED};
 use httpdate::HttpDate;
 
@@ -48,7 +50,7 @@ async fn ask(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
 pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received, Failure> {
     let fields = headers::for_probe(exchange);
     let request = forward::assemble(exchange, method.clone(), fields, Outgoing::Empty);
-    let answer = exchange.send(request, &Progress::default()).await;
+    let answer = exchange.send(request, &Arc::new(Progress::default())).await;
     let received = answer.map_err(|error| Failure::Upstream(error, Sent::Probe))?;
     let trace = exchange.seen.trace_id();
     tracing::debug!(%trace, path = exchange.target.path(), %method, status = received.status().as_u16(), "probed");

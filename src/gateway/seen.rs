@@ -25,7 +25,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{answer::Failure, body::Answer, forward::Received, probe::Said};
 use crate::{
-    config::Config,
+    config::{Config, Origin},
     core::record::{Probed, State, View},
     telemetry::{
         Telemetry,
@@ -257,8 +257,9 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// This came of it.
-    pub(super) fn ended(self, answer: &Result<Received, SendError>) {
+    /// This came of it, by this server.
+    pub(super) fn ended(self, answer: &Result<Received, SendError>, server: Option<&Origin>) {
+        self.seen.note(|later| later.server = server.map(|server| server.authority.to_string()));
         match answer {
             Ok(_) => {
                 let after = self.began.elapsed();

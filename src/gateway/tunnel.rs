@@ -144,7 +144,9 @@ fn base64(bytes: &[u8]) -> String {
 
 /// Passes the answer to a wish on, and opens the tunnel if it is granted.
 pub(super) fn pass_on(exchange: &Exchange, wish: &Wish, mut received: Received) -> Result<Response<Answer>, Failure> {
-    let bad = || Failure::Upstream(SendError { fault: Fault::BadAnswer, sent: true, reused: false }, Sent::Read);
+    let bad = || {
+        Failure::Upstream(SendError { fault: Fault::BadAnswer, sent: true, reused: false, server: None }, Sent::Read)
+    };
     if received.status() != StatusCode::SWITCHING_PROTOCOLS {
         // For the client of a CONNECT any success is the beginning of a tunnel.
         let misleads = wish.is_connect && received.status().is_success();

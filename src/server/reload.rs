@@ -8,24 +8,27 @@ use std::{
     collections::BTreeMap,
     fs::File,
     hash::{BuildHasher, RandomState},
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{
+    runtime::Handle,
     sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
 use super::{Live, connection::Door, systemd};
 use crate::{
-    config::{self, Config, ConfigErrors},
+    config::{Config, ConfigErrors},
     gateway::{Gateway, Shared},
+    telemetry::metrics::ServerState,
+    upstream::{FailureKind, Fleet, Server},
 };
 
 /// How long a file must stay as it is before it is read: whoever writes it may not be done.
@@ -51,6 +54,8 @@ struct Inner {
     /// The file is to be read again.
     asked: Notify,
     phase: watch::Sender<Phase>,
+    /// Where servers are asked for their health.
+    background: OnceLock<Handle>,
     /// How many workers accept connections.
     running: AtomicUsize,
     cut_short: AtomicBool,
@@ -59,6 +64,8 @@ struct Inner {
 #[derive(Debug)]
 struct Applied {
     config: Arc<Config>,
+    /// The servers of each upstream.
+    fleets: Vec<Arc<Fleet>>,
     /// The file that it was read from.
     file: Option<PathBuf>,
     /// The certificate files as they were when they were read.
@@ -77,16 +84,23 @@ pub enum Phase {
 }
 
 impl Control {
-    pub(super) fn new(shared: Shared, workers: Vec<Arc<Live>>, doors: Vec<Arc<Door>>, config: Arc<Config>) -> Self {
+    pub(super) fn new(
+        shared: Shared,
+        workers: Vec<Arc<Live>>,
+        doors: Vec<Arc<Door>>,
+        fleets: Vec<Arc<Fleet>>,
+        config: Arc<Config>,
+    ) -> Self {
         let files = Fingerprints::of(config.files());
         Self(Arc::new(Inner {
             shared,
             workers,
             doors,
             began: Instant::now(),
-            applied: Mutex::new(Applied { config, file: None, files }),
+            applied: Mutex::new(Applied { config, fleets, file: None, files }),
             asked: Notify::new(),
             phase: watch::Sender::new(Phase::Starting),
+            background: OnceLock::new(),
             running: AtomicUsize::new(0),
             cut_short: AtomicBool::new(false),
         }))
@@ -106,6 +120,22 @@ impl Control {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.applied().config)
+    }
+
+    /// How all servers are now.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerState> {
+        let applied = self.applied();
+        let servers = applied.fleets.iter().flat_map(|fleet| fleet.servers().iter().map(move |server| (fleet, server)));
+        let state = |(fleet, server): (&Arc<Fleet>, &Arc<Server>)| ServerState {
+            upstream: fleet.config().name.clone(),
+            server: server.origin().to_string(),
+            open: server.connections(),
+            idle: server.idle_connections(),
+            healthy: server.is_healthy() && !server.is_ejected(),
+            failures: FailureKind::ALL.map(|kind| (kind.name(), server.failures(kind))).to_vec(),
+        };
+        servers.map(state).collect()
     }
 
     /// A gateway that new requests may be served with.
@@ -136,18 +166,22 @@ impl Control {
     }
 
     /// Serves new requests under this configuration, as far as that needs no restart. Returns the keys that do need one.
-    pub fn reload(&self, config: Config) -> Vec<String> {
+    ///
+    /// # Errors
+    ///
+    /// A file of an upstream's `tls` that can't be used. Nothing has changed then.
+    pub fn reload(&self, config: Config) -> io::Result<Vec<String>> {
         let mut applied = self.applied();
         let (config, needs_restart) = without_restart(&applied.config, config);
         let config = Arc::new(config);
         let files = Fingerprints::of(config.files());
-        let is_stale = |upstream: &config::Upstream| !applied.files.agree(&files, upstream.files());
+        let fleets = self.renewed(&applied.fleets, &config)?;
         self.renew_certificates(&config);
         let before: Vec<_> = self.0.workers.iter().map(|worker| worker.gateway()).collect();
         if let Some(first) = before.first() {
             let succession = first.succession(&config);
             let gateways: Vec<_> =
-                before.iter().map(|gateway| gateway.succeed(Arc::clone(&config), &succession, is_stale)).collect();
+                before.iter().map(|gateway| gateway.succeed(Arc::clone(&config), &fleets, &succession)).collect();
             for (old, new) in before.iter().zip(&gateways) {
                 old.be_succeeded_by(new);
             }
@@ -156,8 +190,38 @@ impl Control {
                 worker.replace(gateway);
             }
         }
-        (applied.config, applied.files) = (config, files);
-        needs_restart
+        (applied.config, applied.files, applied.fleets) = (config, files, fleets);
+        Ok(needs_restart)
+    }
+
+    /// Begins to ask servers for their health, on the runtime that this is called on.
+    pub(super) fn start_health_checks(&self) {
+        let applied = self.applied();
+        // Once in the life of a gateway.
+        let _ = self.0.background.set(Handle::current());
+        applied.fleets.iter().for_each(Fleet::start_checks);
+    }
+
+    /// The servers of the upstreams of this configuration: the same as before where an upstream is, or of a file that it
+    /// names, as before; the checks of the others begin.
+    fn renewed(&self, old: &[Arc<Fleet>], config: &Config) -> io::Result<Vec<Arc<Fleet>>> {
+        let known = |config| old.iter().find(|fleet| fleet.config() == config).cloned();
+        let known: Vec<_> = config.upstreams.iter().map(known).collect();
+        let fresh: Vec<_> = config.upstreams.iter().zip(&known).filter(|(_, known)| known.is_none()).collect();
+        let fresh: Vec<_> = fresh.into_iter().map(|(config, _)| config.clone()).collect();
+        let fresh = Fleet::all(&fresh)?;
+        for fleet in known.iter().flatten() {
+            let upstream = &fleet.config().name;
+            if let Err(error) = fleet.renew_tls() {
+                tracing::error!(upstream, %error, "a certificate can't be used; what was read before stays");
+            }
+        }
+        if let Some(runtime) = self.0.background.get() {
+            let _entered = runtime.enter();
+            fresh.iter().for_each(Fleet::start_checks);
+        }
+        let mut fresh = fresh.into_iter();
+        Ok(known.into_iter().filter_map(|known| known.or_else(|| fresh.next())).collect())
     }
 
     /// Where one can't be used the old one stays.
@@ -182,17 +246,19 @@ impl Control {
             named.extend(config.files().map(Path::to_owned));
             config.check().map(|()| config)
         });
-        match checked {
-            Ok(config) => {
-                for key in self.reload(config) {
+        let applied = checked.map_err(|ConfigErrors { errors }| errors.iter().map(ToString::to_string).collect());
+        let applied = applied.and_then(|config| self.reload(config).map_err(|error| vec![error.to_string()]));
+        match applied {
+            Ok(needs_restart) => {
+                for key in needs_restart {
                     tracing::warn!(key, "has changed, which needs a restart");
                 }
                 tracing::info!(path = %path.display(), "serving under the file as it is now");
                 systemd::reloaded("serving");
             }
-            Err(ConfigErrors { errors }) => {
+            Err(errors) => {
                 for error in errors {
-                    tracing::error!(path = %path.display(), %error, "the file can't be used; what it said before stays");
+                    tracing::error!(path = %path.display(), error, "the file can't be used; what it said before stays");
                 }
                 systemd::reloaded("serving; the file has errors, and what it said before stays");
             }
@@ -309,11 +375,6 @@ impl Fingerprints {
             self.0.entry(file).and_modify(|own| *own = print);
         }
     }
-
-    /// Whether these files are here as they are there.
-    fn agree<'a>(&self, other: &Self, mut files: impl Iterator<Item = &'a Path>) -> bool {
-        files.all(|file| self.0.get(file) == other.0.get(file))
-    }
 }
 
 fn fingerprint(file: &Path) -> Option<u64> {
@@ -391,7 +452,7 @@ mod tests {
             ]
         );
         let (limits, routes, drain_timeout) = (new.limits, new.routes, new.drain_timeout);
-        let log = config::Log { access: true, ..old.log.clone() };
+        let log = crate::config::Log { access: true, ..old.log.clone() };
         let expected = Config { limits, routes, drain_timeout, log, ..old.clone() };
         assert_eq!(applied, expected);
         assert_eq!(without_restart(&old, old.clone()), (old.clone(), Vec::new()));

@@ -25,8 +25,44 @@ pub struct Passed(Vec<TcpListener>);
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) socket: TcpListener,
-    /// Whether others accept from the same queue, also after this process.
-    pub(super) is_passed: bool,
+    pub(super) origin: Origin,
+}
+
+/// Where a socket comes from, and so what becomes of those who wait in its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was bound here, and nobody else listens on the address.
+    Own,
+    /// It was bound here, and another process may listen on the address with sockets of its own.
+    Beside,
+    /// It was passed: whoever accepts from it next finds there what waits.
+    Passed,
+}
+
+/// From here on nobody new is let into this socket's queue, while those come in whose handshake is under way. Who is kept out
+/// tries again after a second, and finds another process's socket, once this one is closed. To close it at once would
+/// break off the handshakes, unless the kernel hands them on (`net.ipv4.tcp_migrate_req`).
+#[cfg(target_os = "linux")]
+pub(super) fn let_nobody_in(socket: SockRef<'_>) -> io::Result<()> {
+    use socket2::SockFilter;
+
+    // The socket's packets, from the TCP header on: its flags are the byte at 13, SYN is 0x02 of it and ACK 0x10.
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    socket.attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, 0x12),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn let_nobody_in(_: SockRef<'_>) -> io::Result<()> {
+    Ok(())
 }
 
 impl Passed {
@@ -92,13 +128,14 @@ fn share(socket: &TcpListener, sockets: &mut [Vec<Listening>]) -> io::Result<Soc
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
     for worker in sockets {
-        worker.push(Listening { socket: socket.try_clone()?, is_passed: true });
+        worker.push(Listening { socket: socket.try_clone()?, origin: Origin::Passed });
     }
     tracing::info!(%address, "listening on a socket that was passed");
     Ok(address)
 }
 
 fn bind_all(mut address: SocketAddr, sockets: &mut [Vec<Listening>], may_be_shared: bool) -> io::Result<SocketAddr> {
+    let origin = if may_be_shared { Origin::Beside } else { Origin::Own };
     if !may_be_shared {
         check_unused(address)?;
     }
@@ -106,7 +143,7 @@ fn bind_all(mut address: SocketAddr, sockets: &mut [Vec<Listening>], may_be_shar
         let socket = bind(address)?;
         // The first finds the port where the configuration leaves it open.
         address = socket.local_addr()?;
-        worker.push(Listening { socket, is_passed: false });
+        worker.push(Listening { socket, origin });
     }
     Ok(address)
 }
@@ -156,7 +193,7 @@ mod tests {
         let (sockets, addresses) = listen(&listeners, 3, passed, false).expect("sockets");
         assert_eq!(addresses[1], address);
         for worker in &sockets {
-            assert_eq!(worker.iter().map(|l| l.is_passed).collect::<Vec<_>>(), [false, true]);
+            assert_eq!(worker.iter().map(|l| l.origin).collect::<Vec<_>>(), [Origin::Own, Origin::Passed]);
             assert_eq!(worker[1].socket.local_addr().expect("an address"), address);
         }
     }

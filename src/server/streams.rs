@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-use crate::gateway::Delivery;
+use crate::{gateway::Delivery, upstream::AnswerError};
 
 /// How many more requests a client may give up than it lets be answered. Each costs the backend a request.
 const GIVEN_UP: usize = 200;
@@ -221,9 +221,9 @@ impl Watched {
 
 impl Body for Watched {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         self.waits_for_client(None);
         if self.rest.is_empty() {
             let Some(answer) = &mut self.answer else { return Poll::Ready(None) };

@@ -46,6 +46,12 @@ impl Lock {
         Ok(Arc::new(Self { file, held: AtomicBool::new(false) }))
     }
 
+    /// Takes the lock if nobody holds it and there is nothing to wait for. Returns whether it did.
+    pub(super) fn take_at_once(&self, hold: Duration) -> bool {
+        let free = self.try_take().is_ok_and(|taken| taken) && self.mark().is_none();
+        free && self.set_mark(hold).is_ok()
+    }
+
     /// Waits for the lock, and then opens the gate. `hold` is how long a write in doubt is waited for.
     pub(super) async fn take_over(self: Arc<Self>, gate: Arc<Gate>, hold: Duration) {
         let mut told = false;

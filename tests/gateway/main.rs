@@ -43,3 +43,7 @@ mod reload;
 mod stop;
 mod systemd;
 mod takeover;
+
+mod h2_upstream;
+mod servers;
+mod upstream_tls;

@@ -247,6 +247,27 @@ async fn a_websocket_over_http2_becomes_one_over_http1() {
     assert_ne!(keys[0], keys[1]);
 }
 
+/// Its connection has carried nothing else for longer than an idle one may live.
+#[tokio::test]
+async fn a_websocket_over_http2_keeps_its_connection() {
+    let mut backend = Script::start().await;
+    let gateway =
+        Gateway::before(backend.address).rest("[limits]\nidle_timeout = \"100ms\"\nsend_timeout = \"100ms\"").start();
+    let h2 = Frames::connect(gateway.address).await;
+    h2.knows_extended_connect().await;
+    let mut socket = h2.extended_connect("websocket", "/chat").await;
+    let mut chat = backend.expect("GET", "/chat").await;
+    chat.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    assert_eq!(socket.head().await.status().as_u16(), 200);
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        socket.data("still", false);
+        assert_eq!(chat.bytes(5).await, b"still");
+        chat.send("here").await;
+        assert_eq!(socket.bytes(4).await, b"here");
+    }
+}
+
 #[tokio::test]
 async fn an_extended_connect_that_is_not_granted_gets_the_answer() {
     let mut backend = Script::start().await;

@@ -131,7 +131,7 @@ impl Gateway {
 
     /// Replaces the configuration. Returns the keys that need a restart.
     pub(crate) fn reload(&self, settings: &Settings) -> Vec<String> {
-        self.control.reload(config(&settings.text()))
+        self.control.reload(config(&settings.text())).expect("no file that can't be used")
     }
 
     pub(crate) fn call(&self, method: &str, path: &str) -> Call {

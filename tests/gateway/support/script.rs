@@ -30,7 +30,7 @@ pub(crate) struct Script {
     pub(crate) address: SocketAddr,
     arrivals: UnboundedReceiver<Arrival>,
     connections: Arc<AtomicUsize>,
-    accepting: AbortHandle,
+    accepting: Option<AbortHandle>,
 }
 
 /// A request that has arrived and waits for what is to become of it.
@@ -59,7 +59,12 @@ impl Script {
                 tokio::spawn(serve(Wire::new(stream), announce.clone()));
             }
         });
-        Self { address, arrivals, connections, accepting: accepting.abort_handle() }
+        Self { address, arrivals, connections, accepting: Some(accepting.abort_handle()) }
+    }
+
+    /// What another script, at this address, passes on of what arrives.
+    pub(crate) fn of(address: SocketAddr, arrivals: UnboundedReceiver<Arrival>) -> Self {
+        Self { address, arrivals, connections: Arc::default(), accepting: None }
     }
 
     /// The next request, whatever it is.
@@ -94,7 +99,9 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        self.accepting.abort();
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
     }
 }
 

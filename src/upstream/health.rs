@@ -1,0 +1,87 @@
+//! Asking servers for their health: one task a server, wherever in the process [`Fleet::start_checks`] was called.
+//!
+//! A check goes by a connection of its own, made as every other one is, TLS and protocol included, but not counted among
+//! those that the server may have: a server that is full is not ill.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, StatusCode, Version,
+    header::{ACCEPT, CONNECTION, HOST, USER_AGENT},
+};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use super::{
+    Broken, Fault,
+    connect::{asks, connect},
+    fleet::{Fleet, Server},
+    http2,
+    wire::{Watch, Wire},
+};
+use crate::config::{Health, Protocol};
+
+impl Fleet {
+    /// Begins to ask the servers for their health, if the configuration says so. Once for a fleet, within a runtime that
+    /// goes on; it ends with the fleet.
+    pub fn start_checks(self: &Arc<Self>) {
+        let Some(health) = &self.config().health else { return };
+        for at in 0..self.servers().len() {
+            tokio::spawn(watch(Arc::downgrade(self), at, health.clone()));
+        }
+    }
+}
+
+async fn watch(fleet: Weak<Fleet>, at: usize, health: Health) {
+    let mut every = interval(health.interval);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        // Not held while nothing is asked.
+        let Some(fleet) = fleet.upgrade() else { return };
+        let server = &fleet.servers()[at];
+        let deadline = Instant::now() + health.timeout;
+        let asked = timeout_at(deadline, ask(server, fleet.config().protocol, &health, deadline)).await;
+        let is_good = match asked {
+            Ok(Ok(status)) => status.is_success() || status.is_redirection(),
+            Ok(Err(_)) | Err(_) => false,
+        };
+        if let Some(is_healthy) = server.condition.checked(&health, is_good) {
+            let (upstream, server) = (&fleet.config().name, server.origin());
+            if is_healthy {
+                tracing::info!(upstream, %server, "a server is healthy again");
+            } else {
+                tracing::warn!(upstream, %server, ?asked, "a server is not healthy; it gets no requests");
+            }
+        }
+    }
+}
+
+async fn ask(server: &Server, protocol: Protocol, health: &Health, deadline: Instant) -> Result<StatusCode, Fault> {
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = health.path.clone().into();
+    *request.version_mut() = Version::HTTP_11;
+    let fields = request.headers_mut();
+    let authority = HeaderValue::from_str(server.origin.authority.as_str());
+    fields.insert(HOST, authority.expect("an authority may stand in a field"));
+    fields.insert(USER_AGENT, HeaderValue::from_static("ifmatch"));
+    fields.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    let connected = connect(server, asks(protocol), deadline).await?;
+    if connected.is_http2 {
+        let (mut sender, _, task) = http2::handshake(connected, None).await?;
+        let _ends = http2::Unkept::of(task);
+        let (head, _) = request.into_parts();
+        let broken = |error| Fault::Connection(Broken::Http2(error));
+        let (answer, _) = sender.send_request(http2::translated(&head, &server.origin), true).map_err(broken)?;
+        return Ok(answer.await.map_err(broken)?.status());
+    }
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let wire = Wire { stream: connected.stream, watch: Watch::Nobody, _place: None };
+    let broken = |error| Fault::Connection(Broken::Http1(error));
+    let (mut sender, driver) = http1::handshake(TokioIo::new(wire)).await.map_err(broken)?;
+    let _ends = http2::Unkept::of(tokio::spawn(driver).abort_handle());
+    Ok(sender.send_request(request).await.map_err(broken)?.status())
+}
