@@ -22,7 +22,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{server::Control, telemetry::metrics, tracker::Taken};
+use crate::{
+    server::Control,
+    telemetry::metrics::{self, Now, ServerState},
+    tracker::Taken,
+};
 
 mod records;
 
@@ -105,21 +109,14 @@ impl Admin {
         }
     }
 
-    /// Whether clients should be sent here. A service without a single server that is well can't answer them.
     fn readiness(&self) -> Reply {
-        let servers = self.control.shared().telemetry.metrics.servers();
-        if *self.stop.borrow() || self.stop.has_changed().is_err() {
-            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-        } else if !servers.is_empty() && servers.iter().all(|server| !server.healthy) {
-            text(StatusCode::SERVICE_UNAVAILABLE, "no upstream has a healthy server\n")
-        } else {
-            text(StatusCode::OK, "ready\n")
-        }
+        readiness(*self.stop.borrow() || self.stop.has_changed().is_err(), self.control.has_healthy_server())
     }
 
     fn metrics(&self) -> Reply {
         let shared = self.control.shared();
-        let metrics = shared.telemetry.scrape(shared.tracker.len(), shared.tracker.capacity());
+        let (records, capacity) = (shared.tracker.len(), shared.tracker.capacity());
+        let metrics = shared.telemetry.scrape(Now { records, capacity, servers: self.control.servers() });
         reply(StatusCode::OK, metrics::MEDIA_TYPE, metrics)
     }
 
@@ -142,6 +139,17 @@ impl Admin {
             Ok(forgotten) => reply(StatusCode::OK, JSON, pretty(&json!({ "forgotten": forgotten }))),
             Err(taken @ Taken) => problem(StatusCode::CONFLICT, format!("{taken}; it may be forgotten after that")),
         }
+    }
+}
+
+/// Whether clients should be sent here. A service without a single server that is well can't answer them.
+fn readiness(stops: bool, has_healthy_server: bool) -> Reply {
+    if stops {
+        text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if !has_healthy_server {
+        text(StatusCode::SERVICE_UNAVAILABLE, "no upstream has a healthy server\n")
+    } else {
+        text(StatusCode::OK, "ready\n")
     }
 }
 
@@ -177,67 +185,37 @@ fn pretty(value: &serde_json::Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Config, server::Server, telemetry::metrics::ServerState};
-
-    fn admin(stop: watch::Receiver<bool>) -> Admin {
-        let config = Config::single(([127, 0, 0, 1], 0).into(), "http://127.0.0.1:1").expect("a configuration");
-        Admin::new(Server::bind(config).expect("a port").control(), stop)
-    }
+    use crate::telemetry::Telemetry;
 
     fn server(server: &str, healthy: bool) -> ServerState {
-        ServerState { upstream: "a".into(), server: server.into(), open: 3, idle: 2, healthy }
+        let failures = vec![("connect", 7)];
+        ServerState { upstream: "a".into(), server: server.into(), open: 3, idle: 2, healthy, failures }
     }
 
     #[test]
     fn readiness_needs_one_server_that_is_well_and_no_stop() {
-        let (stop, stopped) = watch::channel(false);
-        let admin = admin(stopped);
-        for (servers, status) in [
-            (vec![], 200),
-            (vec![server("h:1", true)], 200),
-            (vec![server("h:1", false), server("h:2", true)], 200),
-            (vec![server("h:1", false), server("h:2", false)], 503),
-        ] {
-            let asked = servers.clone();
-            admin.control.shared().telemetry.metrics.watch_servers(Arc::new(move || asked.clone()));
-            assert_eq!(admin.readiness().status().as_u16(), status, "{servers:?}");
+        for (stops, has_healthy_server, status) in
+            [(false, true, 200), (false, false, 503), (true, true, 503), (true, false, 503)]
+        {
+            assert_eq!(readiness(stops, has_healthy_server).status().as_u16(), status);
         }
-        admin.control.shared().telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:1", true)]));
-        stop.send_replace(true);
-        assert_eq!(admin.readiness().status().as_u16(), 503);
-    }
-
-    #[test]
-    fn whoever_could_say_stop_being_gone_is_a_stop() {
-        let (stop, stopped) = watch::channel(false);
-        let admin = admin(stopped);
-        assert_eq!(admin.readiness().status().as_u16(), 200);
-        drop(stop);
-        assert_eq!(admin.readiness().status().as_u16(), 503);
     }
 
     #[test]
     fn servers_are_scraped_as_they_are_now() {
-        let (_stop, stopped) = watch::channel(false);
-        let admin = admin(stopped);
-        let scrape = || admin.control.shared().telemetry.scrape(0, 0);
-        admin
-            .control
-            .shared()
-            .telemetry
-            .metrics
-            .watch_servers(Arc::new(|| vec![server("h:1", true), server("h:2", false)]));
-        let both = scrape();
+        let telemetry = Telemetry::default();
+        let scrape = |servers| telemetry.scrape(Now { servers, ..Now::default() });
+        let both = scrape(vec![server("h:1", true), server("h:2", false)]);
         for line in [
             "ifmatch_upstream_connections{upstream=\"a\",server=\"h:1\",state=\"open\"} 3\n",
             "ifmatch_upstream_connections{upstream=\"a\",server=\"h:2\",state=\"idle\"} 2\n",
             "ifmatch_upstream_healthy{upstream=\"a\",server=\"h:1\"} 1\n",
             "ifmatch_upstream_healthy{upstream=\"a\",server=\"h:2\"} 0\n",
+            "ifmatch_upstream_failures_total{upstream=\"a\",server=\"h:2\",kind=\"connect\"} 7\n",
         ] {
             assert!(both.contains(line), "{line}{both}");
         }
-        admin.control.shared().telemetry.metrics.watch_servers(Arc::new(|| vec![server("h:2", true)]));
-        let one = scrape();
+        let one = scrape(vec![server("h:2", true)]);
         assert!(!one.contains("h:1") && one.contains("server=\"h:2\"} 1\n"), "{one}");
     }
 }

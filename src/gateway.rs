@@ -444,7 +444,11 @@ impl Exchange {
         let upstream = self.gateway.config.routes[self.route].upstream;
         let asked = self.seen.asks(&self.gateway.instruments, upstream);
         let answer = self.upstream().send(request, progress).await;
-        asked.ended(&answer);
+        let server = match &answer {
+            Ok(received) => Some(received.body().server().origin()),
+            Err(error) => error.server.map(|at| &self.upstream().config().servers[at]),
+        };
+        asked.ended(&answer, server);
         answer
     }
 

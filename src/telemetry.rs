@@ -18,7 +18,7 @@ pub mod metrics;
 pub mod trace;
 
 use access::AccessLog;
-use metrics::Metrics;
+use metrics::{Metrics, Now};
 
 /// Writes the log to standard error from here on.
 ///
@@ -58,7 +58,7 @@ impl Telemetry {
 
     /// All that was counted, as OpenMetrics text.
     #[must_use]
-    pub fn scrape(&self, records: usize, capacity: usize) -> String {
-        self.metrics.scrape(records, capacity, self.access.get().map_or(0, AccessLog::dropped))
+    pub fn scrape(&self, now: Now) -> String {
+        self.metrics.scrape(now, self.access.get().map_or(0, AccessLog::dropped))
     }
 }

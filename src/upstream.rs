@@ -116,6 +116,15 @@ pub enum Fault {
     ResponseTimeout,
 }
 
+impl Fault {
+    /// In a word, as it is counted.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        let own = if matches!(self, Self::NoServer) { "no_server" } else { "request_body" };
+        FailureKind::of(self).map_or(own, FailureKind::name)
+    }
+}
+
 /// How a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
@@ -163,26 +172,6 @@ impl OnInformational {
 
     fn call(&self, status: StatusCode, version: Version, fields: &HeaderMap) {
         (self.0)(Informational { status, version, fields });
-    }
-}
-
-impl Fault {
-    /// In a word, as it is counted.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Resolve(..) => "resolve",
-            Self::Connect(..) => "connect",
-            Self::ConnectTimeout(_) => "connect_timeout",
-            Self::RequestBody(_) => "request_body",
-            Self::Tls(..) => "tls",
-            Self::Full(_) => "full",
-            Self::NoServer => "no_server",
-            Self::NoUpgrade => "no_upgrade",
-            Self::Connection(_) => "connection",
-            Self::BadAnswer => "bad_answer",
-            Self::ResponseTimeout => "response_timeout",
-        }
     }
 }
 
@@ -424,7 +413,7 @@ where
         let patience = self.config().response_idle_timeout;
         match asking.asked(answer) {
             (http2::Asked::Granted(fields, out, incoming), slot) => {
-                let stream = tunnel::Stream { out, incoming, rest: Bytes::new(), _slot: slot, _under_way: under_way };
+                let stream = tunnel::Stream { out, incoming, rest: Bytes::new(), _slot: slot, under_way };
                 let body = FromUpstream::without_lease(Source::Nothing, Arc::clone(server), handle, patience);
                 let mut response = Response::new(body);
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -25,7 +25,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{answer::Failure, body::Answer, forward::Received, probe::Said};
 use crate::{
-    config::Config,
+    config::{Config, Origin},
     core::record::{Probed, State, View},
     telemetry::{
         Telemetry,
@@ -257,16 +257,14 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// This came of it.
-    pub(super) fn ended(self, answer: &Result<Received, SendError>) {
+    /// This came of it, by this server.
+    pub(super) fn ended(self, answer: &Result<Received, SendError>, server: Option<&Origin>) {
+        self.seen.note(|later| later.server = server.map(|server| server.authority.to_string()));
         match answer {
-            Ok(received) => {
+            Ok(_) => {
                 let after = self.began.elapsed();
                 self.counters.answered(after);
-                self.seen.note(|later| {
-                    later.upstream_time = Some(after);
-                    later.server = Some(received.body().server().origin().authority.to_string());
-                });
+                self.seen.note(|later| later.upstream_time = Some(after));
             }
             Err(error) => self.counters.failed(error.fault.kind()),
         }

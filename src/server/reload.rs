@@ -28,7 +28,7 @@ use crate::{
     config::{Config, ConfigErrors},
     gateway::{Gateway, Shared},
     telemetry::metrics::ServerState,
-    upstream::{self, Fleet},
+    upstream::{FailureKind, Fleet, Server},
 };
 
 /// How long a file must stay as it is before it is read: whoever writes it may not be done.
@@ -92,7 +92,7 @@ impl Control {
         config: Arc<Config>,
     ) -> Self {
         let files = Fingerprints::of(config.files());
-        let inner = Arc::new(Inner {
+        Self(Arc::new(Inner {
             shared,
             workers,
             doors,
@@ -103,10 +103,7 @@ impl Control {
             background: OnceLock::new(),
             running: AtomicUsize::new(0),
             cut_short: AtomicBool::new(false),
-        });
-        let servers = Arc::downgrade(&inner);
-        inner.shared.telemetry.metrics.watch_servers(Arc::new(move || servers.upgrade().map_or_else(Vec::new, states)));
-        Self(inner)
+        }))
     }
 
     pub(super) fn doors(&self) -> &[Arc<Door>] {
@@ -123,6 +120,29 @@ impl Control {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.applied().config)
+    }
+
+    /// How all servers are now.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerState> {
+        let applied = self.applied();
+        let servers = applied.fleets.iter().flat_map(|fleet| fleet.servers().iter().map(move |server| (fleet, server)));
+        let state = |(fleet, server): (&Arc<Fleet>, &Arc<Server>)| ServerState {
+            upstream: fleet.config().name.clone(),
+            server: server.origin().to_string(),
+            open: server.connections(),
+            idle: server.idle_connections(),
+            healthy: server.is_healthy() && !server.is_ejected(),
+            failures: FailureKind::ALL.map(|kind| (kind.name(), server.failures(kind))).to_vec(),
+        };
+        servers.map(state).collect()
+    }
+
+    /// Whether there is a server that the health checks do not speak against. Others get no requests at all; one that is
+    /// ejected still does where there is no better.
+    #[must_use]
+    pub fn has_healthy_server(&self) -> bool {
+        self.applied().fleets.iter().any(|fleet| fleet.any_healthy())
     }
 
     /// A gateway that new requests may be served with.
@@ -295,21 +315,6 @@ impl Control {
     fn applied(&self) -> MutexGuard<'_, Applied> {
         self.0.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// How all servers are.
-fn states(inner: Arc<Inner>) -> Vec<ServerState> {
-    let applied = Control(inner);
-    let applied = applied.applied();
-    let servers = applied.fleets.iter().flat_map(|fleet| fleet.servers().iter().map(move |server| (fleet, server)));
-    let state = |(fleet, server): (&Arc<Fleet>, &Arc<upstream::Server>)| ServerState {
-        upstream: fleet.config().name.clone(),
-        server: server.origin().authority.to_string(),
-        open: server.connections(),
-        idle: server.idle_connections(),
-        healthy: server.is_healthy() && !server.is_ejected(),
-    };
-    servers.map(state).collect()
 }
 
 /// Reads the file again whenever somebody asks for it, or it or a certificate has changed.

@@ -8,7 +8,10 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Write},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -134,10 +137,20 @@ pub struct ServerState {
     pub idle: usize,
     /// Whether requests are sent to it.
     pub healthy: bool,
+    /// What has gone wrong with it, and how often. A request that another server answered then counts, too.
+    pub failures: Vec<(&'static str, u64)>,
 }
 
-/// Says how all servers are. Asked at each scrape, and by `/readyz`.
-pub type Servers = Arc<dyn Fn() -> Vec<ServerState> + Send + Sync>;
+/// What is not counted, but looked at when it is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Now {
+    /// Records there are.
+    pub records: usize,
+    /// Records there may be.
+    pub capacity: usize,
+    /// All servers.
+    pub servers: Vec<ServerState>,
+}
 
 /// All that is counted.
 pub struct Metrics {
@@ -146,7 +159,6 @@ pub struct Metrics {
     /// Every route that was ever configured, by its label; and every upstream, by its name.
     routes: Mutex<BTreeMap<String, Arc<Route>>>,
     upstreams: Mutex<BTreeMap<String, Arc<Upstream>>>,
-    servers: Mutex<Option<Servers>>,
 }
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -175,6 +187,7 @@ struct Families {
     upstream_responses: Histograms<UpstreamLabels>,
     upstream_connections: Family<ConnectionLabels, Gauge>,
     upstream_healthy: Family<ServerLabels, Gauge>,
+    upstream_failures: Family<FailureLabels, Counter>,
     client_connections: Gauge,
     client_connections_accepted: Counter,
     received: Counter,
@@ -224,6 +237,13 @@ struct ServerLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    upstream: String,
+    server: String,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ConnectionLabels {
     upstream: String,
     server: String,
@@ -264,6 +284,7 @@ impl Families {
             upstream_responses: Family::new_with_constructor(seconds),
             upstream_connections: Family::default(),
             upstream_healthy: Family::default(),
+            upstream_failures: Family::default(),
             client_connections: Gauge::default(),
             client_connections_accepted: Counter::default(),
             received: Counter::default(),
@@ -278,7 +299,7 @@ impl Families {
         self.register_turns(&mut registry);
         self.register_connections(&mut registry);
         registry.register("build", "What is running", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        let since = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
+        let since = Gauge::<f64, AtomicU64>::default();
         since.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
         registry.register_with_unit("start_time", "When this process began, since 1970", Unit::Seconds, since);
         registry
@@ -317,6 +338,8 @@ impl Families {
         let help = "Connections to servers now";
         registry.register("upstream_connections", help, self.upstream_connections.clone());
         registry.register("upstream_healthy", "Whether requests are sent to a server", self.upstream_healthy.clone());
+        let help = "What went wrong with a server, retried or not";
+        registry.register("upstream_failures", help, self.upstream_failures.clone());
         registry.register("client_connections", "Connections of clients now", self.client_connections.clone());
         let help = "Connections of clients";
         registry.register("client_connections_accepted", help, self.client_connections_accepted.clone());
@@ -326,13 +349,7 @@ impl Families {
 impl Default for Metrics {
     fn default() -> Self {
         let families = Families::new();
-        Self {
-            registry: families.registry(),
-            families,
-            routes: Mutex::default(),
-            upstreams: Mutex::default(),
-            servers: Mutex::default(),
-        }
+        Self { registry: families.registry(), families, routes: Mutex::default(), upstreams: Mutex::default() }
     }
 }
 
@@ -359,17 +376,6 @@ impl Metrics {
         Arc::clone(made.or_insert_with_key(|name| Arc::new(Upstream::new(&self.families, name))))
     }
 
-    /// Has these servers asked for how they are, in place of those before.
-    pub fn watch_servers(&self, servers: Servers) {
-        *locked(&self.servers) = Some(servers);
-    }
-
-    /// How all servers are, where somebody knows.
-    pub fn servers(&self) -> Vec<ServerState> {
-        let servers = locked(&self.servers).clone();
-        servers.map_or_else(Vec::new, |servers| servers())
-    }
-
     /// A client has connected. What is returned lives as long as its connection.
     #[must_use]
     pub fn connection(&self) -> Connected {
@@ -385,14 +391,19 @@ impl Metrics {
     }
 
     /// All of it as text, with what is only known at this moment.
-    pub(super) fn scrape(&self, records: usize, capacity: usize, dropped_lines: usize) -> String {
+    pub(super) fn scrape(&self, now: Now, dropped_lines: usize) -> String {
         let families = &self.families;
-        families.records.set(signed(records));
-        families.capacity.set(signed(capacity));
-        families.access_log_dropped.inner().store(dropped_lines as u64, std::sync::atomic::Ordering::Relaxed);
+        families.records.set(signed(now.records));
+        families.capacity.set(signed(now.capacity));
+        families.access_log_dropped.inner().store(dropped_lines as u64, Ordering::Relaxed);
         families.upstream_connections.clear();
         families.upstream_healthy.clear();
-        for ServerState { upstream, server, open, idle, healthy } in self.servers() {
+        families.upstream_failures.clear();
+        for ServerState { upstream, server, open, idle, healthy, failures } in now.servers {
+            for (kind, count) in failures {
+                let labels = FailureLabels { upstream: upstream.clone(), server: server.clone(), kind };
+                families.upstream_failures.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+            }
             for (state, count) in [("open", open), ("idle", idle)] {
                 let labels = ConnectionLabels { upstream: upstream.clone(), server: server.clone(), state };
                 families.upstream_connections.get_or_create(&labels).set(signed(count));

@@ -248,10 +248,10 @@ impl Fleet {
         &self.servers
     }
 
-    /// Whether a server is there that neither the health checks nor its failures speak against.
+    /// Whether a server is there that the health checks do not speak against.
     #[must_use]
     pub fn any_healthy(&self) -> bool {
-        self.servers.iter().any(|server| server.is_healthy() && !server.is_ejected())
+        self.servers.iter().any(|server| server.is_healthy())
     }
 
     /// The servers that may get a request, in the order in which they should be tried; none at all where the health checks

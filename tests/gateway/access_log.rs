@@ -43,6 +43,7 @@ async fn a_line_tells_of_a_write_what_was_sent_and_what_was_known() {
     }
     assert_eq!((&line["status"], &line["received"], &line["sent"]), (&200.into(), &4.into(), &5.into()));
     assert!(line["aborted"].is_null(), "{line}");
+    assert_eq!(line["server"], backend.address.to_string());
     let seconds = |key: &str| line[key].as_f64().unwrap_or_else(|| panic!("{key}: {line}"));
     assert!(seconds("duration") >= seconds("upstream_time") && seconds("waited") >= 0.0, "{line}");
     let time = line["time"].as_str().expect("a time");

@@ -98,7 +98,7 @@ async fn a_write_in_doubt_is_counted_and_so_is_what_went_wrong() {
     assert_eq!(put.answer().await.status, 502);
     let scrape = gateway.scrape().await;
     assert_eq!(scrape.value("ifmatch_in_doubt_total", &[("route", ROUTE)]), 1.0);
-    assert_eq!(scrape.value("ifmatch_upstream_errors_total", &[("upstream", "backend"), ("kind", "connection")]), 1.0);
+    assert_eq!(scrape.value("ifmatch_upstream_errors_total", &[("upstream", "backend"), ("kind", "broken")]), 1.0);
     // It is held for longer.
     assert_eq!(scrape.value("ifmatch_turns_held", &[]), 1.0);
     assert_eq!(scrape.value("ifmatch_turn_hold_seconds_count", &[]), 0.0);
@@ -249,5 +249,44 @@ async fn connections_of_clients_are_counted() {
     })
     .await;
     assert_eq!(gateway.scrape().await.value("ifmatch_client_connections_accepted_total", &[]), 1.0);
-    assert!(!gateway.scrape().await.has("ifmatch_upstream_healthy"), "nobody says so yet");
+}
+
+#[tokio::test]
+async fn servers_are_shown_with_what_went_wrong_with_them() {
+    let (_nobody, dead) = nobody();
+    let store = Store::start().await;
+    let gateway = Gateway::start(&format!(
+        "workers = 1\ndrain_timeout = \"2s\"\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
+         [admin]\naddress = \"127.0.0.1:0\"\n[upstreams.backend]\n\
+         servers = [\"http://{dead}\", \"http://{}\"]\nejection = {{ failures = 1, time = \"1h\" }}\n",
+        store.address
+    ));
+    for _ in 0..2 {
+        gateway.put("/note", "x").send().await;
+    }
+    let scrape = gateway.scrape().await;
+    let of = |name: &str, server: &str, labels: &[(&str, &str)]| {
+        let own = [("server", server), ("upstream", "backend")];
+        scrape.value(name, &[&own, labels].concat())
+    };
+    let (dead, alive) = (format!("http://{dead}"), format!("http://{}", store.address));
+    assert_eq!(of("ifmatch_upstream_failures_total", &dead, &[("kind", "connect")]), 1.0);
+    assert_eq!(of("ifmatch_upstream_failures_total", &alive, &[]), 0.0);
+    assert_eq!(of("ifmatch_upstream_healthy", &dead, &[]), 0.0);
+    assert_eq!(of("ifmatch_upstream_healthy", &alive, &[]), 1.0);
+    assert_eq!(of("ifmatch_upstream_connections", &alive, &[("state", "open")]), 1.0);
+    assert_eq!(of("ifmatch_upstream_connections", &alive, &[("state", "idle")]), 1.0);
+    // The writes were answered all the same.
+    assert_eq!(scrape.value("ifmatch_upstream_errors_total", &[]), 0.0);
+    gateway.ask("GET", "/readyz").expect(200).await;
+}
+
+#[tokio::test]
+async fn without_a_server_that_is_well_nobody_is_sent_here() {
+    let (_nobody, dead) = nobody();
+    let gateway = Gateway::before(dead).admin().upstream("ejection = { failures = 1, time = \"1h\" }").start();
+    gateway.ask("GET", "/readyz").expect(200).await;
+    gateway.get("/note").expect(502).await;
+    assert!(gateway.ask("GET", "/readyz").expect(503).await.text().contains("healthy"));
+    gateway.ask("GET", "/livez").expect(200).await;
 }

@@ -24,11 +24,6 @@ impl Scrape {
         self.0.iter().filter(|((own, labels), _)| own == name && has(labels)).map(|(_, value)| value).sum()
     }
 
-    /// Whether there is a sample with this name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.keys().any(|(own, _)| own == name)
-    }
-
     /// All values of a label.
     pub(crate) fn label(&self, name: &str, label: &str) -> BTreeSet<&str> {
         let own = self.0.keys().filter(|(own, _)| own == name);
