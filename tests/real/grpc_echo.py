@@ -3,9 +3,9 @@
     grpc_echo.py PORT [CERTIFICATE KEY]
 
 Methods of `echo.Echo`: `Unary` (with metadata both ways), `Count` (a server stream: as many messages as asked for;
-after the first it waits for a call of `Release`), `Chat` (bidirectional, each message answered as it comes), `Sum` (a client
-stream), `Fail` (NOT_FOUND with metadata), `FailLate` (two messages, then RESOURCE_EXHAUSTED), `Hang` and `Endless` (no
-answer, and a stream without an end, until they are given up), and `GivenUp` (how many were).
+after the first it waits for a call of `Release`), `Chat` (bidirectional, each message answered as it comes), `Sum` (a
+client stream), `Fail` (NOT_FOUND with metadata), `FailLate` (two messages, then RESOURCE_EXHAUSTED), `Hang` and
+`Endless` (no answer, and a stream without an end, until they are given up), and `GivenUp` (how many were).
 """
 
 import sys
