@@ -39,13 +39,31 @@ class Answer:
 Ask = Callable[[str, str, dict[str, str], bytes], Answer]
 
 
-def curl(url: str, *options, method: str = "GET", fields: dict[str, str] | None = None, body: bytes | Path | None = None,
-         timeout: float = 15) -> Answer:
+def curl(
+    url: str,
+    *options,
+    method: str = "GET",
+    fields: dict[str, str] | None = None,
+    body: bytes | Path | None = None,
+    timeout: float = 15,
+) -> Answer:
     """Asks with curl. `fields` with an empty value are sent so."""
     with tempfile.TemporaryDirectory() as folder:
         head, content, sent = (Path(folder) / name for name in ("head", "body", "sent"))
-        command = ["curl", "--silent", "--show-error", "--max-time", timeout, "--path-as-is", "--dump-header", head,
-                   "--output", content, "--write-out", "%{json}"]
+        command = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--max-time",
+            timeout,
+            "--path-as-is",
+            "--dump-header",
+            head,
+            "--output",
+            content,
+            "--write-out",
+            "%{json}",
+        ]
         command += ["--head"] if method == "HEAD" else ["--request", method]
         for name, value in (fields or {}).items():
             command += ["--header", f"{name}: {value}" if value else f"{name};"]
@@ -56,8 +74,13 @@ def curl(url: str, *options, method: str = "GET", fields: dict[str, str] | None 
             command += ["--header", "Content-Type: text/plain", "--data-binary", f"@{body}"]
         done = run(*command, *options, url, timeout=timeout + 5, check=False)
         report = json.loads(done.stdout)
-        answer = Answer(report["http_code"], version=report["http_version"], uploaded=report["size_upload"],
-                        exit=done.returncode, error=done.stderr.strip())
+        answer = Answer(
+            report["http_code"],
+            version=report["http_version"],
+            uploaded=report["size_upload"],
+            exit=done.returncode,
+            error=done.stderr.strip(),
+        )
         # With --head curl writes the head to where the body would go.
         answer.body = content.read_bytes() if content.exists() and report["size_download"] else b""
         if head.exists():
@@ -91,6 +114,7 @@ def parse_fields(lines: list[str]) -> dict[str, str]:
 def asking_with_curl(origin: str, *options) -> Ask:
     def ask(method: str, path: str, fields: dict[str, str], body: bytes) -> Answer:
         return curl(f"{origin}{path}", *options, method=method, fields=fields, body=body or None)
+
     return ask
 
 
@@ -111,8 +135,11 @@ def try_verdicts(checks: Checks, client: str, ask: Ask, backend: Backend, path: 
     third = ask("PUT", path, {"If-Match": second.fields.get("etag", "")}, b"third")
     checks.equal(f"{client}: with the tag that the refusal named the write succeeds", 200, third.status)
     malformed = ask("PUT", path, {"If-Match": '"abc'}, b"fourth")
-    checks.equal(f"{client}: a malformed precondition", (400, "urn:ifmatch:malformed-precondition"),
-                 (malformed.status, malformed.problem("type")))
+    checks.equal(
+        f"{client}: a malformed precondition",
+        (400, "urn:ifmatch:malformed-precondition"),
+        (malformed.status, malformed.problem("type")),
+    )
     checks.equal(f"{client}: and that is stored", "third", backend.text(path))
 
 
@@ -141,5 +168,9 @@ def check_stale(checks: Checks, description: str, answer: Answer, current: str) 
         "Proxy-Status": True,
     }
     wrong = {part for part in expected if expected[part] != seen[part]}
-    checks.holds(f"{description} is refused, with all that it needs", not wrong,
-                 {part: expected[part] for part in sorted(wrong)}, {part: seen[part] for part in sorted(wrong)})
+    checks.holds(
+        f"{description} is refused, with all that it needs",
+        not wrong,
+        {part: expected[part] for part in sorted(wrong)},
+        {part: seen[part] for part in sorted(wrong)},
+    )

@@ -129,14 +129,23 @@ class Connection:
     async def inspect(self, request, query, length, digest, trailers) -> None:
         def pairs(fields):
             return [[name.decode(), value.decode("latin-1")] for name, value in fields]
-        seen_now = {"method": request.method.decode(), "version": request.http_version.decode(),
-                    "fields": pairs(request.headers), "length": length, "sha256": digest, "trailers": pairs(trailers)}
+
+        seen_now = {
+            "method": request.method.decode(),
+            "version": request.http_version.decode(),
+            "fields": pairs(request.headers),
+            "length": length,
+            "sha256": digest,
+            "trailers": pairs(trailers),
+        }
         await self.answer(200, json.dumps(seen_now).encode(), [(b"Content-Type", b"application/json")])
 
     async def trailers(self, request, *_) -> None:
         await self.send(
             h11.Response(status_code=200, headers=[(b"Transfer-Encoding", b"chunked"), (b"Trailer", b"X-Checksum")]),
-            h11.Data(data=b"body"), h11.EndOfMessage(headers=[(b"X-Checksum", b"abc")]))
+            h11.Data(data=b"body"),
+            h11.EndOfMessage(headers=[(b"X-Checksum", b"abc")]),
+        )
 
     async def events(self, request, *_) -> None:
         released.clear()
@@ -179,9 +188,16 @@ class Connection:
 
 
 SPECIAL = {
-    "/seen": Connection.count, "/inspect": Connection.inspect, "/trailers": Connection.trailers,
-    "/events": Connection.events, "/release": Connection.release, "/hints": Connection.hints,
-    "/empty": Connection.empty, "/same": Connection.same, "/status": Connection.status, "/large": Connection.large,
+    "/seen": Connection.count,
+    "/inspect": Connection.inspect,
+    "/trailers": Connection.trailers,
+    "/events": Connection.events,
+    "/release": Connection.release,
+    "/hints": Connection.hints,
+    "/empty": Connection.empty,
+    "/same": Connection.same,
+    "/status": Connection.status,
+    "/large": Connection.large,
     "/chunks": Connection.chunks,
 }
 

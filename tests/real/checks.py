@@ -41,8 +41,14 @@ class Checks:
         try:
             part(*arguments)
         except Exception as error:  # whatever it is: it is told
-            place = next((f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame
-                          in reversed(traceback.extract_tb(error.__traceback__)) if "/tests/real/" in frame.filename), "?")
+            place = next(
+                (
+                    f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
+                    for frame in reversed(traceback.extract_tb(error.__traceback__))
+                    if "/tests/real/" in frame.filename
+                ),
+                "?",
+            )
             self.fail(description, f"expected no error, saw {type(error).__name__} at {place}: {brief(error)}")
 
     def note(self, text: str) -> None:

@@ -2,10 +2,10 @@
 
     grpc_echo.py PORT [CERTIFICATE KEY]
 
-Methods of `echo.Echo`: `Unary` (with metadata both ways), `Count` (a server stream: as many messages as asked for; after
-the first it waits for a call of `Release`), `Chat` (bidirectional, each message answered as it comes), `Sum` (a client
-stream), `Fail` (NOT_FOUND with metadata), `FailLate` (two messages, then RESOURCE_EXHAUSTED), `Hang` and `Endless` (no
-answer, and a stream without an end, until they are given up), and `GivenUp` (how many were).
+Methods of `echo.Echo`: `Unary` (with metadata both ways), `Count` (a server stream: as many messages as asked for;
+after the first it waits for a call of `Release`), `Chat` (bidirectional, each message answered as it comes), `Sum` (a
+client stream), `Fail` (NOT_FOUND with metadata), `FailLate` (two messages, then RESOURCE_EXHAUSTED), `Hang` and
+`Endless` (no answer, and a stream without an end, until they are given up), and `GivenUp` (how many were).
 """
 
 import sys
@@ -89,18 +89,25 @@ def how_many(request: bytes, context: grpc.ServicerContext) -> bytes:
 def main() -> None:
     port, *secured = sys.argv[1:]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=120), options=[("grpc.max_receive_message_length", -1)])
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo.Echo", {
-        "Unary": grpc.unary_unary_rpc_method_handler(unary),
-        "Count": grpc.unary_stream_rpc_method_handler(count),
-        "Release": grpc.unary_unary_rpc_method_handler(release),
-        "Chat": grpc.stream_stream_rpc_method_handler(chat),
-        "Sum": grpc.stream_unary_rpc_method_handler(add),
-        "Fail": grpc.unary_unary_rpc_method_handler(fail),
-        "FailLate": grpc.unary_stream_rpc_method_handler(fail_late),
-        "Hang": grpc.unary_unary_rpc_method_handler(hang),
-        "Endless": grpc.unary_stream_rpc_method_handler(endless),
-        "GivenUp": grpc.unary_unary_rpc_method_handler(how_many),
-    }),))
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                "echo.Echo",
+                {
+                    "Unary": grpc.unary_unary_rpc_method_handler(unary),
+                    "Count": grpc.unary_stream_rpc_method_handler(count),
+                    "Release": grpc.unary_unary_rpc_method_handler(release),
+                    "Chat": grpc.stream_stream_rpc_method_handler(chat),
+                    "Sum": grpc.stream_unary_rpc_method_handler(add),
+                    "Fail": grpc.unary_unary_rpc_method_handler(fail),
+                    "FailLate": grpc.unary_stream_rpc_method_handler(fail_late),
+                    "Hang": grpc.unary_unary_rpc_method_handler(hang),
+                    "Endless": grpc.unary_stream_rpc_method_handler(endless),
+                    "GivenUp": grpc.unary_unary_rpc_method_handler(how_many),
+                },
+            ),
+        )
+    )
     if secured:
         cert, key = (open(path, "rb").read() for path in secured)
         server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([(key, cert)]))

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts beside this one share: where the project is, its program, and installing what is missing.
 # It is sourced: bash, with `set -euo pipefail`.
 

@@ -45,12 +45,19 @@ class Stage:
 
     # ------------------------------------------------------------------------------------------ processes
 
-    def start(self, name: str, *command, port: int | None = None, env: dict | None = None, **options) -> subprocess.Popen:
+    def start(
+        self, name: str, *command, port: int | None = None, env: dict | None = None, **options
+    ) -> subprocess.Popen:
         """Starts a process whose output goes to NAME.log, and waits until it listens on the port."""
         with open(self.log(name), "ab") as log:
             process = subprocess.Popen(
-                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **(env or {})}, **options)
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+                **options,
+            )
         self.processes.append(process)
         if port is not None:
             self.await_port(name, process, port)
@@ -88,10 +95,14 @@ class Stage:
             path.mkdir(exist_ok=True)
             path.chmod(0o777)
         temporary = self.folder / f"{name}-tmp"
-        paths = "\n".join(f"{kind}_temp_path {temporary}/{kind};"
-                          for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        configuration = self.write(f"{name}.conf", f"""
-            daemon off; worker_processes 1; pid {temporary}/pid; error_log {temporary}/error.log; worker_rlimit_nofile 16384;
+        paths = "\n".join(
+            f"{kind}_temp_path {temporary}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        configuration = self.write(
+            f"{name}.conf",
+            f"""
+            daemon off; worker_processes 1; worker_rlimit_nofile 16384;
+            pid {temporary}/pid; error_log {temporary}/error.log;
             events {{ worker_connections 4096; }}
             http {{
                 {paths}
@@ -100,8 +111,11 @@ class Stage:
                 keepalive_requests 1000000;
                 root {self.folder / name};
                 {http}
-            }}""")
-        return self.start(name, "nginx", "-p", temporary, "-e", f"{temporary}/error.log", "-c", configuration, port=port)
+            }}""",
+        )
+        return self.start(
+            name, "nginx", "-p", temporary, "-e", f"{temporary}/error.log", "-c", configuration, port=port
+        )
 
     def nginx_access_log(self, name: str) -> list[str]:
         return (self.folder / f"{name}-tmp" / "access.log").read_text().splitlines()
@@ -148,7 +162,9 @@ class Authority:
 
     def _make(self, name: str, basic: str, more: str, *signer) -> tuple[Path, Path]:
         subject = name.removeprefix(f"{self.name}-") or name
-        configuration = self.stage.write(f"{name}.cnf", f"""
+        configuration = self.stage.write(
+            f"{name}.cnf",
+            f"""
             [req]
             distinguished_name = subject
             x509_extensions = extensions
@@ -160,10 +176,28 @@ class Authority:
             subjectKeyIdentifier = hash
             authorityKeyIdentifier = keyid:always
             {more}
-            """.replace("            ", ""))
+            """.replace("            ", ""),
+        )
         cert, key = self.stage.folder / f"{name}.pem", self.stage.folder / f"{name}.key"
-        run("openssl", "req", "-x509", "-config", configuration, "-newkey", "ec", "-pkeyopt",
-            "ec_paramgen_curve:P-256", "-noenc", "-days", "7", "-keyout", key, "-out", cert, *signer)
+        run(
+            "openssl",
+            "req",
+            "-x509",
+            "-config",
+            configuration,
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-noenc",
+            "-days",
+            "7",
+            "-keyout",
+            key,
+            "-out",
+            cert,
+            *signer,
+        )
         return cert, key
 
 
@@ -243,3 +277,7 @@ def memory(process: subprocess.Popen) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise RuntimeError("no VmHWM")
+
+
+def open_files(process: subprocess.Popen) -> int:
+    return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))

@@ -2,8 +2,8 @@
 
     ws_echo.py PORT
 
-It speaks the subprotocol `echo.v1` with who offers it. The text `close CODE REASON` makes it close so. The path `/forbidden` is refused with
-403, and `/greeting` says hello before anything was asked.
+It speaks the subprotocol `echo.v1` with who offers it. The text `close CODE REASON` makes it close so. The path
+`/forbidden` is refused with 403, and `/greeting` says hello before anything was asked.
 """
 
 import asyncio
@@ -35,8 +35,9 @@ def choose(_, offered):
 
 
 async def main() -> None:
-    async with serve(echo, "127.0.0.1", int(sys.argv[1]), max_size=2**26, select_subprotocol=choose,
-                     process_request=refuse) as server:
+    async with serve(
+        echo, "127.0.0.1", int(sys.argv[1]), max_size=2**26, select_subprotocol=choose, process_request=refuse
+    ) as server:
         await server.serve_forever()
 
 

@@ -10,7 +10,9 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     authority, other = stage.authority("authority"), stage.authority("other")
     cert, key = authority.certificate("gateway", "localhost")
     clear, tls, mutual = free_ports(3)
-    stage.gateway("gateway", f"""
+    stage.gateway(
+        "gateway",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{clear}"
         [[listeners]]
@@ -21,7 +23,9 @@ def run_suite(stage: Stage, checks: Checks) -> None:
         tls = {{ cert = "{cert}", key = "{key}", client_ca = "{authority.cert}" }}
         [upstreams.backend]
         servers = ["{backend.url}"]
-        """, clear)
+        """,
+        clear,
+    )
     client_cert, client_key = authority.certificate("client")
     trusting = ("--cacert", authority.cert)
     known = (*trusting, "--cert", client_cert, "--key", client_key)
@@ -54,12 +58,20 @@ def run_suite(stage: Stage, checks: Checks) -> None:
 def try_client_certificates(stage: Stage, checks: Checks, other, url: str, trusting: tuple) -> None:
     for http in ("--http1.1", "--http2"):
         none = curl(url, http, *trusting)
-        checks.holds(f"{http}, no client certificate where one is asked for: no answer",
-                     none.status == 0 and none.exit != 0, "status 0", (none.status, none.exit))
+        checks.holds(
+            f"{http}, no client certificate where one is asked for: no answer",
+            none.status == 0 and none.exit != 0,
+            "status 0",
+            (none.status, none.exit),
+        )
         cert, key = other.certificate(f"client{http[-1]}")
         wrong = curl(url, http, *trusting, "--cert", cert, "--key", key)
-        checks.holds(f"{http}, a client certificate of another authority: no answer",
-                     wrong.status == 0 and wrong.exit != 0, "status 0", (wrong.status, wrong.exit))
+        checks.holds(
+            f"{http}, a client certificate of another authority: no answer",
+            wrong.status == 0 and wrong.exit != 0,
+            "status 0",
+            (wrong.status, wrong.exit),
+        )
 
 
 def try_large(stage: Stage, checks: Checks, way: str, url: str, options: tuple) -> None:
@@ -71,8 +83,10 @@ def try_large(stage: Stage, checks: Checks, way: str, url: str, options: tuple) 
     check_stale(checks, f"{way}: 5 MB with the old tag and Expect: 100-continue", refused, current)
     if refused.version == "1.1":  # by h2 curl does not wait for 100 Continue
         checks.equal(f"{way}: of which nothing was uploaded", 0, refused.uploaded)
-    answered = sum(curl(url, *options, "--header", "Expect:", method="PUT", fields={"If-Match": stale},
-                        body=large).status == 409 for _ in range(5))
+    answered = sum(
+        curl(url, *options, "--header", "Expect:", method="PUT", fields={"If-Match": stale}, body=large).status == 409
+        for _ in range(5)
+    )
     checks.equal(f"{way}: the same without Expect, 5 times: each is answered", 5, answered)
     taken = curl(url, *options, method="PUT", fields={"If-Match": current, "Expect": "100-continue"}, body=large)
     checks.equal(f"{way}: 5 MB with the current tag", (200, 5_000_000), (taken.status, taken.uploaded))
@@ -80,13 +94,48 @@ def try_large(stage: Stage, checks: Checks, way: str, url: str, options: tuple) 
 
 def try_one_connection(checks: Checks, way: str, origin: str, options: tuple) -> None:
     """On one connection nothing of one request is taken for another, a refused body included."""
-    each = ("--silent", "--max-time", "10", *options, "--output", "/dev/null", "--write-out", "%{http_code} %{num_connects}, ")
-    done = run("curl", *each, f"{origin}/docs/large",
-               "--next", *each, "--request", "PUT", "--header", 'If-Match: "none"',
-               "--data", "GET /smuggled HTTP/1.1\r\n\r\n", f"{origin}/docs/large",
-               "--next", *each, f"{origin}/empty",
-               "--next", *each, "--header", 'If-None-Match: "same"', f"{origin}/same",
-               "--next", *each, "--head", f"{origin}/docs/large",
-               "--next", *each, f"{origin}/docs/large", check=False)
-    checks.equal(f"{way}: a read, a refused write, 204, 304, HEAD and a read by one connection",
-                 "200 1, 409 0, 204 0, 304 0, 200 0, 200 0", done.stdout.strip(" ,"))
+    each = (
+        "--silent",
+        "--max-time",
+        "10",
+        *options,
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code} %{num_connects}, ",
+    )
+    done = run(
+        "curl",
+        *each,
+        f"{origin}/docs/large",
+        "--next",
+        *each,
+        "--request",
+        "PUT",
+        "--header",
+        'If-Match: "none"',
+        "--data",
+        "GET /smuggled HTTP/1.1\r\n\r\n",
+        f"{origin}/docs/large",
+        "--next",
+        *each,
+        f"{origin}/empty",
+        "--next",
+        *each,
+        "--header",
+        'If-None-Match: "same"',
+        f"{origin}/same",
+        "--next",
+        *each,
+        "--head",
+        f"{origin}/docs/large",
+        "--next",
+        *each,
+        f"{origin}/docs/large",
+        check=False,
+    )
+    checks.equal(
+        f"{way}: a read, a refused write, 204, 304, HEAD and a read by one connection",
+        "200 1, 409 0, 204 0, 304 0, 200 0, 200 0",
+        done.stdout.strip(" ,"),
+    )

@@ -17,9 +17,18 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     cert, key = authority.certificate("gateway", "localhost")
     service_cert, service_key = authority.certificate("service", "127.0.0.1")
     stage.start("service", sys.executable, HERE / "grpc_echo.py", service, port=service)
-    stage.start("secured", sys.executable, HERE / "grpc_echo.py", secured_service, service_cert, service_key,
-                port=secured_service)
-    stage.gateway("gateway", f"""
+    stage.start(
+        "secured",
+        sys.executable,
+        HERE / "grpc_echo.py",
+        secured_service,
+        service_cert,
+        service_key,
+        port=secured_service,
+    )
+    stage.gateway(
+        "gateway",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{clear}"
         [[listeners]]
@@ -28,15 +37,21 @@ def run_suite(stage: Stage, checks: Checks) -> None:
         [upstreams.service]
         servers = ["http://127.0.0.1:{service}"]
         protocol = "h2"
-        """, clear)
-    stage.gateway("both", f"""
+        """,
+        clear,
+    )
+    stage.gateway(
+        "both",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{both}"
         tls = {{ cert = "{cert}", key = "{key}" }}
         [upstreams.service]
         servers = ["https://127.0.0.1:{secured_service}"]
         tls = {{ ca = "{authority.cert}" }}
-        """, both)
+        """,
+        both,
+    )
     trust = grpc.ssl_channel_credentials(authority.cert.read_bytes())
     alone = "without a gateway"  # what fails here is the check's own fault
     for way, channel in {
@@ -50,7 +65,9 @@ def run_suite(stage: Stage, checks: Checks) -> None:
                 try:
                     attempt(checks, way, channel)
                 except grpc.RpcError as error:
-                    checks.fail(f"{way}: {attempt.__name__}", f"expected answers, saw {error.code()}: {error.details()}")
+                    checks.fail(
+                        f"{way}: {attempt.__name__}", f"expected answers, saw {error.code()}: {error.details()}"
+                    )
 
 
 def call(channel: grpc.Channel, kind: str, method: str):
@@ -59,11 +76,16 @@ def call(channel: grpc.Channel, kind: str, method: str):
 
 def try_unary(checks: Checks, way: str, channel: grpc.Channel) -> None:
     answer, about = call(channel, "unary_unary", "Unary").with_call(
-        b"hello", metadata=(("x-said", "something"),), timeout=SECONDS)
+        b"hello", metadata=(("x-said", "something"),), timeout=SECONDS
+    )
     checks.equal(f"{way}: a unary call", b"you said hello", answer)
     first, last = dict(about.initial_metadata()), dict(about.trailing_metadata())
-    checks.equal(f"{way}: its metadata, there and back", ("initial", "something"), (first.get("x-first"), first.get("x-heard")))
-    checks.equal(f"{way}: its trailing metadata", ("trailing", b"\x00\xff"), (last.get("x-last"), last.get("x-binary-bin")))
+    checks.equal(
+        f"{way}: its metadata, there and back", ("initial", "something"), (first.get("x-first"), first.get("x-heard"))
+    )
+    checks.equal(
+        f"{way}: its trailing metadata", ("trailing", b"\x00\xff"), (last.get("x-last"), last.get("x-binary-bin"))
+    )
     checks.equal(f"{way}: its status", grpc.StatusCode.OK, about.code())
 
 
@@ -73,7 +95,9 @@ def try_stream(checks: Checks, way: str, channel: grpc.Channel) -> None:
     # The service sends the others only after this call: the first was not held back for them.
     call(channel, "unary_unary", "Release")(b"", timeout=SECONDS)
     messages = [first, *stream]
-    checks.equal(f"{way}: a server stream, whose first message comes at once", [b"%d" % n for n in range(200)], messages)
+    checks.equal(
+        f"{way}: a server stream, whose first message comes at once", [b"%d" % n for n in range(200)], messages
+    )
     checks.equal(f"{way}: its trailing metadata", "200", dict(stream.trailing_metadata()).get("x-counted"))
 
 
@@ -97,8 +121,11 @@ def try_errors(checks: Checks, way: str, channel: grpc.Channel) -> None:
         seen = call(channel, "unary_unary", "Fail")(b"", timeout=SECONDS)
     except grpc.RpcError as error:
         seen = (error.code(), error.details(), dict(error.trailing_metadata()).get("x-why"))
-    checks.equal(f"{way}: an error, its message and its metadata",
-                 (grpc.StatusCode.NOT_FOUND, "no such thing: ü%", "because"), seen)
+    checks.equal(
+        f"{way}: an error, its message and its metadata",
+        (grpc.StatusCode.NOT_FOUND, "no such thing: ü%", "because"),
+        seen,
+    )
     heard = []
     stream = call(channel, "unary_stream", "FailLate")(b"", timeout=SECONDS)
     try:
@@ -106,8 +133,9 @@ def try_errors(checks: Checks, way: str, channel: grpc.Channel) -> None:
             heard.append(message)
     except grpc.RpcError as error:
         heard.append((error.code(), error.details()))
-    checks.equal(f"{way}: an error after two messages",
-                 [b"one", b"two", (grpc.StatusCode.RESOURCE_EXHAUSTED, "no more")], heard)
+    checks.equal(
+        f"{way}: an error after two messages", [b"one", b"two", (grpc.StatusCode.RESOURCE_EXHAUSTED, "no more")], heard
+    )
     try:
         seen = call(channel, "unary_unary", "Nothing")(b"", timeout=SECONDS)
     except grpc.RpcError as error:

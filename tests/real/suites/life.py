@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import time
 from concurrent import futures
 from typing import Callable
@@ -34,7 +35,9 @@ def try_drain(stage: Stage, checks: Checks, name: str, write_all: Callable[[Stag
     """SIGTERM once all of the writes are with the backend, which takes 2 s for each."""
     backend = stage.backend(f"backend-{name[-1]}")
     port, admin = free_ports(2)
-    gateway = stage.gateway(f"drain-{name[-1]}", f"""
+    gateway = stage.gateway(
+        f"drain-{name[-1]}",
+        f"""
         drain_timeout = "20s"
         [[listeners]]
         address = "127.0.0.1:{port}"
@@ -42,7 +45,9 @@ def try_drain(stage: Stage, checks: Checks, name: str, write_all: Callable[[Stag
         servers = ["{backend.url}"]
         [admin]
         address = "127.0.0.1:{admin}"
-        """, port)
+        """,
+        port,
+    )
     origin = f"http://127.0.0.1:{port}"
     for path in PATHS:
         backend.put(path, "before")
@@ -60,8 +65,11 @@ def try_drain(stage: Stage, checks: Checks, name: str, write_all: Callable[[Stag
         checks.equal(f"{name}: nobody new is let in", 0, await_status(f"{origin}/docs/0", 0, 1.0))
         answers = writes.result(30)
         code = exit_code(gateway, 10)
-    checks.equal(f"{name}: SIGTERM during {len(PATHS)} slow writes: all are answered, and told that this is the end",
-                 ["200 closing"] * len(PATHS), answers)
+    checks.equal(
+        f"{name}: SIGTERM during {len(PATHS)} slow writes: all are answered, and told that this is the end",
+        ["200 closing"] * len(PATHS),
+        answers,
+    )
     stored = sum(backend.text(path) == "after" for path in PATHS)
     checks.equal(f"{name}: all are stored", len(PATHS), stored)
     checks.equal(f"{name}: each was written once", len(PATHS), written(backend))
@@ -86,8 +94,24 @@ def write_with_httpx(_: Stage, origin: str) -> list[str]:
 
 def write_with_h2load(stage: Stage, origin: str) -> list[str]:
     """One connection with as many streams. (With several, each would begin with the first path.)"""
-    said = run("h2load", "-n", len(PATHS), "-c1", f"-m{len(PATHS)}", "-H", ":method: PUT", "-H", "if-match: *", "-H", "x-pause: 2",
-               "-d", stage.write("sent", "after"), *(f"{origin}{path}" for path in PATHS), timeout=25, check=False).stdout
+    said = run(
+        "h2load",
+        "-n",
+        len(PATHS),
+        "-c1",
+        f"-m{len(PATHS)}",
+        "-H",
+        ":method: PUT",
+        "-H",
+        "if-match: *",
+        "-H",
+        "x-pause: 2",
+        "-d",
+        stage.write("sent", "after"),
+        *(f"{origin}{path}" for path in PATHS),
+        timeout=25,
+        check=False,
+    ).stdout
     succeeded = re.search(r"status codes: (\d+) 2xx", said)
     return ["200 closing"] * int(succeeded[1]) if succeeded else [said]
 
@@ -108,8 +132,11 @@ def await_status(url: str, wanted: int, seconds: float) -> int:
 
 
 async def try_take_over(stage: Stage, checks: Checks) -> None:
-    """A second process with the same file starts under load, then the first is stopped. Each request has a connection of
-    its own, since nothing keeps an idle one from being closed under a request that is on its way."""
+    """A second process with the same file starts under load, then the first is stopped.
+
+    Each request has a connection of its own, since nothing keeps an idle one from being closed under a request that is
+    on its way.
+    """
     backend = stage.backend("backend-take-over")
     [port] = free_ports(1)
     text = f"""
@@ -122,12 +149,12 @@ async def try_take_over(stage: Stage, checks: Checks) -> None:
     first = stage.gateway("first", text, port)
     seen: collections.Counter = collections.Counter()
     ending = asyncio.Event()
+    options = {"timeout": 15, "trust_env": False, "verify": ssl.create_default_context()}  # made once: it takes long
 
     async def write(number: int) -> None:
         path = f"/docs/{number}"
         tag = await asyncio.to_thread(backend.put, path, "before")
         while not ending.is_set():
-            options = {"timeout": 15, "trust_env": False}
             try:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", **options) as client:
                     written = await client.put(path, headers={"If-Match": tag}, content="after")
@@ -152,7 +179,9 @@ async def try_take_over(stage: Stage, checks: Checks) -> None:
     await asyncio.gather(*writers)
     checks.equal("a second process takes over: the first ends", 0, code)
     checks.equal(f"a second process takes over: none of {sum(seen.values())} requests failed", {200}, set(seen))
-    checks.holds("and goes on alone", sum(seen.values()) > before and second.poll() is None, "more requests", dict(seen))
+    checks.holds(
+        "and goes on alone", sum(seen.values()) > before and second.poll() is None, "more requests", dict(seen)
+    )
     checks.equal("the second ends", 0, await asyncio.to_thread(stop, second, 10))
 
 
@@ -176,12 +205,17 @@ def try_notifications(stage: Stage, checks: Checks) -> None:
             except TimeoutError:
                 return f"only {heard}"
 
-        gateway = stage.gateway("notify", f"""
+        gateway = stage.gateway(
+            "notify",
+            f"""
             [[listeners]]
             address = "127.0.0.1:{port}"
             [upstreams.backend]
             servers = ["http://127.0.0.1:9"]
-            """, port, env={"NOTIFY_SOCKET": str(place), "WATCHDOG_USEC": "1000000"})
+            """,
+            port,
+            env={"NOTIFY_SOCKET": str(place), "WATCHDOG_USEC": "1000000"},
+        )
         checks.equal("sd_notify: ready", "READY=1", await_message("READY=1"))
         for _ in range(2):
             checks.equal("sd_notify: the watchdog is answered", "WATCHDOG=1", await_message("WATCHDOG=1"))
@@ -199,14 +233,18 @@ def try_activation(stage: Stage, checks: Checks) -> None:
         return
     backend = stage.backend("backend-activation")
     [port] = free_ports(1)
-    path = stage.write("activated.toml", f"""
+    path = stage.write(
+        "activated.toml",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{port}"
         [upstreams.backend]
         servers = ["{backend.url}"]
-        """)
-    activator = stage.start("activated", "systemd-socket-activate", f"--listen=127.0.0.1:{port}", stage.program, "run",
-                            "--config", path)
+        """,
+    )
+    activator = stage.start(
+        "activated", "systemd-socket-activate", f"--listen=127.0.0.1:{port}", stage.program, "run", "--config", path
+    )
     deadline = time.monotonic() + 10
     while "Listening" not in stage.log("activated").read_text() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -6,13 +6,15 @@ import itertools
 import signal
 import ssl
 import subprocess
+import sys
 import time
 
 import httpx
+from websockets.asyncio.client import connect
 
 from asking import curl
 from checks import Checks
-from stage import Authority, Backend, Stage, free_ports
+from stage import HERE, Authority, Backend, Stage, free_ports
 
 SECONDS = 20
 RATE = 200
@@ -23,12 +25,16 @@ WRITERS = 6
 def run_suite(stage: Stage, checks: Checks) -> None:
     backend = stage.backend()
     authority = stage.authority("authority")
-    clear, tls = free_ports(2)
+    clear, tls, echo = free_ports(3)
+    stage.start("echo", sys.executable, HERE / "ws_echo.py", echo, port=echo)
     cert, key = authority.certificate("gateway", "localhost")
 
     def configuration(number: int) -> str:
-        """Each differs from the one before in limits, upstream, guard and routes. The route that changes leads to another
-        upstream: one that gets requests which it did not get before begins anew with all that it knows."""
+        """Each differs from the one before in limits, upstream, guard and routes.
+
+        The route that changes leads to an upstream of its own: for one that gets requests which it did not get before,
+        what was known is forgotten.
+        """
         return f"""
             [limits]
             headers = {100 + number}
@@ -42,6 +48,11 @@ def run_suite(stage: Stage, checks: Checks) -> None:
             max_connections = {500 + number}
             [upstreams.other]
             servers = ["{backend.url}"]
+            [upstreams.echo]
+            servers = ["http://127.0.0.1:{echo}"]
+            [[routes]]
+            path = "/ws/{{*path}}"
+            upstream = "echo"
             [[routes]]
             path = "/docs/{{*path}}"
             upstream = "backend"
@@ -63,8 +74,23 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     checks.equal(f"{last} reloads under load: none of {done} requests failed", {}, failed)
     checks.holds("all of them were made", done >= SECONDS * RATE, f"{SECONDS * RATE} at least", done)
     checks.note(f"{done / load.seconds:.0f} requests a second; the slowest took {load.slowest * 1000:.0f} ms")
-    checks.equal("no connection was dropped: connections by client", {name: 1 for name in load.connections},
-                 {name: count for name, count in load.connections.items()})
+    checks.equal(
+        "no connection was dropped: connections by client",
+        {name: 1 for name in load.connections},
+        {name: count for name, count in load.connections.items()},
+    )
+    checks.holds(
+        "a WebSocket is open through all of it",
+        load.echoed > SECONDS / 2,
+        f"more than {SECONDS / 2:g} echoes",
+        load.echoed,
+    )
+    checks.holds(
+        "slow writes, each longer than from one reload to the next, are carried out",
+        load.slow_writes > 2,
+        "more than 2",
+        load.slow_writes,
+    )
     try_last(checks, backend, clear, last, kept)
     try_certificates(stage, checks, authority, gateway, tls)
     try_broken(stage, checks, gateway, configuration(last), clear, last)
@@ -87,20 +113,27 @@ class Load:
 
     def __init__(self, backend: Backend, authority: Authority, clear: int, tls: int) -> None:
         self.backend = backend
-        self.trust = ssl.create_default_context(cafile=str(authority.cert))
-        self.origins = [(f"http://localhost:{clear}", False), (f"https://localhost:{tls}", False),
-                        (f"https://localhost:{tls}", True)]
+        self.authority = str(authority.cert)
+        self.trust = ssl.create_default_context(cafile=self.authority)
+        self.origins = [
+            (f"http://localhost:{clear}", False),
+            (f"https://localhost:{tls}", False),
+            (f"https://localhost:{tls}", True),
+        ]
         self.seen: collections.Counter = collections.Counter()
         self.connections: collections.Counter = collections.Counter()
         self.slowest = 0.0
         self.seconds = 0.0
         self.ticks = itertools.count()
+        self.echoed = 0
+        self.slow_writes = 0
 
     async def run(self, meanwhile) -> int:
         begin = self.begin = time.monotonic()
         self.ending = asyncio.Event()
         each = [asyncio.create_task(self.keep_asking(number)) for number in range(READERS + WRITERS)]
         each += [asyncio.create_task(self.keep_connecting(number)) for number in range(3)]
+        each += [asyncio.create_task(self.keep_talking()), asyncio.create_task(self.write_slowly())]
         result = await meanwhile
         while sum(self.seen.values()) < SECONDS * RATE and time.monotonic() < begin + SECONDS * 1.5:
             await asyncio.sleep(0.05)
@@ -124,8 +157,15 @@ class Load:
         async def watch(request: httpx.Request) -> None:
             request.extensions["trace"] = count
 
-        return httpx.AsyncClient(base_url=origin, http1=not http2, http2=http2, verify=self.trust, timeout=15,
-                                 trust_env=False, event_hooks={"request": [watch]} if name else {})
+        return httpx.AsyncClient(
+            base_url=origin,
+            http1=not http2,
+            http2=http2,
+            verify=self.trust,
+            timeout=15,
+            trust_env=False,
+            event_hooks={"request": [watch]} if name else {},
+        )
 
     async def keep_asking(self, number: int) -> None:
         path = f"/docs/{number}"
@@ -147,16 +187,41 @@ class Load:
                     await self.ask(client, "GET", "/docs/0", {})
             await asyncio.sleep(0.1)
 
+    async def keep_talking(self) -> None:
+        """By one WebSocket, over TLS."""
+        url = self.origins[1][0].replace("https", "wss")
+        trust = ssl.create_default_context(cafile=self.authority)  # httpx sets ALPN in the other
+        async with connect(f"{url}/ws/echo", ssl=trust, proxy=None) as connection:
+            while not self.ending.is_set():
+                await connection.send("still there")
+                self.echoed += await asyncio.wait_for(connection.recv(), 15) == "still there"
+                await asyncio.sleep(0.5)
+
+    async def write_slowly(self) -> None:
+        tag = await asyncio.to_thread(self.backend.put, "/docs/slow", "before")
+        async with self.client(0, "slow writer") as client:
+            while not self.ending.is_set():
+                answer = await self.ask(client, "PUT", "/docs/slow", {"If-Match": tag, "X-Pause": "1.5"})
+                if answer and answer.status_code == 200:
+                    tag = answer.headers["etag"]
+                    self.slow_writes += 1
+
     async def ask(self, client: httpx.AsyncClient, method: str, path: str, fields: dict) -> httpx.Response | None:
         before = time.monotonic()
         try:
             answer = await client.request(method, path, headers=fields, content=b"after" if method == "PUT" else None)
-            self.seen[answer.status_code if answer.status_code == 200 else
-                      f"{method} {answer.status_code} {answer.text[:100]}"] += 1
+            self.seen[
+                (
+                    answer.status_code
+                    if answer.status_code == 200
+                    else f"{method} {answer.status_code} {answer.text[:100]}"
+                )
+            ] += 1
         except httpx.HTTPError as error:
             self.seen[f"{method} {error!r}"] += 1
             return None
-        self.slowest = max(self.slowest, time.monotonic() - before)
+        if "X-Pause" not in fields:
+            self.slowest = max(self.slowest, time.monotonic() - before)
         return answer
 
 

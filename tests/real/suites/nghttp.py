@@ -14,7 +14,9 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     cert, key = authority.certificate("gateway", "localhost")
     stage.nginx("files", files, f"server {{ listen 127.0.0.1:{files}; }}")
     stage.write("files/page", "x" * 1000)
-    stage.gateway("gateway", f"""
+    stage.gateway(
+        "gateway",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{clear}"
         [[listeners]]
@@ -29,15 +31,21 @@ def run_suite(stage: Stage, checks: Checks) -> None:
         upstream = "files"
         [[routes]]
         upstream = "backend"
-        """, clear)
-    stage.gateway("wide", f"""
+        """,
+        clear,
+    )
+    stage.gateway(
+        "wide",
+        f"""
         [limits]
         streams_per_connection = 1000
         [[listeners]]
         address = "127.0.0.1:{wide}"
         [upstreams.backend]
         servers = ["{backend.url}"]
-        """, wide)
+        """,
+        wide,
+    )
 
     for scheme, port in (("http", clear), ("https", tls)):
         origin = f"{scheme}://localhost:{port}"
@@ -53,17 +61,33 @@ def run_suite(stage: Stage, checks: Checks) -> None:
             checks.equal(f"h2load over {scheme}: {what}", f"{wanted} succeeded, {wanted} 2xx", said)
 
     said = h2load(f"http://localhost:{wide}/docs/http", "-n1000", "-c1", "-m1000", "-H", "x-pause: 1")
-    checks.equal("h2load: a thousand streams of one connection, each waiting for a slow backend", "1000 succeeded, 1000 2xx",
-                 said)
+    checks.equal(
+        "h2load: a thousand streams of one connection, each waiting for a slow backend",
+        "1000 succeeded, 1000 2xx",
+        said,
+    )
 
     body = stage.write("sent", "x")
-    for scheme, port, options in (("http", clear, ("-c4", "-m50")), ("https", tls, ("-c4", "-m50")),
-                                  ("http", clear, ("-c50", "--h1")), ("https", tls, ("-c50", "--h1"))):
+    for scheme, port, options in (
+        ("http", clear, ("-c4", "-m50")),
+        ("https", tls, ("-c4", "-m50")),
+        ("http", clear, ("-c50", "--h1")),
+        ("https", tls, ("-c50", "--h1")),
+    ):
         tag = backend.put("/docs/guarded", "before")
         run("curl", "--silent", "--cacert", authority.cert, f"{scheme}://localhost:{port}/docs/guarded")
         written = backend.seen("PUT", "/docs/guarded")
-        said = h2load(f"{scheme}://localhost:{port}/docs/guarded", "-n200", *options, "-d", body, "-H", ":method: PUT",
-                      "-H", f"if-match: {tag}")
+        said = h2load(
+            f"{scheme}://localhost:{port}/docs/guarded",
+            "-n200",
+            *options,
+            "-d",
+            body,
+            "-H",
+            ":method: PUT",
+            "-H",
+            f"if-match: {tag}",
+        )
         what = f"h2load over {scheme} {' '.join(options)}: 200 writes with one tag"
         checks.equal(what, "1 succeeded, 1 2xx, 199 4xx", said)
         checks.equal(f"{what}: one reached the backend", written + 1, backend.seen("PUT", "/docs/guarded"))
@@ -81,9 +105,13 @@ def asking_with_nghttp(stage: Stage, origin: str) -> Ask:
         fields_seen = parse_fields([line for line in lines if not line.startswith(":")])
         status = next((int(line.split()[1]) for line in lines if line.startswith(":status")), 0)
         # The body stands between the lines about frames, which begin with a time.
-        content = "".join(line for line in said.splitlines() if line and line[0] not in "[ "
-                          and not line.startswith("The negotiated protocol"))
+        content = "".join(
+            line
+            for line in said.splitlines()
+            if line and line[0] not in "[ " and not line.startswith("The negotiated protocol")
+        )
         return Answer(status, fields_seen, re.sub(r"\[ *\d+\.\d+\].*", "", content).encode())
+
     return ask
 
 

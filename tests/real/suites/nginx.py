@@ -13,18 +13,26 @@ WRITERS = 20
 
 def run_suite(stage: Stage, checks: Checks) -> None:
     files, gateway = free_ports(2)
-    stage.nginx("files", files, f"""
+    stage.nginx(
+        "files",
+        files,
+        f"""
         server {{
             listen 127.0.0.1:{files};
             client_max_body_size 0;
             location / {{ dav_methods PUT DELETE MOVE COPY; create_full_put_path on; }}
-        }}""")
-    stage.gateway("gateway", f"""
+        }}""",
+    )
+    stage.gateway(
+        "gateway",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{gateway}"
         [upstreams.files]
         servers = ["http://127.0.0.1:{files}"]
-        """, gateway)
+        """,
+        gateway,
+    )
     checks.attempt("files", try_files, stage, checks, f"http://127.0.0.1:{gateway}")
     checks.attempt("TLS", try_secured, stage, checks)
 
@@ -53,10 +61,15 @@ def try_files(stage: Stage, checks: Checks, origin: str) -> None:
     current = ask("GET", "/a", {}, b"").fields.get("etag", "")
     large = stage.write("large", bytes(5_000_000))
     refused = curl(f"{origin}/a", method="PUT", fields={"If-Match": stale, "Expect": "100-continue"}, body=large)
-    checks.equal("files: 5 MB with the old tag and Expect: 100-continue, nothing uploaded", (409, 0),
-                 (refused.status, refused.uploaded))
+    checks.equal(
+        "files: 5 MB with the old tag and Expect: 100-continue, nothing uploaded",
+        (409, 0),
+        (refused.status, refused.uploaded),
+    )
     taken = curl(f"{origin}/a", method="PUT", fields={"If-Match": current, "Expect": "100-continue"}, body=large)
-    checks.equal("files: 5 MB with the current tag", (204, 5_000_000), (taken.status, (stage.folder / "files/a").stat().st_size))
+    checks.equal(
+        "files: 5 MB with the current tag", (204, 5_000_000), (taken.status, (stage.folder / "files/a").stat().st_size)
+    )
     current = ask("GET", "/a", {}, b"").fields.get("etag", "")
     part = curl(f"{origin}/a", "--range", "10-19")
     checks.equal("files: a range", (206, 10), (part.status, len(part.body)))
@@ -65,7 +78,9 @@ def try_files(stage: Stage, checks: Checks, origin: str) -> None:
     moved = ask("MOVE", "/a", {"Destination": f"{origin}/b"}, b"")
     checks.equal("files: MOVE", 204, moved.status)
     refused = ask("PUT", "/a", {"If-Match": current}, b"to where it was")
-    checks.equal("files: a write to where it was", (409, "urn:ifmatch:stale"), (refused.status, refused.problem("type")))
+    checks.equal(
+        "files: a write to where it was", (409, "urn:ifmatch:stale"), (refused.status, refused.problem("type"))
+    )
     tag = ask("GET", "/b", {}, b"").fields.get("etag", "")
     checks.equal("files: a DELETE with the current tag", 204, ask("DELETE", "/b", {"If-Match": tag}, b"").status)
     gone = ask("PUT", "/b", {"If-Match": tag}, b"from the dead")
@@ -98,12 +113,19 @@ def try_secured(stage: Stage, checks: Checks) -> None:
     h1, both, h2c, mutual = free_ports(4)
     tls = f"ssl_certificate {cert}; ssl_certificate_key {key};"
     dav = "client_max_body_size 0; location / { dav_methods PUT DELETE; }"
-    stage.nginx("secured", h1, f"""
+    stage.nginx(
+        "secured",
+        h1,
+        f"""
         server {{ listen 127.0.0.1:{h1} ssl; {tls} {dav} }}
         server {{ listen 127.0.0.1:{both} ssl http2; {tls} {dav} }}
         server {{ listen 127.0.0.1:{h2c} http2; {dav} }}
-        server {{ listen 127.0.0.1:{mutual} ssl; {tls} {dav} ssl_client_certificate {authority.cert}; ssl_verify_client on; }}
-        """)
+        server {{
+            listen 127.0.0.1:{mutual} ssl; {tls} {dav}
+            ssl_client_certificate {authority.cert}; ssl_verify_client on;
+        }}
+        """,
+    )
     right = f'ca = "{authority.cert}"'
     cases = [
         ("https", f"https://127.0.0.1:{h1}", "auto", right, "HTTP/1.1"),
@@ -111,9 +133,20 @@ def try_secured(stage: Stage, checks: Checks) -> None:
         ("https that speaks h2, h2", f"https://127.0.0.1:{both}", "h2", right, "HTTP/2.0"),
         ("https that speaks h2, http1", f"https://127.0.0.1:{both}", "http1", right, "HTTP/1.1"),
         ("h2 with prior knowledge", f"http://127.0.0.1:{h2c}", "h2", None, "HTTP/2.0"),
-        ("https for a name", f"https://127.0.0.1:{h1}", "auto", f'{right}, server_name = "backend.internal"', "HTTP/1.1"),
-        ("https with a client certificate", f"https://127.0.0.1:{mutual}", "auto",
-         f'{right}, cert = "{client_cert}", key = "{client_key}"', "HTTP/1.1"),
+        (
+            "https for a name",
+            f"https://127.0.0.1:{h1}",
+            "auto",
+            f'{right}, server_name = "backend.internal"',
+            "HTTP/1.1",
+        ),
+        (
+            "https with a client certificate",
+            f"https://127.0.0.1:{mutual}",
+            "auto",
+            f'{right}, cert = "{client_cert}", key = "{client_key}"',
+            "HTTP/1.1",
+        ),
         ("https of an authority that is not believed", f"https://127.0.0.1:{h1}", "auto", f'ca = "{other.cert}"', None),
         ("https with the system's authorities", f"https://127.0.0.1:{h1}", "auto", None, None),
         ("https for another name", f"https://127.0.0.1:{h1}", "auto", f'{right}, server_name = "other.internal"', None),
@@ -138,11 +171,20 @@ def try_secured(stage: Stage, checks: Checks) -> None:
             """
     stage.gateway("secured-gateway", text, ports[0])
     for number, (name, _, _, _, expected) in enumerate(cases):
-        try_case(stage, checks, name, f"http://u{number}.test:{ports[number]}", number, expected,
-                 ("--resolve", f"*:{ports[number]}:127.0.0.1"))
+        try_case(
+            stage,
+            checks,
+            name,
+            f"http://u{number}.test:{ports[number]}",
+            number,
+            expected,
+            ("--resolve", f"*:{ports[number]}:127.0.0.1"),
+        )
 
 
-def try_case(stage: Stage, checks: Checks, name: str, origin: str, number: int, expected: str | None, options: tuple) -> None:
+def try_case(
+    stage: Stage, checks: Checks, name: str, origin: str, number: int, expected: str | None, options: tuple
+) -> None:
     """`expected`: the protocol that nginx sees, or "400" for its own answer, or none where the gateway answers 502."""
     ask = asking_with_curl(origin, *options)
     path = f"/{number}"
@@ -150,12 +192,19 @@ def try_case(stage: Stage, checks: Checks, name: str, origin: str, number: int, 
     (stage.folder / "secured" / str(number)).chmod(0o666)
     read = ask("GET", path, {}, b"")
     if expected is None:
-        checks.equal(f"{name}: 502, from the gateway", (502, "application/problem+json"),
-                     (read.status, read.fields.get("content-type")))
+        checks.equal(
+            f"{name}: 502, from the gateway",
+            (502, "application/problem+json"),
+            (read.status, read.fields.get("content-type")),
+        )
         checks.contains(f"{name}: it names itself in Proxy-Status", "ifmatch", read.fields.get("proxy-status", ""))
         written = ask("PUT", path, {"If-Match": '"x"'}, b"not sent")
-        checks.holds(f"{name}: a write is not forwarded", written.status in (409, 502)
-                     and (stage.folder / "secured" / str(number)).read_text() == "before", "409 or 502", written.status)
+        checks.holds(
+            f"{name}: a write is not forwarded",
+            written.status in (409, 502) and (stage.folder / "secured" / str(number)).read_text() == "before",
+            "409 or 502",
+            written.status,
+        )
         return
     if expected == "400":
         checks.equal(f"{name}: nginx's own answer", 400, read.status)
@@ -165,12 +214,17 @@ def try_case(stage: Stage, checks: Checks, name: str, origin: str, number: int, 
     first = ask("PUT", path, {"If-Match": tag}, b"the first")
     checks.equal(f"{name}: a write with the tag it read", 204, first.status)
     second = ask("PUT", path, {"If-Match": tag}, b"the second writer's")
-    checks.equal(f"{name}: a second with the same tag", (409, "urn:ifmatch:stale"), (second.status, second.problem("type")))
+    checks.equal(
+        f"{name}: a second with the same tag", (409, "urn:ifmatch:stale"), (second.status, second.problem("type"))
+    )
     large = stage.write("large", bytes(3_000_000))
     tag = ask("GET", path, {}, b"").fields.get("etag", "")
     third = curl(f"{origin}{path}", *options, method="PUT", fields={"If-Match": tag}, body=large)
-    checks.equal(f"{name}: 3 MB with the current tag", (204, 3_000_000),
-                 (third.status, (stage.folder / "secured" / str(number)).stat().st_size))
+    checks.equal(
+        f"{name}: 3 MB with the current tag",
+        (204, 3_000_000),
+        (third.status, (stage.folder / "secured" / str(number)).stat().st_size),
+    )
     checks.equal(f"{name}: 3 MB are read", 3_000_000, len(ask("GET", path, {}, b"").body))
     spoken = {line.split()[3] for line in stage.nginx_access_log("secured") if line.split()[1] == path}
     checks.equal(f"{name}: spoken with nginx", {expected}, spoken)

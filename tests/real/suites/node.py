@@ -15,7 +15,9 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     stage.start("echo", sys.executable, HERE / "ws_echo.py", echo, port=echo)
     authority = stage.authority("authority")
     cert, key = authority.certificate("gateway", "localhost")
-    stage.gateway("gateway", f"""
+    stage.gateway(
+        "gateway",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{clear}"
         [[listeners]]
@@ -30,11 +32,19 @@ def run_suite(stage: Stage, checks: Checks) -> None:
         upstream = "echo"
         [[routes]]
         upstream = "backend"
-        """, clear)
+        """,
+        clear,
+    )
 
     def node(program: str, *arguments) -> str:
-        done = run("node", HERE / "node" / program, *arguments, timeout=40, check=False,
-                   env={**os.environ, "NODE_EXTRA_CA_CERTS": str(authority.cert)})
+        done = run(
+            "node",
+            HERE / "node" / program,
+            *arguments,
+            timeout=40,
+            check=False,
+            env={**os.environ, "NODE_EXTRA_CA_CERTS": str(authority.cert)},
+        )
         return done.stdout.strip() or json.dumps({"error": done.stderr.strip()[-500:]})
 
     def asking(program: str, origin: str) -> Ask:
@@ -44,6 +54,7 @@ def run_suite(stage: Stage, checks: Checks) -> None:
             if "error" in answer:
                 return Answer(0, body=answer["error"].encode())
             return Answer(answer["status"], answer["fields"], answer["body"].encode())
+
         return ask
 
     for scheme, port in (("http", clear), ("https", tls)):
@@ -51,8 +62,11 @@ def run_suite(stage: Stage, checks: Checks) -> None:
         try_verdicts(checks, f"fetch over {scheme}", asking("fetch.mjs", origin), backend, f"/docs/fetch/{scheme}")
         try_verdicts(checks, f"http2 over {scheme}", asking("http2.mjs", origin), backend, f"/docs/http2/{scheme}")
         backend.put("/docs/large", "small")
-        checks.equal(f"fetch over {scheme}: 5 MB with an old tag, 20 times: each is answered", "20",
-                     node("large.mjs", f"{origin}/docs/large"))
+        checks.equal(
+            f"fetch over {scheme}: 5 MB with an old tag, 20 times: each is answered",
+            "20",
+            node("large.mjs", f"{origin}/docs/large"),
+        )
 
     whole = {"handshake": 101, "protocol": "echo.v1", "text": "text", "large": True, "pong": True, "close": "1000 done"}
     for scheme, port in (("ws", clear), ("wss", tls)):

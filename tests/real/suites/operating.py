@@ -1,4 +1,4 @@
-"""What an operator uses: the sample files, the admin listener read by Prometheus's own parser, `ifmatch health`, logs."""
+"""What an operator uses: the sample files, the admin listener (read by Prometheus's parser), health checks, logs."""
 
 import json
 import shutil
@@ -26,20 +26,36 @@ def try_samples(stage: Stage, checks: Checks) -> None:
         for name in ("ifmatch.service", "ifmatch.socket"):
             stage.write(name, (ROOT / "config" / name).read_text().replace("/usr/local/bin/ifmatch", stage.program))
             said = run("systemd-analyze", "verify", "--man=no", stage.folder / name, check=False)
-            checks.equal(f"systemd-analyze verify {name}", (0, ""), (said.returncode, (said.stdout + said.stderr).strip()))
-        said = run("systemd-analyze", "security", "--offline=true", "--threshold=30", stage.folder / "ifmatch.service",
-                   check=False)
+            checks.equal(
+                f"systemd-analyze verify {name}", (0, ""), (said.returncode, (said.stdout + said.stderr).strip())
+            )
+        said = run(
+            "systemd-analyze",
+            "security",
+            "--offline=true",
+            "--threshold=30",
+            stage.folder / "ifmatch.service",
+            check=False,
+        )
         checks.equal("systemd-analyze security: exposed no more than 3.0 of 10", 0, said.returncode)
     else:
         checks.note("there is no systemd-analyze here")
 
     compose = yaml.safe_load((ROOT / "config/compose.yaml").read_text())
-    checks.holds("compose.yaml has services", isinstance(compose.get("services"), dict) and len(compose["services"]) > 1,
-                 "two services at least", compose)
+    checks.holds(
+        "compose.yaml has services",
+        isinstance(compose.get("services"), dict) and len(compose["services"]) > 1,
+        "two services at least",
+        compose,
+    )
     for name in ("kubernetes-sidecar.yaml", "kubernetes-gateway.yaml"):
         documents = [each for each in yaml.safe_load_all((ROOT / "config" / name).read_text()) if each]
-        checks.holds(f"{name}: each document says what it is", all(each.get("apiVersion") and each.get("kind")
-                     for each in documents), "apiVersion and kind", [each.get("kind") for each in documents])
+        checks.holds(
+            f"{name}: each document says what it is",
+            all(each.get("apiVersion") and each.get("kind") for each in documents),
+            "apiVersion and kind",
+            [each.get("kind") for each in documents],
+        )
         for each in documents:
             for file, text in (each.get("data") or {}).items() if each["kind"] == "ConfigMap" else ():
                 said = run(stage.program, "check", "--config", stage.write(file, text), check=False)
@@ -49,7 +65,9 @@ def try_samples(stage: Stage, checks: Checks) -> None:
 def try_admin(stage: Stage, checks: Checks) -> None:
     backend = stage.backend()
     port, admin = free_ports(2)
-    gateway = stage.gateway("gateway", f"""
+    gateway = stage.gateway(
+        "gateway",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{port}"
         [upstreams.backend]
@@ -60,7 +78,9 @@ def try_admin(stage: Stage, checks: Checks) -> None:
         [log]
         format = "json"
         access = true
-        """, port)
+        """,
+        port,
+    )
     origin, operator = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
     health = (stage.program, "health", "--config", stage.folder / "gateway.toml")
     checks.equal("/livez and /readyz", (200, 200), (ask(f"{operator}/livez")[0], ask(f"{operator}/readyz")[0]))
@@ -80,22 +100,30 @@ def try_admin(stage: Stage, checks: Checks) -> None:
     checks.equal("a write, and one that is refused", (200, 409), (written.status, refused.status))
     after = samples(checks, operator)
     for name, labels, more in (
-            ("ifmatch_requests_total", {}, 7),
-            ("ifmatch_requests_total", {"method": "GET"}, 5),
-            ("ifmatch_requests_total", {"method": "PUT", "status": "409"}, 1),
-            ("ifmatch_verdicts_total", {"verdict": "stale"}, 1),
-            ("ifmatch_turns_total", {}, 1)):
-        checks.equal(f"/metrics: {name} {labels or ''} grew by", more,
-                     total(after, name, labels) - total(before, name, labels))
+        ("ifmatch_requests_total", {}, 7),
+        ("ifmatch_requests_total", {"method": "GET"}, 5),
+        ("ifmatch_requests_total", {"method": "PUT", "status": "409"}, 1),
+        ("ifmatch_verdicts_total", {"verdict": "stale"}, 1),
+        ("ifmatch_turns_total", {}, 1),
+    ):
+        checks.equal(
+            f"/metrics: {name} {labels or ''} grew by", more, total(after, name, labels) - total(before, name, labels)
+        )
     checks.equal("/metrics: records", 1, total(after, "ifmatch_records", {}))
 
     status, _, text = ask(f"{operator}/records?target=/docs/a&host=127.0.0.1:{port}")
-    checks.holds("/records tells the tag that is known", status == 200 and written.fields["etag"] in json.dumps(
-        json.loads(text)).replace('\\"', '"'), written.fields["etag"], (status, text))
+    checks.holds(
+        "/records tells the tag that is known",
+        status == 200 and written.fields["etag"] in json.dumps(json.loads(text)).replace('\\"', '"'),
+        written.fields["etag"],
+        (status, text),
+    )
     status, _, text = ask(f"{operator}/records?target=/docs/a&host=127.0.0.1:{port}", "DELETE")
     checks.holds("DELETE of /records is taken", 200 <= status < 300, "2xx", (status, text))
     _, _, text = ask(f"{operator}/records?target=/docs/a&host=127.0.0.1:{port}")
-    checks.holds("and it is forgotten", written.fields["etag"] not in json.dumps(text).replace('\\"', '"'), "no tag", text)
+    checks.holds(
+        "and it is forgotten", written.fields["etag"] not in json.dumps(text).replace('\\"', '"'), "no tag", text
+    )
     probes = backend.seen("HEAD", "/docs/a")
     curl(f"{origin}/docs/a", method="PUT", fields={"If-Match": tag}, body=b"third")
     checks.equal("so the backend is asked before the next write", probes + 1, backend.seen("HEAD", "/docs/a"))
@@ -139,8 +167,11 @@ def samples(checks: Checks, operator: str) -> list:
 
 
 def total(all_samples: list, name: str, labels: dict[str, str]) -> float | str:
-    values = [sample.value for sample in all_samples if sample.name == name
-              and all(sample.labels.get(label) == value for label, value in labels.items())]
+    values = [
+        sample.value
+        for sample in all_samples
+        if sample.name == name and all(sample.labels.get(label) == value for label, value in labels.items())
+    ]
     return sum(values)
 
 
@@ -148,7 +179,11 @@ def ask(url: str, method: str = "GET", accept: str = "*/*") -> tuple[int, dict[s
     request = urllib.request.Request(url, method=method, headers={"Accept": accept})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read().decode()
+            return (
+                answer.status,
+                {name.lower(): value for name, value in answer.headers.items()},
+                answer.read().decode(),
+            )
     except urllib.error.HTTPError as error:
         return error.code, {}, error.read().decode()
 

@@ -22,10 +22,16 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     backend = stage.backend()
     echo, files, port = free_ports(3)
     stage.start("echo", sys.executable, HERE / "ws_echo.py", echo, port=echo)
-    stage.nginx("files", files, f"""
+    stage.nginx(
+        "files",
+        files,
+        f"""
         sendfile on;
-        server {{ listen 127.0.0.1:{files}; client_max_body_size 0; location / {{ dav_methods PUT; }} }}""")
-    gateway = stage.gateway("gateway", f"""
+        server {{ listen 127.0.0.1:{files}; client_max_body_size 0; location / {{ dav_methods PUT; }} }}""",
+    )
+    gateway = stage.gateway(
+        "gateway",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{port}"
         [upstreams.backend]
@@ -42,7 +48,9 @@ def run_suite(stage: Stage, checks: Checks) -> None:
         upstream = "files"
         [[routes]]
         upstream = "backend"
-        """, port)
+        """,
+        port,
+    )
     origin = f"http://127.0.0.1:{port}"
     for way, options in (("HTTP/1.1", ("--http1.1",)), ("h2", ("--http2-prior-knowledge",))):
         answer = curl(f"{origin}/trailers", *options, fields={"TE": "trailers"})
@@ -76,13 +84,20 @@ def try_without_body(checks: Checks, way: str, origin: str, options: tuple) -> N
 
 def try_events(checks: Checks, way: str, origin: str, backend: Backend, options: tuple) -> None:
     """The backend sends the second event only once the first was seen."""
-    reader = subprocess.Popen(["curl", "--silent", "--no-buffer", "--max-time", "15", *options, f"{origin}/events"],
-                              stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0)
+    reader = subprocess.Popen(
+        ["curl", "--silent", "--no-buffer", "--max-time", "15", *options, f"{origin}/events"],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        bufsize=0,
+    )
     first = reader.stdout.readline()
     backend.release()
     rest = reader.communicate(timeout=20)[0]
-    checks.equal(f"{way}: each event comes when it is sent", (b"data: first\n", b"\ndata: second\n\n", 0),
-                 (first, rest, reader.returncode))
+    checks.equal(
+        f"{way}: each event comes when it is sent",
+        (b"data: first\n", b"\ndata: second\n\n", 0),
+        (first, rest, reader.returncode),
+    )
 
 
 def try_events_with_httpx(checks: Checks, origin: str, backend: Backend, http2: bool) -> None:
@@ -91,9 +106,11 @@ def try_events_with_httpx(checks: Checks, origin: str, backend: Backend, http2: 
             lines = answer.iter_lines()
             first = next(lines)
             backend.release()
-            checks.equal(f"httpx by {answer.http_version}: each event comes when it is sent",
-                         ("text/event-stream", "data: first", ["", "data: second", ""]),
-                         (answer.headers["content-type"], first, list(lines)))
+            checks.equal(
+                f"httpx by {answer.http_version}: each event comes when it is sent",
+                ("text/event-stream", "data: first", ["", "data: second", ""]),
+                (answer.headers["content-type"], first, list(lines)),
+            )
 
 
 def try_request_trailers(stage: Stage, checks: Checks, origin: str) -> None:
@@ -109,8 +126,16 @@ def try_request_trailers(stage: Stage, checks: Checks, origin: str) -> None:
         request.end();"""
     seen = json.loads(run("node", "-e", program, f"{origin}/inspect").stdout)
     checks.equal("HTTP/1.1: a request's trailers", (4, [["x-checksum", "abc"]]), (seen["length"], seen["trailers"]))
-    said = run("nghttp", "--trailer", "x-checksum: abc", "-H", "trailer: x-checksum", "-d", stage.write("sent", "body"),
-               f"{origin}/inspect").stdout
+    said = run(
+        "nghttp",
+        "--trailer",
+        "x-checksum: abc",
+        "-H",
+        "trailer: x-checksum",
+        "-d",
+        stage.write("sent", "body"),
+        f"{origin}/inspect",
+    ).stdout
     seen = json.loads(said)
     checks.equal("h2: a request's trailers", (4, [["x-checksum", "abc"]]), (seen["length"], seen["trailers"]))
 
@@ -121,9 +146,16 @@ def try_upgrade(checks: Checks, origin: str) -> None:
     fields = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": key, "Sec-WebSocket-Version": "13"}
     accepted = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
     answer = curl(f"{origin}/ws/greeting", "--http1.1", "--no-buffer", fields=fields, timeout=1.5)
-    checks.equal("curl: a WebSocket handshake", (101, "websocket", "upgrade", accepted),
-                 (answer.status, answer.fields.get("upgrade"), answer.fields.get("connection", "").lower(),
-                  answer.fields.get("sec-websocket-accept")))
+    checks.equal(
+        "curl: a WebSocket handshake",
+        (101, "websocket", "upgrade", accepted),
+        (
+            answer.status,
+            answer.fields.get("upgrade"),
+            answer.fields.get("connection", "").lower(),
+            answer.fields.get("sec-websocket-accept"),
+        ),
+    )
     checks.equal("curl: and what the server sends first", b"\x81\x05hello", answer.body)
     answer = curl(f"{origin}/docs/none", "--http1.1", fields={"Connection": "Upgrade", "Upgrade": "websocket"})
     checks.equal("curl: an upgrade that the backend does not take is an ordinary request", 404, answer.status)
@@ -142,15 +174,48 @@ def try_large_bodies(stage: Stage, checks: Checks, origin: str, gateway: subproc
     for way, options in (("HTTP/1.1", ("--http1.1",)), ("h2", ("--http2-prior-knowledge",))):
         before = memory(gateway)
         with open(large, "rb") as sent:
-            upload = run("curl", "--silent", "--max-time", "25", *options, "--request", "PUT", "--header", "Expect:",
-                         "--upload-file", "-", "--output", "/dev/null", "--write-out", "%{http_code}",
-                         f"{origin}/files/{way[-1]}", timeout=30, check=False, stdin=sent)
+            upload = run(
+                "curl",
+                "--silent",
+                "--max-time",
+                "25",
+                *options,
+                "--request",
+                "PUT",
+                "--header",
+                "Expect:",
+                "--upload-file",
+                "-",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{http_code}",
+                f"{origin}/files/{way[-1]}",
+                timeout=30,
+                check=False,
+                stdin=sent,
+            )
         stored = stage.folder / "files/files" / way[-1]
-        checks.equal(f"{way}: {LARGE // 1_000_000} MB of unknown length are sent and stored", ("201", LARGE),
-                     (upload.stdout, stored.stat().st_size if stored.exists() else 0))
+        checks.equal(
+            f"{way}: {LARGE // 1_000_000} MB of unknown length are sent and stored",
+            ("201", LARGE),
+            (upload.stdout, stored.stat().st_size if stored.exists() else 0),
+        )
         (stage.folder / "files/files/given").unlink(missing_ok=True)
         os.link(large, stage.folder / "files/files/given")
-        download = run("curl", "--silent", "--max-time", "25", *options, "--output", "/dev/null", "--write-out",
-                       "%{http_code} %{size_download}", f"{origin}/files/given", timeout=30, check=False)
+        download = run(
+            "curl",
+            "--silent",
+            "--max-time",
+            "25",
+            *options,
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code} %{size_download}",
+            f"{origin}/files/given",
+            timeout=30,
+            check=False,
+        )
         checks.equal(f"{way}: and received", f"200 {LARGE}", download.stdout)
         checks.below(f"{way}: the gateway's memory for it, in MB", 40, memory(gateway) - before)

@@ -9,7 +9,7 @@ import resource
 import time
 
 from checks import Checks
-from stage import Stage, free_ports, memory
+from stage import Stage, free_ports, memory, open_files
 
 IDLE = 10_000
 SLOW = 1000
@@ -35,7 +35,9 @@ def try_idle(stage: Stage, checks: Checks) -> None:
     files, port = free_ports(2)
     stage.nginx("files", files, f"server {{ listen 127.0.0.1:{files}; }}")
     stage.write("files/page", "page")
-    gateway = stage.gateway("idle", f"""
+    gateway = stage.gateway(
+        "idle",
+        f"""
         [limits]
         connections = {IDLE * 2}
         connections_per_address = {IDLE * 2}
@@ -44,10 +46,16 @@ def try_idle(stage: Stage, checks: Checks) -> None:
         address = "127.0.0.1:{port}"
         [upstreams.files]
         servers = ["http://127.0.0.1:{files}"]
-        """, port)
+        """,
+        port,
+    )
     before = memory(gateway)
     asyncio.run(hold_idle(checks, port, count))
     checks.note(f"{(memory(gateway) - before) * 1024 / count:.1f} KB of memory for each idle connection")
+    deadline = time.monotonic() + 10
+    while (left := open_files(gateway)) > 100 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    checks.below("when they are gone, few files are open", 101, left)
 
 
 async def hold_idle(checks: Checks, port: int, count: int) -> None:
@@ -70,7 +78,7 @@ async def hold_idle(checks: Checks, port: int, count: int) -> None:
     checks.below("and none waits, in seconds", SLACK, max(times, default=0))
     again = collections.Counter()
     for start in range(0, count, 100):
-        again.update(await asyncio.gather(*(client.get("/page") for client in clients[start:start + 100])))
+        again.update(await asyncio.gather(*(client.get("/page") for client in clients[start : start + 100])))
     checks.equal("all of the idle connections still serve", {200: count}, dict(again))
     for client in clients:
         client.close()
@@ -83,7 +91,9 @@ def try_slow_heads(stage: Stage, checks: Checks) -> None:
     backend = stage.backend()
     backend.put("/docs/a", "text")
     [port] = free_ports(1)
-    stage.gateway("slow", f"""
+    stage.gateway(
+        "slow",
+        f"""
         [limits]
         header_read_timeout = "3s"
         connections_per_address = {SLOW * 2}
@@ -91,7 +101,9 @@ def try_slow_heads(stage: Stage, checks: Checks) -> None:
         address = "127.0.0.1:{port}"
         [upstreams.backend]
         servers = ["{backend.url}"]
-        """, port)
+        """,
+        port,
+    )
     asyncio.run(send_slow_heads(checks, port))
 
 
@@ -107,7 +119,7 @@ async def send_slow_heads(checks: Checks, port: int) -> None:
             if answer.done() or ending.is_set():
                 break
             try:
-                client.writer.write(head[at:at + 1])
+                client.writer.write(head[at : at + 1])
             except ConnectionError:
                 break
             await asyncio.wait({answer}, timeout=0.5)
@@ -143,7 +155,9 @@ def first_line(answer) -> str:
 def try_trickle(stage: Stage, checks: Checks) -> None:
     backend = stage.backend("backend-trickle")
     [port] = free_ports(1)
-    stage.gateway("trickle", f"""
+    stage.gateway(
+        "trickle",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{port}"
         [upstreams.backend]
@@ -151,7 +165,9 @@ def try_trickle(stage: Stage, checks: Checks) -> None:
         [guard]
         body_idle_timeout = "2s"
         settle = "1s"
-        """, port)
+        """,
+        port,
+    )
     asyncio.run(trickle(checks, backend, port))
 
 
@@ -160,8 +176,10 @@ async def trickle(checks: Checks, backend, port: int) -> None:
     reader = await Client.open(port)
     checks.equal("a body a byte a second: a read before", 200, await reader.get("/docs/a"))
     slow = await Client.open(port)
-    slow.writer.write(b"PUT /docs/a HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nIf-Match: %b\r\nContent-Length: 1000000\r\n\r\n"
-                      % (port, tag.encode()))
+    slow.writer.write(
+        b"PUT /docs/a HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nIf-Match: %b\r\nContent-Length: 1000000\r\n\r\n"
+        % (port, tag.encode())
+    )
     answer = asyncio.create_task(slow.reader.read(4096))
 
     async def send() -> None:
@@ -208,16 +226,24 @@ class Client:
         return await self.ask(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (path.encode(), self.port))
 
     async def put(self, path: str, tag: str, body: bytes) -> int:
-        return await self.ask(b"PUT %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nIf-Match: %b\r\nContent-Length: %d\r\n\r\n%b"
-                              % (path.encode(), self.port, tag.encode(), len(body), body))
+        return await self.ask(
+            b"PUT %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nIf-Match: %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (path.encode(), self.port, tag.encode(), len(body), body)
+        )
 
     async def ask(self, request: bytes) -> int:
         """The status of the answer; 0 where there is none. All of its body is read, which must have a length."""
         try:
             self.writer.write(request)
             head = await self.reader.readuntil(b"\r\n\r\n")
-            length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n")
-                           if line.startswith(b"content-length:")), 0)
+            length = next(
+                (
+                    int(line.split(b":")[1])
+                    for line in head.lower().split(b"\r\n")
+                    if line.startswith(b"content-length:")
+                ),
+                0,
+            )
             await self.reader.readexactly(length)
             return int(head.split()[1])
         except (OSError, asyncio.IncompleteReadError):

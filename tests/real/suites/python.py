@@ -28,7 +28,9 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     stage.start("echo", sys.executable, HERE / "ws_echo.py", echo, port=echo)
     authority = stage.authority("authority")
     cert, key = authority.certificate("gateway", "localhost")
-    stage.gateway("gateway", f"""
+    stage.gateway(
+        "gateway",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{clear}"
         [[listeners]]
@@ -43,7 +45,9 @@ def run_suite(stage: Stage, checks: Checks) -> None:
         upstream = "echo"
         [[routes]]
         upstream = "backend"
-        """, clear)
+        """,
+        clear,
+    )
     trust = ssl.create_default_context(cafile=str(authority.cert))
     for scheme, port in (("http", clear), ("https", tls)):
         for http2 in (False, True):
@@ -52,9 +56,13 @@ def run_suite(stage: Stage, checks: Checks) -> None:
             checks.attempt(name, try_httpx, checks, name, f"{scheme}://localhost:{port}", options, backend)
     trust = ssl.create_default_context(cafile=str(authority.cert))  # httpx has set ALPN in the other
     for scheme, port, secured in (("ws", clear, {}), ("wss", tls, {"ssl": trust})):
-        checks.attempt(f"{scheme}://", try_websocket, checks, f"{scheme}://", f"{scheme}://localhost:{port}/ws", secured)
+        checks.attempt(
+            f"{scheme}://", try_websocket, checks, f"{scheme}://", f"{scheme}://localhost:{port}/ws", secured
+        )
     checks.attempt("WebSocket over h2", try_websocket_over_h2, checks, "WebSocket over h2", clear, None)
-    checks.attempt("WebSocket over h2 and TLS", try_websocket_over_h2, checks, "WebSocket over h2 and TLS", tls, authority.cert)
+    checks.attempt(
+        "WebSocket over h2 and TLS", try_websocket_over_h2, checks, "WebSocket over h2 and TLS", tls, authority.cert
+    )
 
 
 def try_httpx(checks: Checks, name: str, origin: str, options: dict, backend: Backend) -> None:
@@ -71,6 +79,7 @@ def asking_with_httpx(client: httpx.Client) -> Ask:
     def ask(method: str, path: str, fields: dict[str, str], body: bytes) -> Answer:
         answer = client.request(method, path, headers=fields, content=body or None)
         return Answer(answer.status_code, dict(answer.headers), answer.content)
+
     return ask
 
 
@@ -111,22 +120,39 @@ def try_websocket(checks: Checks, name: str, url: str, options: dict) -> None:
     options = {**options, "open_timeout": 10, "close_timeout": 10, "proxy": None}
     with connect(f"{url}/echo", subprotocols=["other", "echo.v1"], max_size=2**26, **options) as connection:
         checks.equal(f"{name}: the subprotocol is agreed on", "echo.v1", connection.subprotocol)
-        checks.equal(f"{name}: so is compression", ["permessage-deflate"],
-                     [extension.name for extension in connection.protocol.extensions])
+        checks.equal(
+            f"{name}: so is compression",
+            ["permessage-deflate"],
+            [extension.name for extension in connection.protocol.extensions],
+        )
         for message in ("text", b"\x00\xff", "", "x" * 1_000_000):
             connection.send(message)
-            checks.holds(f"{name}: {len(message)} of {type(message).__name__} come back",
-                         connection.recv(timeout=15) == message, "the same", "something else")
+            checks.holds(
+                f"{name}: {len(message)} of {type(message).__name__} come back",
+                connection.recv(timeout=15) == message,
+                "the same",
+                "something else",
+            )
         large = bytes(range(256)) * 40_000
-        fragments = [large[start:start + 64_000] for start in range(0, len(large), 64_000)]
+        fragments = [large[start : start + 64_000] for start in range(0, len(large), 64_000)]
         connection.send(iter(fragments))
-        checks.holds(f"{name}: {len(fragments)} fragments of 10 MB come back", connection.recv(timeout=20) == large,
-                     "the same", "something else")
+        checks.holds(
+            f"{name}: {len(fragments)} fragments of 10 MB come back",
+            connection.recv(timeout=20) == large,
+            "the same",
+            "something else",
+        )
         checks.holds(f"{name}: a ping is answered", connection.ping().wait(10), "a pong", "none")
         connection.close(1000, "done")
-        checks.equal(f"{name}: closed by the client, both sides agree", (1000, "done", 1000),
-                     (connection.protocol.close_code, connection.protocol.close_reason,
-                      connection.protocol.close_rcvd.code if connection.protocol.close_rcvd else None))
+        checks.equal(
+            f"{name}: closed by the client, both sides agree",
+            (1000, "done", 1000),
+            (
+                connection.protocol.close_code,
+                connection.protocol.close_reason,
+                connection.protocol.close_rcvd.code if connection.protocol.close_rcvd else None,
+            ),
+        )
 
     with connect(f"{url}/greeting", compression=None, **options) as connection:
         checks.equal(f"{name}: what the server says first arrives", "hello", connection.recv(timeout=10))
@@ -173,16 +199,24 @@ def try_websocket_over_h2(checks: Checks, name: str, port: int, authority: Path 
         checks.equal(f"{name}: a handshake that the backend refuses", "403", answer[":status"])
     with WebSocketOverH2(port, authority) as connection:
         answer = connection.open("/ws/echo")
-        checks.equal(f"{name}: the handshake", ("200", "echo.v1", False), (
-            answer[":status"], answer.get("sec-websocket-protocol"), "sec-websocket-accept" in answer))
+        checks.equal(
+            f"{name}: the handshake",
+            ("200", "echo.v1", False),
+            (answer[":status"], answer.get("sec-websocket-protocol"), "sec-websocket-accept" in answer),
+        )
         for message in (b"text", b"x" * 1_000_000):
             connection.messages.send_binary(message)
-            checks.holds(f"{name}: {len(message)} bytes come back", connection.receive() == message, "the same", "another")
+            checks.holds(
+                f"{name}: {len(message)} bytes come back", connection.receive() == message, "the same", "another"
+            )
         connection.messages.send_close(1000, "done")
         while not connection.is_ended:
             connection.wait()
-        checks.equal(f"{name}: closed by the client, both sides agree, and the stream ends", (1000, "done"),
-                     (connection.messages.close_rcvd.code, connection.messages.close_rcvd.reason))
+        checks.equal(
+            f"{name}: closed by the client, both sides agree, and the stream ends",
+            (1000, "done"),
+            (connection.messages.close_rcvd.code, connection.messages.close_rcvd.reason),
+        )
 
 
 class WebSocketOverH2:
@@ -191,7 +225,8 @@ class WebSocketOverH2:
     def __init__(self, port: int, authority: Path | None) -> None:
         self.http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.messages = websockets.protocol.Protocol(
-            websockets.protocol.Side.CLIENT, state=websockets.protocol.State.OPEN, max_size=2**26)
+            websockets.protocol.Side.CLIENT, state=websockets.protocol.State.OPEN, max_size=2**26
+        )
         self.socket = socket.create_connection(("127.0.0.1", port), 10)
         self.scheme = "http"
         if authority:
@@ -213,9 +248,18 @@ class WebSocketOverH2:
         self.socket.close()
 
     def open(self, path: str) -> dict[str, str]:
-        self.http.send_headers(1, [
-            (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", self.scheme), (":authority", "localhost"),
-            (":path", path), ("sec-websocket-version", "13"), ("sec-websocket-protocol", "echo.v1")])
+        self.http.send_headers(
+            1,
+            [
+                (":method", "CONNECT"),
+                (":protocol", "websocket"),
+                (":scheme", self.scheme),
+                (":authority", "localhost"),
+                (":path", path),
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-protocol", "echo.v1"),
+            ],
+        )
         while not self.answer:
             self.wait()
         return self.answer

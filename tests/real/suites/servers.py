@@ -17,31 +17,47 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     checked, unchecked, few = free_ports(3)
     for server in (a, b):
         server.put("/docs/a", "text")
-    stage.gateway("checked", f"""
+    stage.gateway(
+        "checked",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{checked}"
         [upstreams.backend]
         servers = ["{a.url}", "{b.url}"]
         health = {{ path = "/empty", interval = "200ms", timeout = "500ms", healthy = 2, unhealthy = 2 }}
-        """, checked)
-    stage.gateway("unchecked", f"""
+        """,
+        checked,
+    )
+    stage.gateway(
+        "unchecked",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{unchecked}"
         [upstreams.backend]
         servers = ["{a.url}", "{b.url}"]
-        """, unchecked)
-    stage.gateway("few", f"""
+        """,
+        unchecked,
+    )
+    stage.gateway(
+        "few",
+        f"""
         [[listeners]]
         address = "127.0.0.1:{few}"
         [upstreams.backend]
         servers = ["{a.url}", "{b.url}"]
         balance = "least_connections"
-        """, few)
+        """,
+        few,
+    )
     origin = f"http://127.0.0.1:{checked}"
     served = collections.Counter(curl(f"{origin}/docs/a").fields.get("x-served-by") for _ in range(20))
     # Each worker goes round by itself, so with two of them there may be one more here and one less there.
-    checks.holds("round robin", sum(served.values()) == 20 and 9 <= served["a"] <= 11 and 9 <= served["b"] <= 11,
-                 "as many for each", dict(served))
+    checks.holds(
+        "round robin",
+        sum(served.values()) == 20 and 9 <= served["a"] <= 11 and 9 <= served["b"] <= 11,
+        "as many for each",
+        dict(served),
+    )
     asyncio.run(try_least_connections(checks, f"http://127.0.0.1:{few}"))
 
     for name, port in (("with health checks", checked), ("without health checks", unchecked)):
@@ -56,10 +72,14 @@ def run_suite(stage: Stage, checks: Checks) -> None:
     deadline = time.monotonic() + 10
     while (none := curl(f"{origin}/docs/a")).status != 503 and time.monotonic() < deadline:
         time.sleep(0.1)
-    checks.equal("no server is healthy", (503, "application/problem+json"), (none.status, none.fields.get("content-type")))
+    checks.equal(
+        "no server is healthy", (503, "application/problem+json"), (none.status, none.fields.get("content-type"))
+    )
     checks.like("no server is healthy: Retry-After", "[0-9]+", none.fields.get("retry-after"))
     write = curl(f"{origin}/docs/a", method="PUT", fields={"If-Match": '"x"'}, body=b"x")
-    checks.holds("no server is healthy: a guarded write is refused", write.status in (409, 503), "409 or 503", write.status)
+    checks.holds(
+        "no server is healthy: a guarded write is refused", write.status in (409, 503), "409 or 503", write.status
+    )
     posted = curl(f"{origin}/docs/a", method="POST", body=b"x")
     checks.equal("no server is healthy: a POST", 503, posted.status)
     b = stage.backend("b", b.port)
@@ -103,8 +123,12 @@ async def read_while(stage: Stage, checks: Checks, name: str, origin: str, victi
         ending.set()
         await asyncio.gather(*reads)
     done = sum(statuses.values())
-    checks.holds(f"{name}: reads go on while a server is killed", before > 0 and done - before > 50, "more than 50",
-                 done - before)
+    checks.holds(
+        f"{name}: reads go on while a server is killed",
+        before > 0 and done - before > 50,
+        "more than 50",
+        done - before,
+    )
     checks.equal(f"{name}: none of {done} failed", [200], list(statuses) if len(statuses) == 1 else dict(statuses))
 
 
