@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     server::Control,
-    telemetry::metrics::{self, Now, ServerState},
+    telemetry::metrics::{self, Now},
     tracker::Taken,
 };
 
@@ -186,6 +186,7 @@ fn pretty(value: &serde_json::Value) -> String {
 mod tests {
     use super::*;
     use crate::telemetry::Telemetry;
+    use crate::telemetry::metrics::ServerState;
 
     fn server(server: &str, healthy: bool) -> ServerState {
         let failures = vec![("connect", 7)];

@@ -413,7 +413,7 @@ where
         let patience = self.config().response_idle_timeout;
         match asking.asked(answer) {
             (http2::Asked::Granted(fields, out, incoming), slot) => {
-                let stream = tunnel::Stream { out, incoming, rest: Bytes::new(), _slot: slot, under_way };
+                let stream = tunnel::Stream { out, incoming, rest: Bytes::new(), _slot: slot, _under_way: under_way };
                 let body = FromUpstream::without_lease(Source::Nothing, Arc::clone(server), handle, patience);
                 let mut response = Response::new(body);
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
