@@ -25,7 +25,7 @@ use http::{
 };
 use http_body::Body;
 use hyper::{client::conn::TrySendError, upgrade::OnUpgrade};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::config::{self, Protocol};
 
@@ -207,6 +207,13 @@ impl Progress {
     #[must_use]
     pub fn is_stalled(&self, patience: Duration) -> bool {
         self.deadline(patience).is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Returns once the backend has taken nothing for so long although there was something to take.
+    async fn stalls(&self, patience: Duration) {
+        while !self.is_stalled(patience) {
+            sleep_until(self.deadline(patience).unwrap_or_else(|| Instant::now() + patience)).await;
+        }
     }
 
     /// Until when to wait for the backend; `None` while it is not the backend that is waited for.
@@ -438,7 +445,7 @@ where
         progress: &Arc<Progress>,
         under_way: fleet::Counted,
     ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
-        let mut begun = match slot.begin(request, &server.origin, progress) {
+        let mut begun = match slot.begin(request, &server.origin, progress, self.config().response_timeout) {
             Ok(begun) => begun,
             Err(handed_back) => {
                 let (request, error) = *handed_back;

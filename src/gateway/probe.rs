@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     core::{record::Probed, verdict::Probe},
-    upstream::Progress,
+    upstream::{Avoid, Progress},
 };
 
 /// What the backend said.
@@ -46,12 +46,23 @@ async fn ask(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
     }
 }
 
-/// Sends a HEAD or a GET of the gateway's own.
+/// Sends a HEAD or a GET of the gateway's own. It goes once more where a client's read would.
 pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received, Failure> {
     let fields = headers::for_probe(exchange);
-    let request = forward::assemble(exchange, method.clone(), fields, Outgoing::Empty);
-    let answer = exchange.send(request, &Arc::new(Progress::default())).await;
-    let received = answer.map_err(|error| Failure::Upstream(error, Sent::Probe))?;
+    let servers = exchange.upstream().config().servers.len();
+    let (mut attempts, mut avoid) = (3, None);
+    let received = loop {
+        attempts -= 1;
+        let mut request = forward::assemble(exchange, method.clone(), fields.clone(), Outgoing::Empty);
+        if let Some(server) = avoid {
+            request.extensions_mut().insert(Avoid(server));
+        }
+        match exchange.send(request, &Arc::new(Progress::default())).await {
+            Ok(received) => break received,
+            Err(error) if attempts > 0 && error.may_repeat_read(servers) => avoid = error.server,
+            Err(error) => return Err(Failure::Upstream(error, Sent::Probe)),
+        }
+    };
     let trace = exchange.seen.trace_id();
     tracing::debug!(%trace, path = exchange.target.path(), %method, status = received.status().as_u16(), "probed");
     Ok(received)

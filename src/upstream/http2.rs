@@ -21,6 +21,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -237,12 +238,14 @@ impl Drop for Begun {
 }
 
 impl Slot {
-    /// Begins a request. It is handed back where nothing of it was sent.
+    /// Begins a request. It is handed back where nothing of it was sent. A body of which the backend takes nothing for much
+    /// longer than `patience` is cut.
     pub(super) fn begin<B>(
         self,
         request: Request<B>,
         origin: &Origin,
         progress: &Arc<Progress>,
+        patience: Duration,
     ) -> Result<Begun, Box<(Request<B>, h2::Error)>>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -265,7 +268,7 @@ impl Slot {
             let sending = Sending::with_body();
             slot.shared.streams.follow(stream.stream_id().as_u32(), &sending);
             let out = Out { stream, sending: Arc::clone(&sending), cause: Arc::clone(&cause), slot: Arc::clone(&slot) };
-            tokio::spawn(out.send(body, Arc::clone(progress)));
+            tokio::spawn(out.send(body, Arc::clone(progress), patience));
             sending
         } else {
             Sending::without_body()
@@ -419,7 +422,26 @@ impl From<h2::Error> for Stopped {
 }
 
 impl Out {
-    async fn send<B>(mut self, body: B, progress: Arc<Progress>)
+    async fn send<B>(self, body: B, progress: Arc<Progress>, patience: Duration)
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let sending = Arc::clone(&self.sending);
+        // Who waits for the answer or holds a turn gives up sooner. Of a read that has its answer nobody else looks after the
+        // body.
+        let watch = async {
+            progress.stalls(patience * 2).await;
+            sending.cancel();
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = self.send_all(body, &progress) => {}
+            () = watch => {}
+        }
+    }
+
+    async fn send_all<B>(mut self, body: B, progress: &Progress)
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -428,7 +450,7 @@ impl Out {
         let poured = tokio::select! {
             biased;
             () = sending.cancelled() => return self.cancel(),
-            poured = pour(&mut self.stream, body, &progress) => poured,
+            poured = pour(&mut self.stream, body, progress) => poured,
         };
         match poured {
             Ok(()) => tokio::select! {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use http::uri::Authority;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
 type Found = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 /// Who is asked for the addresses of a host and a port.
@@ -29,6 +29,8 @@ pub(super) struct Names {
     /// Counts up whenever the addresses change.
     generation: AtomicU64,
     asking: AtomicBool,
+    /// Held by who asks first, so that not every request asks.
+    first: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -64,14 +66,26 @@ impl Names {
             known: RwLock::new(known),
             generation: AtomicU64::new(0),
             asking: AtomicBool::new(false),
+            first: Mutex::new(()),
         }
     }
 
     /// The addresses, and the generation they are of. Asks only where nothing is known.
     pub(super) async fn addresses(&self) -> io::Result<(Arc<[SocketAddr]>, u64)> {
+        if let Some(known) = self.if_known() {
+            return Ok(known);
+        }
+        let _first = self.first.lock().await;
+        match self.if_known() {
+            Some(known) => Ok(known),
+            None => self.look_up().await,
+        }
+    }
+
+    fn if_known(&self) -> Option<(Arc<[SocketAddr]>, u64)> {
         let generation = self.generation();
         let known = Arc::clone(&self.known().addresses);
-        if known.is_empty() { self.look_up().await } else { Ok((known, generation)) }
+        (!known.is_empty()).then_some((known, generation))
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -133,15 +147,13 @@ fn same(known: &[SocketAddr], found: &[SocketAddr]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
-    type Answers = Arc<Mutex<Vec<Result<Vec<SocketAddr>, io::ErrorKind>>>>;
+    type Answers = Arc<std::sync::Mutex<Vec<Result<Vec<SocketAddr>, io::ErrorKind>>>>;
 
     /// Names whose resolver gives these answers, the last one first.
     fn names(host: &str, answers: Vec<Result<Vec<SocketAddr>, io::ErrorKind>>) -> (Arc<Names>, Answers) {
-        let answers: Answers = Arc::new(Mutex::new(answers));
+        let answers: Answers = Arc::new(std::sync::Mutex::new(answers));
         let left = Arc::clone(&answers);
         let resolver: Resolver = Arc::new(move |_, _| {
             let answer = left.lock().unwrap().pop().expect("nobody should ask so often");
@@ -191,6 +203,13 @@ mod tests {
             assert_eq!(&*names.addresses().await.unwrap().0, [address(1)]);
         }
         assert!(left.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_who_need_a_name_one_asks() {
+        let (names, left) = names("backend", vec![Ok(vec![address(1)]), Err(io::ErrorKind::TimedOut)]);
+        let (a, b, c) = tokio::join!(names.addresses(), names.addresses(), names.addresses());
+        assert!(a.is_err() && b.is_ok() && c.is_ok() && left.lock().unwrap().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -360,3 +360,15 @@ async fn an_informational_answer_passes() {
     arrival.answer(200, &[], "here").await;
     assert_eq!(raw.answer("GET").await.text(), "here");
 }
+
+#[tokio::test]
+async fn a_reads_body_that_the_backend_does_not_take_is_cut_in_the_end_although_it_answered() {
+    let mut backend = H2Script::start().await;
+    let gateway = before(&backend).one_worker().upstream("response_timeout = \"100ms\"").start();
+    let read = begin(gateway.call("GET", "/search").body("x".repeat(200_000)));
+    let mut arrival = backend.expect("GET", "/search").await;
+    arrival.answer_now(200, &[], "found");
+    assert_eq!(read.answer().await.text(), "found");
+    // Nothing of the body is taken until the gateway has given it up.
+    assert_eq!(arrival.was_given_up().await, Reason::CANCEL);
+}

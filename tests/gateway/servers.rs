@@ -401,3 +401,15 @@ async fn a_reload_that_brings_health_checks_has_them_made() {
     gateway.reload_text(&text(CHECKS)).expect("a configuration");
     within("the server to be found ill", async { while gateway.get("/").send().await.status != 503 {} }).await;
 }
+
+#[tokio::test]
+async fn a_probe_whose_connection_breaks_goes_to_another_server() {
+    let (mut a, mut b) = (Script::start().await, Script::start().await);
+    let gateway = before(1, &[a.address, b.address], "");
+    let write = begin(gateway.put("/note", "x").if_match("\"1\""));
+    a.expect("HEAD", "/note").await.reset();
+    b.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"1\"")], "").await;
+    a.expect("PUT", "/note").await.answer(200, &[], "").await;
+    assert_eq!(write.answer().await.status, 200);
+    b.assert_quiet();
+}
