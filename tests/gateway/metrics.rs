@@ -284,9 +284,19 @@ async fn servers_are_shown_with_what_went_wrong_with_them() {
 #[tokio::test]
 async fn without_a_server_that_is_well_nobody_is_sent_here() {
     let (_nobody, dead) = nobody();
-    let gateway = Gateway::before(dead).admin().upstream("ejection = { failures = 1, time = \"1h\" }").start();
-    gateway.ask("GET", "/readyz").expect(200).await;
-    gateway.get("/note").expect(502).await;
+    let health = "health = { interval = \"10ms\", unhealthy = 1 }";
+    let gateway = Gateway::before(dead).admin().upstream(health).start();
+    let unready = async { while gateway.ask("GET", "/readyz").send().await.status == 200 {} };
+    within("the health check to fail", unready).await;
     assert!(gateway.ask("GET", "/readyz").expect(503).await.text().contains("healthy"));
     gateway.ask("GET", "/livez").expect(200).await;
+}
+
+/// It is still asked, for there is no other.
+#[tokio::test]
+async fn a_server_that_is_passed_over_for_its_failures_takes_nobody_away() {
+    let (_nobody, dead) = nobody();
+    let gateway = Gateway::before(dead).admin().upstream("ejection = { failures = 1, time = \"1h\" }").start();
+    gateway.get("/note").expect(502).await;
+    gateway.ask("GET", "/readyz").expect(200).await;
 }
