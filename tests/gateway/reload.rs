@@ -198,16 +198,16 @@ async fn a_write_whose_body_is_still_read_takes_its_turn_under_the_new_name() {
 #[tokio::test]
 async fn what_was_known_under_names_that_come_back_does_not() {
     let store = Store::start().await;
-    store.set("/note", "first");
+    store.set("/note?v=1", "first");
     let with_query = || Gateway::before(store.address);
     let gateway = with_query().start();
-    let first = gateway.get("/note").expect(200).await.tag();
+    let first = gateway.get("/note?v=1").expect(200).await.tag();
 
     gateway.reload(&with_query().guard("query = \"ignore\""));
-    let tag = gateway.get("/note").expect(200).await.tag();
-    gateway.put("/note", "second").if_match(&tag).expect(200).await;
+    let tag = gateway.get("/note?v=1").expect(200).await.tag();
+    gateway.put("/note?v=1", "second").if_match(&tag).expect(200).await;
     gateway.reload(&with_query());
 
-    gateway.put("/note", "third").if_match(&first).expect(409).await.problem("stale");
-    assert_eq!(store.body("/note").as_deref(), Some("second"));
+    gateway.put("/note?v=1", "third").if_match(&first).expect(409).await.problem("stale");
+    assert_eq!(store.body("/note?v=1").as_deref(), Some("second"));
 }
