@@ -210,13 +210,8 @@ class Load:
     async def ask(self, client: httpx.AsyncClient, method: str, path: str, fields: dict) -> httpx.Response | None:
         try:
             answer = await client.request(method, path, headers=fields, content=b"after" if method == "PUT" else None)
-            self.seen[
-                (
-                    answer.status_code
-                    if answer.status_code == 200
-                    else f"{method} {answer.status_code} {answer.text[:100]}"
-                )
-            ] += 1
+            is_right = answer.status_code == 200
+            self.seen[200 if is_right else f"{method} {answer.status_code} {answer.text[:100]}"] += 1
         except httpx.HTTPError as error:
             self.seen[f"{method} {error!r}"] += 1
             return None
