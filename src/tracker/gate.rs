@@ -318,4 +318,30 @@ mod tests {
         scene.gate.rename([]);
         assert!(!scene.is_open());
     }
+
+    /// A worker's runtime ends with a write under way, as at a stop that is cut short, while other workers go on.
+    #[tokio::test]
+    async fn a_write_that_the_end_of_its_runtime_cuts_short_opens_nothing_and_lets_nobody_in() {
+        let scene = Scene::new();
+        let (gate, tracker) = (Arc::clone(&scene.gate), Arc::clone(&scene.tracker));
+        let worker = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut turn = Scene { gate, tracker }.turn(1).await;
+                turn.confirm().await.expect("a turn");
+                tokio::spawn(async move {
+                    let _turn = turn;
+                    std::future::pending::<()>().await;
+                });
+                tokio::task::yield_now().await;
+            });
+        });
+        worker.join().expect("no panic");
+        let key = Key { cell: [1, 1], spelling: 1 };
+        let wait = Duration::from_millis(10);
+        let ask = Ask { key, access: Access::Guarded, caller: 0, wait, line: 10, hold: HOLD };
+        assert!(scene.tracker.begin_write(ask).await.is_err());
+        scene.gate.rename([]);
+        assert!(!scene.is_open());
+    }
 }
