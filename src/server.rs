@@ -100,21 +100,21 @@ impl Server {
         limits::raise_open_files();
         let doors = doors(&config)?;
         let fleets = Fleet::all(&config.upstreams)?;
-        let lock = config.takeover.as_deref().map(Lock::open).transpose()?;
+        let lock = config.takeover.as_deref().map(|path| Lock::open(path, longest_hold(&config))).transpose()?;
         let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
         let admin = config.admin.map(|admin| sockets::listen_alone(admin.address, lock.is_some())).transpose()?;
         let config = Arc::new(config);
         let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
         let shared = Shared::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes), namer);
         let mut names = FirstNames::new(&config);
-        let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once(longest_hold(&config)));
+        let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once());
         if waits {
             names.suspend(&shared.gate);
         }
         let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), &fleets, shared.clone(), &names)));
         let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
         let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
-        let control = Control::new(shared, lives, doors, fleets, config);
+        let control = Control::new(shared, lives, doors, fleets, config, lock.clone());
         Ok(Self { control, workers, addresses, admin, lock, waits })
     }
 
@@ -226,7 +226,7 @@ async fn background(
     tasks.spawn(systemd::tell_when_ready(control.clone()));
     tasks.spawn(systemd::watchdog(control.clone()));
     if let Some(lock) = awaited {
-        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), longest_hold(&control.config())));
+        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate)));
     }
     control.start_health_checks();
     if let Some(admin) = admin {
@@ -291,7 +291,8 @@ async fn work(
     control.worker_runs();
     stopped(&mut stop).await;
     let shared = control.shared();
-    let writes = || if waits_for_holds { shared.gate.under_way() } else { shared.writes_under_way() };
+    let held = || if waits_for_holds { shared.gate.under_way() } else { 0 };
+    let writes = || shared.writes_under_way().max(held());
     let drained = timeout(control.config().drain_timeout, async {
         while accepting.join_next().await.is_some() {}
         while writes() + shared.tunnels() > 0 {

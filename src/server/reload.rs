@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Live, connection::Door, systemd};
+use super::{Live, connection::Door, longest_hold, systemd, takeover::Lock};
 use crate::{
     config::{Config, ConfigErrors},
     gateway::{Gateway, Shared},
@@ -49,6 +49,8 @@ struct Inner {
     workers: Vec<Arc<Live>>,
     /// What the connections of each listener begin with.
     doors: Vec<Arc<Door>>,
+    /// What another process waits for that takes over.
+    lock: Option<Arc<Lock>>,
     began: Instant,
     applied: Mutex<Applied>,
     /// The file is to be read again.
@@ -90,12 +92,14 @@ impl Control {
         doors: Vec<Arc<Door>>,
         fleets: Vec<Arc<Fleet>>,
         config: Arc<Config>,
+        lock: Option<Arc<Lock>>,
     ) -> Self {
         let files = Fingerprints::of(config.files());
         Self(Arc::new(Inner {
             shared,
             workers,
             doors,
+            lock,
             began: Instant::now(),
             applied: Mutex::new(Applied { config, fleets, file: None, files }),
             asked: Notify::new(),
@@ -185,6 +189,9 @@ impl Control {
         let files = Fingerprints::of(config.files());
         let fleets = self.renewed(&applied.fleets, &config)?;
         self.renew_certificates(&config);
+        if let Some(lock) = &self.0.lock {
+            lock.holds_for(longest_hold(&config));
+        }
         let before: Vec<_> = self.0.workers.iter().map(|worker| worker.gateway()).collect();
         if let Some(first) = before.first() {
             let succession = first.succession(&config);
