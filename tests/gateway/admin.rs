@@ -38,6 +38,20 @@ async fn what_there_is_to_ask_and_how() {
 }
 
 #[tokio::test]
+async fn those_who_say_nothing_do_not_have_it_look_dead() {
+    let backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).admin().start();
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(Raw::connect(gateway.admin.expect("an admin listener")).await);
+    }
+    let asked = gateway.ask("GET", "/livez").expect(200);
+    timeout(Duration::from_secs(4), asked).await.expect("an answer before any of them is cut for its silence");
+    // The oldest had to make room.
+    silent.swap_remove(0).closed().await;
+}
+
+#[tokio::test]
 async fn without_the_table_nobody_listens() {
     let backend = Script::start().await;
     assert_eq!(Gateway::before(backend.address).start().admin, None);
