@@ -392,7 +392,8 @@ async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Res
     if exchange.head.method.is_safe() {
         forward::read(exchange, body).await
     } else {
-        write::write(exchange, body).await
+        // In a box, so that a read has no room for it.
+        Box::pin(write::write(exchange, body)).await
     }
 }
 

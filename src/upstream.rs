@@ -332,7 +332,9 @@ where
             progress.took();
             let sent = match ready {
                 Ready::Http1(connection) => self.by_http1(pool, connection, request, &asked, progress, under_way).await,
-                Ready::Http2(slot) if asked.websocket => self.tunnel_by_http2(slot, request, server, under_way).await,
+                Ready::Http2(slot) if asked.websocket => {
+                    Box::pin(self.tunnel_by_http2(slot, request, server, under_way)).await
+                }
                 Ready::Http2(slot) => self.by_http2(slot, request, server, progress, under_way).await,
             };
             match sent {
@@ -367,9 +369,10 @@ where
         under_way: fleet::Counted,
     ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
         let callback = request.extensions().get::<OnInformational>().cloned();
-        let (informed, handle) = (AtomicUsize::new(0), connection.handle.clone());
+        let informed = Arc::new(AtomicUsize::new(0));
+        let (counted, handle) = (Arc::clone(&informed), connection.handle.clone());
         hyper::ext::on_informational(&mut request, move |answer| {
-            if informed.fetch_add(1, Ordering::Relaxed) >= MOST_INFORMATIONAL {
+            if counted.fetch_add(1, Ordering::Relaxed) >= MOST_INFORMATIONAL {
                 handle.abort();
             } else if let Some(callback) = &callback {
                 callback.call(answer.status(), answer.version(), answer.headers());
@@ -378,6 +381,9 @@ where
         let answer = connection.sender.try_send_request(request);
         let mut response = match self.in_time(answer, progress).await {
             Some(Ok(response)) => response,
+            Some(Err(_)) if informed.load(Ordering::Relaxed) > MOST_INFORMATIONAL => {
+                return Err(Undone::Sent(Fault::BadAnswer));
+            }
             Some(Err(error)) => return Err(undone(&connection.handle, error)),
             None => {
                 connection.handle.abort();

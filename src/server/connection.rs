@@ -33,7 +33,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Live, last_call,
+    LAST_CALL, Live, last_call,
     limits::Places,
     patient::{Clock, HeadTimer, Patient},
     proxy_protocol,
@@ -262,10 +262,10 @@ async fn serve_http2(
         .max_send_buf_size(UNSENT)
         .enable_connect_protocol();
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
-    let over = tokio::select! {
+    let (over, patience) = tokio::select! {
         ended = connection.as_mut() => return ended,
-        over = streams.over(limits.requests_per_connection, limits.idle_timeout) => Some(over),
-        () = stopped(&mut stop) => None,
+        over = streams.over(limits.requests_per_connection, limits.idle_timeout) => (Some(over), limits.send_timeout),
+        () = stopped(&mut stop) => (None, LAST_CALL),
     };
     if over == Some(Over::GivenUp) {
         tracing::debug!("a client gives up more requests than it lets be answered");
@@ -275,7 +275,7 @@ async fn serve_http2(
     tokio::select! {
         ended = connection => ended,
         // It takes not even that.
-        _ = streams.over(usize::MAX, limits.send_timeout) => Ok(()),
+        _ = streams.over(usize::MAX, patience) => Ok(()),
     }
 }
 

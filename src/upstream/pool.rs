@@ -132,7 +132,8 @@ where
             return Ok(ready);
         }
         let deadline = Instant::now() + self.fleet.config().connect_timeout;
-        match timeout_at(deadline, self.next(only_http1, deadline)).await {
+        // In a box, since few requests have to wait, and all would have room for it.
+        match timeout_at(deadline, Box::pin(self.next(only_http1, deadline))).await {
             Ok(ready) => ready,
             Err(_) if self.server.places.any_free() => Err(self.timed_out()),
             Err(_) => Err(Fault::Full(self.server.origin.authority.clone())),
