@@ -91,6 +91,7 @@ impl Arguments {
             Command::Health(health) => health.ask(),
             Command::Demo(demo) => demo.start(),
         };
+        telemetry::finish();
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(Failed::Configuration(path, errors)) => {
@@ -221,6 +222,7 @@ fn listen_to_signals(control: Control, stop: watch::Sender<bool>) -> io::Result<
                 }
             }
             tracing::warn!("told to stop twice; what is under way is given up");
+            telemetry::finish();
             std::process::exit(1);
         });
     })?;

@@ -21,7 +21,7 @@ use std::{
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
-    runtime,
+    runtime::{self, Runtime},
     sync::{oneshot, watch},
     task::JoinSet,
     time::{interval, sleep, timeout},
@@ -169,14 +169,15 @@ impl Server {
         thread::scope(|scope| {
             let awaited = lock.clone().filter(|_| waits);
             let tasks = background(control.clone(), awaited, admin, stop.clone(), halt, until_over);
-            let beside =
-                thread::Builder::new().name("background".into()).spawn_scoped(scope, || beside.block_on(tasks))?;
+            let beside = thread::Builder::new()
+                .name("background".into())
+                .spawn_scoped(scope, move || block_on(beside, tasks))?;
             let workers: Vec<_> = workers
                 .into_iter()
                 .zip(runtimes)
                 .map(|((live, sockets), runtime)| {
                     let work = work(live, control.clone(), sockets, halted.clone(), holds_count);
-                    let work = move || runtime.block_on(work);
+                    let work = move || block_on(runtime, work);
                     thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)
                 })
                 .collect::<io::Result<_>>()?;
@@ -195,6 +196,13 @@ impl Server {
         shared.telemetry.finish();
         Ok(())
     }
+}
+
+/// Runs this to its end, and then waits for nothing more: a resolver, which nobody can interrupt, may take minutes.
+fn block_on<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let ended = runtime.block_on(work);
+    runtime.shutdown_background();
+    ended
 }
 
 /// What the connections of each address begin with.
@@ -401,4 +409,21 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolver_that_does_not_answer_keeps_no_worker_from_its_end() {
+        let (go, told) = std::sync::mpsc::channel::<()>();
+        let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
+        let ended = block_on(runtime, async {
+            tokio::task::spawn_blocking(move || told.recv());
+            "ended"
+        });
+        assert_eq!(ended, "ended");
+        drop(go);
+    }
 }

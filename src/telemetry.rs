@@ -9,16 +9,21 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use tracing_subscriber::fmt as output;
+use tracing_subscriber::fmt as format;
 
 use crate::config::{Log, LogFormat};
 
 pub mod access;
 pub mod metrics;
+mod output;
 pub mod trace;
 
 use access::AccessLog;
 use metrics::{Metrics, Now};
+use output::Output;
+
+/// The log, once it has begun.
+static LOG: OnceLock<Output> = OnceLock::new();
 
 /// Writes the log to standard error from here on.
 ///
@@ -26,10 +31,21 @@ use metrics::{Metrics, Now};
 ///
 /// A filter that can't be read, or a log that was begun before.
 pub fn init(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let builder = output().with_env_filter(log.filter()?).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let filter = log.filter()?;
+    let writer = LOG.get_or_init(|| Output::to("log", io::stderr())).writer();
+    let builder =
+        format().with_env_filter(filter).with_writer(move || writer.clone()).with_ansi(io::stderr().is_terminal());
     match log.format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    }
+}
+
+/// Has all of the log written that is waiting, before the process ends. Blocks, but not for long. Nothing is logged after
+/// that.
+pub fn finish() {
+    if let Some(log) = LOG.get() {
+        log.finish();
     }
 }
 

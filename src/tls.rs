@@ -4,7 +4,7 @@
 //! can be replayed, and a write must not be.
 
 use std::{
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -16,10 +16,15 @@ use rustls::{
     },
 };
 
+use crate::config::open_file;
+
 mod listener;
 pub mod upstream;
 
 pub use listener::Acceptor;
+
+/// The largest file that is read; what systems have for authorities is a quarter of it.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Why a file with certificates or a key can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,5 +86,12 @@ pub fn authorities(path: &Path) -> Result<RootCertStore, FileError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    std::fs::read(path).map_err(|error| FileError::Unreadable(path.to_owned(), error))
+    let mut bytes = Vec::new();
+    let read = open_file(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    let read = read.and_then(|_| if bytes.len() as u64 > MAX_FILE_BYTES { Err(too_large()) } else { Ok(()) });
+    read.map(|()| bytes).map_err(|error| FileError::Unreadable(path.to_owned(), error))
+}
+
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "it is too large")
 }

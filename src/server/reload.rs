@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     hash::{BuildHasher, RandomState},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -25,7 +24,7 @@ use tokio::{
 
 use super::{Live, connection::Door, longest_hold, systemd, takeover::Lock};
 use crate::{
-    config::{Config, ConfigErrors},
+    config::{Config, ConfigErrors, open_file},
     gateway::{Gateway, Shared},
     telemetry::metrics::ServerState,
     upstream::{FailureKind, Fleet, Server},
@@ -257,7 +256,7 @@ impl Control {
     fn read_again(&self, path: &Path) -> Vec<PathBuf> {
         systemd::reloading();
         let mut named = Vec::new();
-        let checked = Config::load(path).and_then(|config| {
+        let checked = Config::load_again(path).and_then(|config| {
             named.extend(config.files().map(Path::to_owned));
             config.check().map(|()| config)
         });
@@ -395,7 +394,7 @@ impl Fingerprints {
 fn fingerprint(file: &Path) -> Option<u64> {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let mut bytes = Vec::new();
-    File::open(file).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)).ok()?;
+    open_file(file).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)).ok()?;
     Some(HASHER.hash_one(bytes))
 }
 

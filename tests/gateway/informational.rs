@@ -105,13 +105,28 @@ async fn a_backend_that_only_announces_does_not_keep_its_client_waiting() {
             .start();
         let call = begin(gateway.call(method, "/note"));
         let mut arrival = backend.expect(method, "/note").await;
+        for _ in 0..200 {
+            arrival.send("HTTP/1.1 102 Processing\r\n\r\n").await;
+        }
+        assert_eq!(call.answer().await.status, 504);
+    }
+}
+
+/// It would keep a worker from all else, time limits included.
+#[tokio::test]
+async fn a_backend_that_announces_without_end_is_cut() {
+    for method in ["GET", "PUT"] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard("settle = \"100ms\"").start();
+        let call = begin(gateway.call(method, "/note"));
+        let mut arrival = backend.expect(method, "/note").await;
         let announcing = async {
             while arrival.try_send("HTTP/1.1 102 Processing\r\n\r\n").await.is_ok() {
                 tokio::task::yield_now().await;
             }
         };
         let (answer, ()) = tokio::join!(call.answer(), announcing);
-        assert_eq!(answer.status, 504);
+        assert_eq!(answer.status, 502);
     }
 }
 

@@ -276,3 +276,21 @@ async fn a_write_that_was_only_observed_excludes_those_that_are_judged_since() {
         backend.assert_quiet();
     }
 }
+
+/// Each used to hold the next; to let go of so many, one within the other, took more stack than there is.
+#[tokio::test]
+async fn a_request_that_outlives_many_configurations_holds_none_but_its_own() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().start();
+    let reader = begin(gateway.get("/events"));
+    let events = backend.expect("GET", "/events").await;
+    let (one, other) =
+        (Gateway::before(backend.address).text(), Gateway::before(backend.address).guard("line = 7").text());
+    for _ in 0..3000 {
+        gateway.reload_text(&one).expect("a configuration");
+        gateway.reload_text(&other).expect("a configuration");
+    }
+    events.answer(200, &[], "done").await;
+    assert_eq!(reader.answer().await.text(), "done");
+    gateway.get("/%zz").expect(400).await;
+}

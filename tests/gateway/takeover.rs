@@ -4,10 +4,10 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use crate::support::{
-    Gateway, Raw, Script, Store, begin,
+    Call, Gateway, Raw, Script, Store, begin,
     gateway::Settings,
     outside,
-    process::{Folder, Process},
+    process::{Folder, Process, ifmatch},
     within,
 };
 
@@ -226,4 +226,46 @@ async fn a_takeover_breaks_no_tunnel() {
     assert_eq!(chat.bytes(5).await, b"still");
     drop((raw, chat));
     assert_eq!(old.ends().await.code(), Some(0));
+}
+
+/// Whoever collects the log may be stuck. It has taken a pipe full, and takes no more.
+#[tokio::test]
+async fn a_log_that_nobody_reads_keeps_neither_clients_nor_the_stop_waiting() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let (file, port) = file(&folder, Gateway::before(backend.address).one_worker());
+    let address = port.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+    let (_unread, mut log) = std::io::pipe().expect("a pipe");
+    std::io::Write::write_all(&mut log, &[b'.'; 64 * 1024]).expect("as much as a pipe takes");
+    let _entered = outside().enter();
+    let told = tokio::net::UnixDatagram::bind(folder.path("notify")).expect("a socket");
+    let mut command = ifmatch(&["run", "--config", file.to_str().expect("UTF-8")]);
+    command.env("NOTIFY_SOCKET", folder.path("notify")).stderr(log).kill_on_drop(true);
+    let mut program = command.spawn().expect("the program runs");
+    within("it to begin", told.recv(&mut [0; 1024])).await.expect("a message");
+
+    let reader = begin(Call::new(address, "GET", "/note"));
+    backend.expect("GET", "/note").await.answer(200, &[], "read").await;
+    assert_eq!(reader.answer().await.text(), "read");
+    let id = program.id().expect("it runs").to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &id]).status().await.expect("kill runs").success());
+    assert!(within("its end", program.wait()).await.expect("a status").success());
+}
+
+/// A pipe would have the reader wait for its writer, and the stop for the reader.
+#[tokio::test]
+async fn a_pipe_in_the_place_of_the_file_keeps_neither_the_operator_nor_the_stop_waiting() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let path = folder.put("ifmatch.toml", &Gateway::before(backend.address).top("reload_interval = \"100ms\"").text());
+    let mut process = Process::start(&path).await;
+    std::fs::remove_file(&path).expect("a file");
+    let made = tokio::process::Command::new("mkfifo").arg(&path).status().await.expect("mkfifo runs");
+    assert!(made.success());
+    process.logs("it is not a file").await;
+    let reader = begin(process.get("/note"));
+    backend.expect("GET", "/note").await.answer(200, &[], "").await;
+    reader.answer().await;
+    process.signal("-TERM").await;
+    assert!(process.ends().await.success());
 }
