@@ -165,7 +165,7 @@ pub(super) fn pass_on(exchange: &Exchange, wish: &Wish, mut received: Received) 
         return Err(bad());
     };
     let idle = exchange.upstream().config().tunnel_idle_timeout;
-    let under_way = exchange.gateway.write_begins();
+    let under_way = exchange.gateway.tunnel_begins();
     let tunnel = carry(wish.client.clone(), backend, idle);
     tokio::spawn(async move {
         tunnel.await;

@@ -223,7 +223,7 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
     let policy = exchange.policy();
     let turn = async {
         let until = Instant::now() + policy.wait;
-        let pass = exchange.gateway.enter(policy.wait).await?;
+        let pass = exchange.gateway.enter(exchange.route, policy.wait).await?;
         let ask = Ask {
             key: exchange.key,
             access,
