@@ -30,8 +30,8 @@ const DEFAULT_FILE: &str = "/etc/ifmatch/ifmatch.toml";
 /// Names another file than that.
 const FILE_VARIABLE: &str = "IFMATCH_CONFIG";
 /// What `--help` says in the end.
-const EXIT_STATUS: &str = "Exit status: 0 if all went well; 1 if it did not, or a stop was cut short; 2 for a file or an argument \
-                           that can't be used.";
+const EXIT_STATUS: &str = "Exit status: 0 if all went well; 1 if it did not, or a stop cut a write short; 2 for a file or \
+                           an argument that can't be used.";
 /// The exit status for a configuration that can't be used.
 const BAD_CONFIGURATION: u8 = 2;
 
