@@ -262,10 +262,11 @@ impl Control {
         });
         let applied = checked.map_err(|ConfigErrors { errors }| errors.iter().map(ToString::to_string).collect());
         let applied = applied.and_then(|config| self.reload(config).map_err(|error| vec![error.to_string()]));
+        self.0.shared.telemetry.metrics.reloaded(applied.is_ok());
         match applied {
             Ok(needs_restart) => {
                 for key in needs_restart {
-                    tracing::warn!(key, "has changed, which needs a restart");
+                    tracing::warn!(key, "a key has changed that needs a restart; what it said before stays");
                 }
                 tracing::info!(path = %path.display(), "serving under the file as it is now");
                 systemd::reloaded("serving");
