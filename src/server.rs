@@ -165,7 +165,6 @@ impl Server {
         // Dropped when the workers have ended, and before that where one can't be started.
         let (over, until_over) = oneshot::channel::<()>();
         let (halt, halted) = watch::channel(false);
-        let holds_count = lock.is_some();
         thread::scope(|scope| {
             let awaited = lock.clone().filter(|_| waits);
             let tasks = background(control.clone(), awaited, admin, stop.clone(), halt, until_over);
@@ -176,7 +175,7 @@ impl Server {
                 .into_iter()
                 .zip(runtimes)
                 .map(|((live, sockets), runtime)| {
-                    let work = work(live, control.clone(), sockets, halted.clone(), holds_count);
+                    let work = work(live, control.clone(), sockets, halted.clone(), lock.clone());
                     let work = move || block_on(runtime, work);
                     thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)
                 })
@@ -282,13 +281,13 @@ impl Live {
     }
 }
 
-/// `waits_for_holds`: whether the next process may begin to write as soon as this one ends.
+/// One worker, from the first connection to the last. `lock`: another process may take over.
 async fn work(
     live: Arc<Live>,
     control: Control,
     sockets: Vec<Listening>,
     mut stop: watch::Receiver<bool>,
-    waits_for_holds: bool,
+    lock: Option<Arc<Lock>>,
 ) -> io::Result<()> {
     let mut accepting = JoinSet::new();
     for (Listening { socket, origin }, door) in sockets.into_iter().zip(control.doors()) {
@@ -299,11 +298,18 @@ async fn work(
     control.worker_runs();
     stopped(&mut stop).await;
     let shared = control.shared();
-    let held = || if waits_for_holds { shared.gate.under_way() } else { 0 };
+    // Whoever takes over must not meet what is held.
+    let held = || if lock.is_some() { shared.gate.under_way() } else { 0 };
     let writes = || shared.writes_under_way().max(held());
     let drained = timeout(control.config().drain_timeout, async {
         while accepting.join_next().await.is_some() {}
-        while writes() + shared.tunnels() > 0 {
+        while writes() > 0 {
+            sleep(MOMENT).await;
+        }
+        if control.worker_has_written() {
+            lock.iter().for_each(|lock| lock.give_way());
+        }
+        while shared.tunnels() > 0 {
             sleep(MOMENT).await;
         }
     });

@@ -59,6 +59,8 @@ struct Inner {
     background: OnceLock<Handle>,
     /// How many workers accept connections.
     running: AtomicUsize,
+    /// How many have sent their last write.
+    written: AtomicUsize,
     cut_short: AtomicBool,
 }
 
@@ -105,6 +107,7 @@ impl Control {
             phase: watch::Sender::new(Phase::Starting),
             background: OnceLock::new(),
             running: AtomicUsize::new(0),
+            written: AtomicUsize::new(0),
             cut_short: AtomicBool::new(false),
         }))
     }
@@ -296,6 +299,11 @@ impl Control {
                 starts
             });
         }
+    }
+
+    /// A worker accepts nothing more, and no write is under way. Returns whether it is the last of which that is so.
+    pub(super) fn worker_has_written(&self) -> bool {
+        self.0.written.fetch_add(1, Ordering::SeqCst) + 1 == self.0.workers.len()
     }
 
     pub(super) fn drains(&self) {

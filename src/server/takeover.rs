@@ -109,6 +109,16 @@ impl Lock {
         }
     }
 
+    /// The same, and no write will follow although the process goes on: another may take over at once.
+    pub(super) fn give_way(&self) {
+        self.leave_in_order();
+        // From here on the file says what another process writes.
+        self.serves.store(false, Ordering::SeqCst);
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the takeover lock can't be let go of before the end");
+        }
+    }
+
     fn try_take(&self) -> io::Result<bool> {
         match self.file.try_lock() {
             Ok(()) => Ok(true),

@@ -207,9 +207,9 @@ async fn a_longer_hold_that_came_with_a_reload_is_waited_for_after_a_kill() {
     drop(port);
 }
 
-/// A stop waits for tunnels, also where another process is to take over.
+/// A stop waits for tunnels, also where another process is to take over; but that does not wait for them.
 #[tokio::test]
-async fn a_takeover_breaks_no_tunnel() {
+async fn a_takeover_breaks_no_tunnel_and_waits_for_none() {
     let mut backend = Script::start().await;
     let folder = Folder::new();
     let (file, _port) = file(&folder, Gateway::before(backend.address));
@@ -219,13 +219,22 @@ async fn a_takeover_breaks_no_tunnel() {
     let mut chat = backend.expect("GET", "/chat").await;
     chat.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n").await;
     assert_eq!(raw.answer("GET").await.status, 101);
+    let mut new = Process::start(&file).await;
     old.signal("-TERM").await;
-    old.tells("STOPPING=1").await;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    new.logs("taken over").await;
     raw.send("still").await;
     assert_eq!(chat.bytes(5).await, b"still");
     drop((raw, chat));
     assert_eq!(old.ends().await.code(), Some(0));
+    // What the one has written in the file is not the other's to take back.
+    let first = outside().spawn(new.put("/note", "first").send());
+    let mut write = backend.expect("PUT", "/note").await;
+    new.signal("-KILL").await;
+    new.ends().await;
+    first.await.expect_err("no answer");
+    write.hung_up().await;
+    let mut next = Process::start(&file).await;
+    next.logs("did not end in good order").await;
 }
 
 /// Whoever collects the log may be stuck. It has taken a pipe full, and takes no more.
