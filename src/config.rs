@@ -390,6 +390,12 @@ impl Forwarding {
 }
 
 impl Route {
+    /// Whether there may be a request that both would take.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let any_host = self.host.is_none() || other.host.is_none();
+        (any_host || self.host == other.host) && self.path.overlaps(&other.path)
+    }
+
     /// Whether this route takes every request that the other would take.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         (self.host.is_none() || self.host == other.host) && self.path.covers(&other.path)

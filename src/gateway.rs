@@ -74,12 +74,21 @@ pub struct Shared {
     pub gate: Arc<Gate>,
     /// How many writes are being sent, whether or not their clients are still there.
     writes: Arc<AtomicUsize>,
+    /// How many tunnels are open.
+    tunnels: Arc<AtomicUsize>,
 }
 
-/// One write that is being sent.
-struct WriteUnderWay(Arc<AtomicUsize>);
+/// One of what a stop waits for.
+struct UnderWay(Arc<AtomicUsize>);
 
-impl Drop for WriteUnderWay {
+impl UnderWay {
+    fn among(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -171,13 +180,19 @@ impl Shared {
         let watcher: Arc<dyn Watcher> = telemetry.metrics.clone();
         let tracker = Arc::new(tracker.watched_by(watcher));
         let gate = Gate::new(Arc::clone(&tracker));
-        Self { tracker, namer, telemetry, gate, writes: Arc::default() }
+        Self { tracker, namer, telemetry, gate, writes: Arc::default(), tunnels: Arc::default() }
     }
 
     /// How many writes are being sent, under whatever configuration they began. A stop waits for them.
     #[must_use]
     pub fn writes_under_way(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
+    }
+
+    /// How many tunnels are open. A stop waits for them, too.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::SeqCst)
     }
 }
 
@@ -295,9 +310,10 @@ impl Gateway {
     }
 
     /// Leave to begin a write under the names of this configuration.
-    async fn enter(&self, wait: Duration) -> Result<Pass, Busy> {
+    async fn enter(&self, route: usize, wait: Duration) -> Result<Pass, Busy> {
+        let named = self.names.since(self.config.routes[route].upstream);
         loop {
-            let pass = self.shared.gate.enter(wait).await?;
+            let pass = self.shared.gate.enter(named, wait).await?;
             match pass.generation().cmp(&self.names.generation) {
                 cmp::Ordering::Equal => return Ok(pass),
                 cmp::Ordering::Greater => return Err(Busy::Renamed),
@@ -305,6 +321,11 @@ impl Gateway {
                 cmp::Ordering::Less => tokio::task::yield_now().await,
             }
         }
+    }
+
+    /// Whether there are newer names than those of this configuration.
+    fn is_renamed(&self) -> bool {
+        self.shared.gate.generation() > self.names.generation
     }
 
     /// Whether what a read by this route shows may be recorded that began at this moment.
@@ -365,9 +386,12 @@ impl Gateway {
         }
     }
 
-    fn write_begins(&self) -> WriteUnderWay {
-        self.shared.writes.fetch_add(1, Ordering::SeqCst);
-        WriteUnderWay(Arc::clone(&self.shared.writes))
+    fn write_begins(&self) -> UnderWay {
+        UnderWay::among(&self.shared.writes)
+    }
+
+    fn tunnel_begins(&self) -> UnderWay {
+        UnderWay::among(&self.shared.tunnels)
     }
 
     /// Closes connections to backends that have been idle for too long.

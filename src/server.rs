@@ -291,18 +291,20 @@ async fn work(
     control.worker_runs();
     stopped(&mut stop).await;
     let shared = control.shared();
-    let held = || if waits_for_holds { shared.gate.under_way() } else { 0 };
-    // Tunnels are under way, too, and have no turn.
-    let under_way = || shared.writes_under_way().max(held());
+    let writes = || if waits_for_holds { shared.gate.under_way() } else { shared.writes_under_way() };
     let drained = timeout(control.config().drain_timeout, async {
         while accepting.join_next().await.is_some() {}
-        while under_way() > 0 {
+        while writes() + shared.tunnels() > 0 {
             sleep(MOMENT).await;
         }
     });
     if drained.await.is_err() {
-        control.is_cut_short();
-        tracing::warn!(writes = shared.writes_under_way(), "stopped before everything had ended");
+        // Answers that go on for ever, and tunnels, are for the client to begin anew; a write is not.
+        if writes() > 0 {
+            control.is_cut_short();
+        }
+        let (writes, tunnels) = (shared.writes_under_way(), shared.tunnels());
+        tracing::warn!(writes, tunnels, "stopped before everything had ended");
     }
     tidying.abort();
     Ok(())
