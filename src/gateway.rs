@@ -317,9 +317,10 @@ impl Gateway {
     }
 
     /// Leave to begin a write under the names of this configuration.
-    async fn enter(&self, wait: Duration) -> Result<Pass, Busy> {
+    async fn enter(&self, route: usize, wait: Duration) -> Result<Pass, Busy> {
+        let named = self.names.since(self.config.routes[route].upstream);
         loop {
-            let pass = self.shared.gate.enter(wait).await?;
+            let pass = self.shared.gate.enter(named, wait).await?;
             match pass.generation().cmp(&self.names.generation) {
                 cmp::Ordering::Equal => return Ok(pass),
                 cmp::Ordering::Greater => return Err(Busy::Renamed),
@@ -327,6 +328,11 @@ impl Gateway {
                 cmp::Ordering::Less => tokio::task::yield_now().await,
             }
         }
+    }
+
+    /// Whether there are newer names than those of this configuration.
+    fn is_renamed(&self) -> bool {
+        self.shared.gate.generation() > self.names.generation
     }
 
     /// Whether what a read by this route shows may be recorded that began at this moment.

@@ -127,7 +127,11 @@ enum Broken {
     /// Writes do not wait at the gate for those under old names.
     OpenGate,
     /// What reads show is recorded under new names while writes under old ones are under way.
+    #[cfg(test)]
     EarlyNames,
+    /// A write is sent by a verdict under an old name.
+    #[cfg(test)]
+    OldVerdict,
 }
 
 /// A record, and who waits for its turn.

@@ -2,14 +2,13 @@
 //!
 //! A key depends on the route: the upstream's name, the host that is forwarded, and the guard's `query` and
 //! `partition`. Where a new configuration changes none of these for any request, keys stay, and with them all that is
-//! known. Otherwise a new generation begins, writes wait at the [gate](crate::tracker::gate) for those of the older
-//! ones, and an upstream to which requests come under another name than before, or from another upstream, gets a new
-//! *scope*: a part of every key. What was known under the old one is forgotten with it, since nobody told it of the
-//! writes under the new, and it must not come back when the configuration is changed back. Upstreams that keep all
-//! their requests, lose some, or get some that nobody had, keep their scope.
-//!
-//! All writes wait, not only those of the upstreams concerned: a write may change a resource of another upstream, which
-//! its answer names, and somebody may be judging a write to that one under its old name.
+//! known. Otherwise a new generation begins, and an upstream to which requests come under another name than before, or
+//! from another upstream, gets a new *scope*: a part of every key. Writes to it wait at the [gate](crate::tracker::gate)
+//! for those of the older generations. What was known under the old scope is forgotten with it, since nobody told it of
+//! the writes under the new, and it must not come back when the configuration is changed back. Upstreams that keep all
+//! their requests, lose some, or get some that nobody ever had under another name, keep their scope, and their writes
+//! do not wait. Whoever has had some is remembered for that, since between two configurations that give them to
+//! somebody there may have been one that gave them to nobody.
 
 use std::collections::HashSet;
 
@@ -25,7 +24,12 @@ pub(super) struct Names {
     pub(super) generation: u64,
     /// Of each upstream, in the order of the configuration.
     scopes: Vec<Scope>,
+    /// The routes of all configurations so far that are gone, each with its upstream's name.
+    former: Vec<(String, Route)>,
 }
+
+/// So many are remembered. From there on whatever comes may have had another name.
+const MOST_FORMER: usize = 1024;
 
 #[derive(Debug, Clone)]
 struct Scope {
@@ -38,12 +42,17 @@ impl Names {
     /// The first names.
     pub(super) fn new(config: &Config) -> Self {
         let scopes = config.upstreams.iter().map(|u| Scope { name: u.name.clone(), since: Since::default() });
-        Self { generation: 0, scopes: scopes.collect() }
+        Self { generation: 0, scopes: scopes.collect(), former: Vec::new() }
     }
 
     /// What stands for the upstream in the keys of its resources.
     pub(super) fn scope(&self, upstream: usize) -> &str {
         &self.scopes[upstream].name
+    }
+
+    /// Since when the resources of this upstream have their names.
+    pub(super) fn since(&self, upstream: usize) -> &Since {
+        &self.scopes[upstream].since
     }
 
     /// Whether what a read shows may be recorded that began at this moment.
@@ -61,7 +70,8 @@ impl Names {
 
     /// The names under `new`, which replaces `old`, and the scopes that are new.
     pub(super) fn succeed(&self, old: &Config, new: &Config) -> (Self, Vec<Since>) {
-        let gaining = gaining(old, new);
+        let change = Change::between(old, new);
+        let gaining = change.gaining(&self.former);
         let generation = if gaining.is_empty() { self.generation } else { self.generation + 1 };
         let mut fresh = Vec::new();
         let scopes = new.upstreams.iter().map(|upstream| {
@@ -77,39 +87,81 @@ impl Names {
             }
         });
         let scopes = scopes.collect();
-        (Self { generation, scopes }, fresh)
+        (Self { generation, scopes, former: change.former(&self.former) }, fresh)
     }
 }
 
-/// The upstreams of a new configuration that may get requests which another had before, or that went by another name.
-fn gaining<'a>(old: &Config, new: &'a Config) -> HashSet<&'a str> {
-    let same = |(a, b): &(&Route, &Route)| a.host == b.host && a.path == b.path && keys_alike((old, a), (new, b));
-    let from_front = old.routes.iter().zip(&new.routes).take_while(same).count();
-    let shorter = old.routes.len().min(new.routes.len()) - from_front;
-    let from_back = old.routes.iter().rev().zip(new.routes.iter().rev()).take(shorter).take_while(same).count();
-    let gone = &old.routes[from_front..old.routes.len() - from_back];
-    let (come, stays) = new.routes[from_front..].split_at(new.routes.len() - from_back - from_front);
-    let stayed = &old.routes[old.routes.len() - from_back..];
-
-    // What those that have come take from others; and what falls through to those behind from those that are gone.
-    let takes = |route: &Route, from: &Route| route.overlaps(from) && !keys_alike((old, from), (new, route));
-    let takers = come.iter().filter(|route| gone.iter().chain(stayed).any(|from| takes(route, from)));
-    let leaves = |gone: &&Route| !come.iter().any(|come| come.covers(gone));
-    let heirs = stays.iter().filter(|route| gone.iter().filter(leaves).any(|from| takes(route, from)));
-    let name = |route: &Route| new.upstreams[route.upstream].name.as_str();
-    let mut gaining: HashSet<_> = takers.chain(heirs).map(name).collect();
-
-    gaining.extend(new.upstreams.iter().filter(|u| shows_another_host(old, u)).map(|u| u.name.as_str()));
-    let unknown = new.upstreams.iter().filter(|u| old.upstreams.iter().all(|o| o.name != u.name));
-    gaining.extend(unknown.map(|u| u.name.as_str()));
-    gaining
+/// How the routes of a configuration differ from those of the one before.
+struct Change<'a> {
+    old: &'a Config,
+    new: &'a Config,
+    gone: &'a [Route],
+    come: &'a [Route],
+    /// Those behind them, of each configuration.
+    stayed: &'a [Route],
+    stays: &'a [Route],
 }
 
-/// Whether two routes, each of its configuration, give a resource the same name.
-fn keys_alike((old, a): (&Config, &Route), (new, b): (&Config, &Route)) -> bool {
-    old.upstreams[a.upstream].name == new.upstreams[b.upstream].name
-        && a.policy.query == b.policy.query
-        && a.policy.partition == b.policy.partition
+impl<'a> Change<'a> {
+    fn between(old: &'a Config, new: &'a Config) -> Self {
+        let same = |(a, b): &(&Route, &Route)| {
+            a.host == b.host && a.path == b.path && keys_alike((upstream(old, a), a), (upstream(new, b), b))
+        };
+        let from_front = old.routes.iter().zip(&new.routes).take_while(same).count();
+        let shorter = old.routes.len().min(new.routes.len()) - from_front;
+        let from_back = old.routes.iter().rev().zip(new.routes.iter().rev()).take(shorter).take_while(same).count();
+        let (gone, stayed) = old.routes[from_front..].split_at(old.routes.len() - from_back - from_front);
+        let (come, stays) = new.routes[from_front..].split_at(new.routes.len() - from_back - from_front);
+        Self { old, new, gone, come, stayed, stays }
+    }
+
+    /// The upstreams that may get requests which another had before, or that went by another name.
+    fn gaining(&self, former: &[(String, Route)]) -> HashSet<&'a str> {
+        let &Self { old, new, gone, come, stayed, stays } = self;
+        let takes = |route: &Route, name: &str, from: &Route| {
+            route.overlaps(from) && !keys_alike((name, from), (upstream(new, route), route))
+        };
+        // What those that have come take from others; and what falls through to those behind from those that are gone.
+        let takers = come.iter().filter(|route| {
+            former.len() >= MOST_FORMER
+                || gone.iter().chain(stayed).any(|from| takes(route, upstream(old, from), from))
+                || former.iter().any(|(name, from)| takes(route, name, from))
+        });
+        let leaves = |gone: &&Route| !come.iter().any(|come| come.covers(gone));
+        let heirs =
+            stays.iter().filter(|route| gone.iter().filter(leaves).any(|from| takes(route, upstream(old, from), from)));
+        let mut gaining: HashSet<_> = takers.chain(heirs).map(|route| upstream(new, route)).collect();
+
+        gaining.extend(new.upstreams.iter().filter(|u| shows_another_host(old, u)).map(|u| u.name.as_str()));
+        let unknown = new.upstreams.iter().filter(|u| old.upstreams.iter().all(|o| o.name != u.name));
+        gaining.extend(unknown.map(|u| u.name.as_str()));
+        gaining
+    }
+
+    /// Those that were gone before, and those that are now.
+    fn former(&self, before: &[(String, Route)]) -> Vec<(String, Route)> {
+        let mut all = before.to_vec();
+        for gone in self.gone {
+            let name = upstream(self.old, gone);
+            let is_known = |(other, route): &(String, Route)| {
+                route.host == gone.host && route.path == gone.path && keys_alike((other, route), (name, gone))
+            };
+            if all.len() < MOST_FORMER && !all.iter().any(is_known) {
+                all.push((name.to_owned(), gone.clone()));
+            }
+        }
+        all
+    }
+}
+
+/// The name of the upstream that a route of this configuration leads to.
+fn upstream<'a>(config: &'a Config, route: &Route) -> &'a str {
+    &config.upstreams[route.upstream].name
+}
+
+/// Whether two routes, each with its upstream's name, give a resource the same name.
+fn keys_alike((a_upstream, a): (&str, &Route), (b_upstream, b): (&str, &Route)) -> bool {
+    a_upstream == b_upstream && a.policy.query == b.policy.query && a.policy.partition == b.policy.partition
 }
 
 /// Whether the upstream's `Host`, a part of every key, is another for some requests: its own is the first server's,
@@ -186,6 +238,38 @@ mod tests {
         assert_ne!(next.scope(0), names.scope(0));
         assert_eq!(next.scope(1), names.scope(1));
         assert!(!next.may_record(0, Stamp(5)) && next.may_record(1, Stamp(5)));
+    }
+
+    /// What nobody had for a while is remembered as whose it was.
+    #[test]
+    fn a_scope_ends_with_what_another_had_before_nobody_did() {
+        let (to_a, to_b, to_nobody) = (notes("a", ""), notes("b", ""), notes("a", "").replace("/notes/", "/files/"));
+        let by_steps = |steps: &[&str]| {
+            let configs: Vec<_> = steps.iter().map(|step| config(step)).collect();
+            let mut names = vec![Names::new(&configs[0])];
+            for pair in configs.windows(2) {
+                let (next, _) = names.last().expect("the first").succeed(&pair[0], &pair[1]);
+                names.push(next);
+            }
+            names[0].scope(0) == names.last().expect("the first").scope(0)
+        };
+        assert!(by_steps(&[&to_a, &to_nobody, &to_a]));
+        assert!(!by_steps(&[&to_a, &to_b, &to_nobody, &to_a]));
+        assert!(!by_steps(&[&to_a, &to_nobody, &notes("a", "query = \"ignore\"")]));
+        let elsewhere = to_nobody.replace("/files/", "/elsewhere/");
+        assert!(!by_steps(&[&to_a, &to_b, &to_nobody, &elsewhere, &to_nobody, &to_a]));
+    }
+
+    #[test]
+    fn so_many_former_routes_are_remembered_and_then_all_may_have_been_another() {
+        let at = |n: usize| config(&notes("a", "").replace("/notes/", &format!("/{n}/")));
+        let mut names = Names::new(&at(0));
+        for n in 0..MOST_FORMER {
+            names = names.succeed(&at(n), &at(n + 1)).0;
+        }
+        assert_eq!((names.generation, names.former.len()), (0, MOST_FORMER));
+        let next = names.succeed(&at(MOST_FORMER), &at(MOST_FORMER + 1)).0;
+        assert_eq!((next.generation, next.former.len()), (1, MOST_FORMER));
     }
 
     #[test]

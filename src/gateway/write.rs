@@ -79,6 +79,11 @@ async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -
     let ahead = read_ahead(exchange.policy(), body).await?;
     let mut turn = take_turn_with(exchange, Access::Guarded, &ahead, body).await?;
     demand.judge_in_turn(exchange, &mut turn).await?;
+    if exchange.gateway.is_renamed() {
+        // Writes under the new names tell those of what they change, and not the name that this one was judged by.
+        body.put_back(ahead);
+        return Err(Failure::Busy(Busy::Renamed));
+    }
     exchange.seen.verdict(metrics::Verdict::Forward);
     forward_in_turn(exchange, turn, ahead, body, place).await
 }
@@ -223,7 +228,7 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
     let policy = exchange.policy();
     let turn = async {
         let until = Instant::now() + policy.wait;
-        let pass = exchange.gateway.enter(policy.wait).await?;
+        let pass = exchange.gateway.enter(exchange.route, policy.wait).await?;
         let ask = Ask {
             key: exchange.key,
             access,

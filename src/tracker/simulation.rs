@@ -123,6 +123,13 @@ fn would_notice_that_what_is_read_too_early_is_recorded_under_new_names() {
     assert_that_an_update_is_lost(Broken::EarlyNames);
 }
 
+#[test]
+fn would_notice_that_a_verdict_under_an_old_name_counts() {
+    let is_lie = |violation: &Violation| matches!(violation, Violation::Lie(_));
+    let lies = |seed: &u64| simulate(*seed, Some(Broken::OldVerdict), false).violations.iter().any(is_lie);
+    assert!((0..SEEDS).any(|seed| lies(&seed)), "it goes unnoticed in {SEEDS} seeds");
+}
+
 fn assert_that_an_update_is_lost(how: Broken) {
     for seed in 0..SEEDS {
         let report = simulate(seed, Some(how), false);
@@ -197,6 +204,8 @@ enum Event {
     Renaming,
     /// A write began anew under another name.
     Renamed,
+    /// The same, although it had a turn under the old one.
+    RenamedInTurn,
     /// A write changed another resource.
     Related,
     /// A conditional write was not held to its condition, since a related change came between.
@@ -236,6 +245,7 @@ impl Counts {
             (Event::Evicted, 2000),
             (Event::Renaming, 200),
             (Event::Renamed, 200),
+            (Event::RenamedInTurn, 50),
             (Event::Related, 500),
         ];
         for (event, least) in least {

@@ -294,3 +294,77 @@ async fn a_request_that_outlives_many_configurations_holds_none_but_its_own() {
     assert_eq!(reader.answer().await.text(), "done");
     gateway.get("/%zz").expect(400).await;
 }
+
+/// Between two configurations in which one upstream has a resource, another may have had it, and then nobody.
+#[tokio::test]
+async fn what_was_known_before_another_and_then_nobody_had_a_resource_does_not_come_back() {
+    let store = Store::start().await;
+    let first = store.set("/note", "first");
+    let notes_to = |upstream: &str| {
+        let other = format!("[upstreams.other]\nservers = [\"http://{}\"]", store.address);
+        let route = format!("[[routes]]\npath = \"/note\"\nupstream = {upstream:?}");
+        Gateway::before(store.address)
+            .rest(&format!("{other}\n[[routes]]\npath = \"/x\"\nupstream = \"backend\"\n{route}"))
+    };
+    let to_nobody = || notes_to("backend").text().replace("path = \"/note\"", "path = \"/y\"");
+    let gateway = notes_to("backend").start();
+    gateway.get("/note").expect(200).await;
+    gateway.reload(&notes_to("other"));
+    gateway.put("/note", "second").if_match(&first).expect(200).await;
+    gateway.reload_text(&to_nobody()).expect("a configuration");
+    gateway.get("/note").expect(404).await;
+    gateway.reload(&notes_to("backend"));
+    gateway.put("/note", "third").if_match(&first).expect(409).await.problem("stale");
+    assert_eq!(store.body("/note").as_deref(), Some("second"));
+}
+
+/// Nor must a write meet one from before nobody had the resource, which is still under way under another name.
+#[tokio::test]
+async fn a_write_from_before_nobody_had_a_resource_excludes_those_of_who_has_it_since() {
+    let mut backend = Script::start().await;
+    let address = backend.address;
+    let notes = |guard: &str| {
+        let routes = format!("[[routes]]\npath = \"/x\"\n[[routes]]\npath = \"/note\"\nguard = {{ {guard} }}");
+        Gateway::before(address).one_worker().rest(&routes)
+    };
+    let gateway = notes("").start();
+    let old = begin(gateway.put("/note?by=ann", "old"));
+    let write = backend.expect("PUT", "/note?by=ann").await;
+    gateway.reload_text(&notes("").text().replace("path = \"/note\"", "path = \"/y\"")).expect("a configuration");
+    gateway.reload(&notes("query = \"ignore\""));
+    let new = begin(gateway.put("/note?by=bob", "new"));
+    gateway.barrier().await;
+    assert!(new.waits());
+    backend.assert_quiet();
+    write.answer(200, &[], "").await;
+    assert_eq!(old.answer().await.status, 200);
+    backend.expect("PUT", "/note?by=bob").await.answer(200, &[], "").await;
+    assert_eq!(new.answer().await.status, 200);
+}
+
+/// What writes under names that stay change elsewhere they tell the new names of, not those that a writer was judged by
+/// who was just about to begin.
+#[tokio::test]
+async fn a_writer_that_was_judged_under_an_old_name_is_judged_anew() {
+    let (mut backend, mut other) = (Script::start().await, Script::start().await);
+    let (address, copies) = (backend.address, other.address);
+    let settings = |guard: &str| {
+        let other = format!("[upstreams.other]\nservers = [\"http://{copies}\"]");
+        let routes = format!(
+            "[[routes]]\npath = \"/copies/{{*rest}}\"\nupstream = \"other\"\n\
+             [[routes]]\nupstream = \"backend\"\nguard = {{ {guard} }}"
+        );
+        Gateway::before(address).one_worker().rest(&format!("{other}\n{routes}"))
+    };
+    let gateway = settings("").start();
+    let writer = begin(gateway.put("/note", "stale").if_match("\"1\""));
+    let probe = backend.expect("HEAD", "/note").await;
+    gateway.reload(&settings("query = \"ignore\""));
+    let copy = begin(gateway.call("COPY", "/copies/x").with("destination", "/note"));
+    other.expect("COPY", "/copies/x").await.answer(201, &[], "").await;
+    assert_eq!(copy.answer().await.status, 201);
+    probe.answer(200, &[("ETag", "\"1\"")], "").await;
+    backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"2\"")], "").await;
+    writer.answer().await.problem("stale");
+    backend.assert_quiet();
+}

@@ -10,10 +10,13 @@ use http::Method;
 use tokio::time::{sleep, timeout};
 
 use super::{Name, Target, WAY, World};
-use crate::core::{
-    etag::EntityTag,
-    precondition::{Demands, Tags},
-    record::{Access, Seen},
+use crate::{
+    core::{
+        etag::EntityTag,
+        precondition::{Demands, Tags},
+        record::{Access, Seen},
+    },
+    tracker::Broken,
 };
 
 const ROUNDS: u64 = 12;
@@ -69,7 +72,7 @@ impl World {
         let slow = self.one_in(8);
         sleep(if slow { self.up_to(20 * WAY) } else { self.up_to(WAY) }).await;
         self.tell(|| format!("{target:?} was {seen:?} to a read from {}", began.0));
-        if name.since.includes(began) {
+        if name.since.includes(began) || self.broken == Some(Broken::EarlyNames) {
             self.tracker.observe(name.key, began, seen, caller).await;
         }
         self.held.lock().unwrap()[target.resource].extend(held.clone());

@@ -57,19 +57,26 @@ impl World {
                 sleep(self.up_to(10)).await; // The body comes.
             }
             progress.stage = Some(Event::HungUpInLine);
-            match self.take_turn(&write).await {
-                Ok(turn) => break turn,
-                Err(Busy::Renamed) => self.count(Event::Renamed),
+            let mut turn = match self.take_turn(&write).await {
+                Ok(turn) => turn,
+                Err(Busy::Renamed) => {
+                    self.count(Event::Renamed);
+                    continue;
+                }
                 Err(Busy::LineFull | Busy::TimedOut | Busy::Closed) => {
                     self.count(Event::Busy);
                     return Err(Failed);
                 }
+            };
+            progress.stage = Some(Event::HungUpProbing);
+            if guarded && let Err(refusal) = self.judge_in_turn(&mut turn, &write).await {
+                return Err(self.refuse(&write, refusal));
             }
+            if !guarded || !self.is_renamed(&write) || self.broken == Some(Broken::OldVerdict) {
+                break turn;
+            }
+            self.count(Event::RenamedInTurn);
         };
-        progress.stage = Some(Event::HungUpProbing);
-        if guarded && let Err(refusal) = self.judge_in_turn(&mut turn, &write).await {
-            return Err(self.refuse(&write, refusal));
-        }
         turn.confirm().await.expect("a turn in this process is not lost");
         progress.stage = Some(Event::HungUpInFlight);
         write.reported = self.backend().resources[write.target.resource].reported;
@@ -77,13 +84,18 @@ impl World {
     }
 
     async fn take_turn(&self, write: &Write) -> Result<Turn, Busy> {
-        let pass = self.gate.enter(self.policy.wait).await?;
+        let pass = self.gate.enter(&write.name.since, self.policy.wait).await?;
         if pass.generation() != write.name.generation {
             return Err(Busy::Renamed);
         }
         let mut turn = self.tracker.begin_write(self.ask(write)).await?;
         turn.keep(pass);
         Ok(turn)
+    }
+
+    /// Whether there are newer names than those that the write is judged by.
+    fn is_renamed(&self, write: &Write) -> bool {
+        self.gate.generation() > write.name.generation
     }
 
     fn ask(&self, write: &Write) -> Ask {
@@ -98,7 +110,10 @@ impl World {
     }
 
     fn judge(&self, write: &Write, view: View<'_>, probe: Option<Probe>) -> Verdict {
-        self.backend().check_knowledge(write.target, view);
+        // What is known under an old name decides nothing any more.
+        if !self.is_renamed(write) || self.broken == Some(Broken::OldVerdict) {
+            self.backend().check_knowledge(write.target, view);
+        }
         judge(&self.policy, &write.demands, write.guarded_method, view, probe)
     }
 
