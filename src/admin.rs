@@ -220,7 +220,10 @@ mod tests {
         ] {
             assert!(both.contains(line), "{line}{both}");
         }
+        assert!(both.contains("ifmatch_reloads_total{result=\"refused\"} 0\n"), "{both}");
+        telemetry.metrics.reloaded(false);
         let one = scrape(vec![server("h:2", true)]);
+        assert!(one.contains("ifmatch_reloads_total{result=\"refused\"} 1\n"), "{one}");
         assert!(!one.contains("h:1") && one.contains("server=\"h:2\"} 1\n"), "{one}");
     }
 }

@@ -355,7 +355,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// That the file can't be read, or all that is wrong with it.
+    /// That the file can't be read, or all that is wrong with it. They do not name the file.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         Self::of(path, File::open(path))
     }
@@ -374,7 +374,7 @@ impl Config {
         let mut bytes = Vec::new();
         opened
             .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|error| ConfigErrors::one(None, "", format!("{} can't be read: {error}", path.display())))?;
+            .map_err(|error| ConfigErrors::one(None, "", format!("can't be read: {error}")))?;
         if bytes.len() > MAX_FILE_BYTES {
             return Err(ConfigErrors::too_large());
         }

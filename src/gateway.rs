@@ -317,10 +317,9 @@ impl Gateway {
     }
 
     /// Leave to begin a write under the names of this configuration.
-    async fn enter(&self, route: usize, wait: Duration) -> Result<Pass, Busy> {
-        let named = self.names.since(self.config.routes[route].upstream);
+    async fn enter(&self, wait: Duration) -> Result<Pass, Busy> {
         loop {
-            let pass = self.shared.gate.enter(named, wait).await?;
+            let pass = self.shared.gate.enter(wait).await?;
             match pass.generation().cmp(&self.names.generation) {
                 cmp::Ordering::Equal => return Ok(pass),
                 cmp::Ordering::Greater => return Err(Busy::Renamed),

@@ -100,21 +100,21 @@ impl Server {
         limits::raise_open_files();
         let doors = doors(&config)?;
         let fleets = Fleet::all(&config.upstreams)?;
-        let lock = config.takeover.as_deref().map(Lock::open).transpose()?;
+        let lock = config.takeover.as_deref().map(|path| Lock::open(path, longest_hold(&config))).transpose()?;
         let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
         let admin = config.admin.map(|admin| sockets::listen_alone(admin.address, lock.is_some())).transpose()?;
         let config = Arc::new(config);
         let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
         let shared = Shared::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes), namer);
         let mut names = FirstNames::new(&config);
-        let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once(longest_hold(&config)));
+        let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once());
         if waits {
             names.suspend(&shared.gate);
         }
         let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), &fleets, shared.clone(), &names)));
         let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
         let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
-        let control = Control::new(shared, lives, doors, fleets, config);
+        let control = Control::new(shared, lives, doors, fleets, config, lock.clone());
         Ok(Self { control, workers, addresses, admin, lock, waits })
     }
 
@@ -165,7 +165,6 @@ impl Server {
         // Dropped when the workers have ended, and before that where one can't be started.
         let (over, until_over) = oneshot::channel::<()>();
         let (halt, halted) = watch::channel(false);
-        let holds_count = lock.is_some();
         thread::scope(|scope| {
             let awaited = lock.clone().filter(|_| waits);
             let tasks = background(control.clone(), awaited, admin, stop.clone(), halt, until_over);
@@ -176,7 +175,7 @@ impl Server {
                 .into_iter()
                 .zip(runtimes)
                 .map(|((live, sockets), runtime)| {
-                    let work = work(live, control.clone(), sockets, halted.clone(), holds_count);
+                    let work = work(live, control.clone(), sockets, halted.clone(), lock.clone());
                     let work = move || block_on(runtime, work);
                     thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)
                 })
@@ -234,7 +233,7 @@ async fn background(
     tasks.spawn(systemd::tell_when_ready(control.clone()));
     tasks.spawn(systemd::watchdog(control.clone()));
     if let Some(lock) = awaited {
-        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), longest_hold(&control.config())));
+        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate)));
     }
     control.start_health_checks();
     if let Some(admin) = admin {
@@ -282,13 +281,13 @@ impl Live {
     }
 }
 
-/// `waits_for_holds`: whether the next process may begin to write as soon as this one ends.
+/// One worker, from the first connection to the last. `lock`: another process may take over.
 async fn work(
     live: Arc<Live>,
     control: Control,
     sockets: Vec<Listening>,
     mut stop: watch::Receiver<bool>,
-    waits_for_holds: bool,
+    lock: Option<Arc<Lock>>,
 ) -> io::Result<()> {
     let mut accepting = JoinSet::new();
     for (Listening { socket, origin }, door) in sockets.into_iter().zip(control.doors()) {
@@ -299,10 +298,18 @@ async fn work(
     control.worker_runs();
     stopped(&mut stop).await;
     let shared = control.shared();
-    let writes = || if waits_for_holds { shared.gate.under_way() } else { shared.writes_under_way() };
+    // Whoever takes over must not meet what is held.
+    let held = || if lock.is_some() { shared.gate.under_way() } else { 0 };
+    let writes = || shared.writes_under_way().max(held());
     let drained = timeout(control.config().drain_timeout, async {
         while accepting.join_next().await.is_some() {}
-        while writes() + shared.tunnels() > 0 {
+        while writes() > 0 {
+            sleep(MOMENT).await;
+        }
+        if control.worker_has_written() {
+            lock.iter().for_each(|lock| lock.give_way());
+        }
+        while shared.tunnels() > 0 {
             sleep(MOMENT).await;
         }
     });

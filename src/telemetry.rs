@@ -5,6 +5,8 @@
 //! thing happened is counted in [`metrics`], and nowhere else.
 
 use std::{
+    error::Error,
+    fmt,
     io::{self, IsTerminal},
     sync::{Arc, OnceLock},
 };
@@ -49,6 +51,28 @@ pub fn finish() {
     }
 }
 
+/// An error with what led to it, in one line.
+#[derive(Debug, Clone, Copy)]
+pub struct Causes<'a>(pub &'a dyn Error);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some errors tell of their cause themselves.
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
 /// Everything that is shared between workers, and outlives a change of the configuration.
 #[derive(Debug, Default)]
 pub struct Telemetry {
@@ -76,5 +100,27 @@ impl Telemetry {
     #[must_use]
     pub fn scrape(&self, now: Now) -> String {
         self.metrics.scrape(now, self.access.get().map_or(0, AccessLog::dropped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let with = |text, cause| Some(Box::new(Layer(text, cause)));
+        for (error, told) in [
+            (Layer("a", None), "a"),
+            (Layer("a", with("b", with("c", None))), "a: b: c"),
+            (Layer("a: b", with("b", with("c", None))), "a: b: c"),
+            (Layer("a", with("a", None)), "a"),
+        ] {
+            assert_eq!(Causes(&error).to_string(), told);
+        }
     }
 }

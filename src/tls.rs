@@ -38,6 +38,9 @@ pub enum FileError {
     /// It holds no certificate.
     #[error("{0} holds no certificate")]
     Empty(PathBuf),
+    /// It holds no private key.
+    #[error("{0} holds no private key")]
+    NoKey(PathBuf),
     /// A certificate in it can't be used.
     #[error("{0}: {1}")]
     Unusable(PathBuf, #[source] rustls::Error),
@@ -69,7 +72,13 @@ pub fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
 ///
 /// What is wrong with the file.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| FileError::Pem(path.to_owned(), error))
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| {
+        if matches!(error, pem::Error::NoItemsFound) {
+            FileError::NoKey(path.to_owned())
+        } else {
+            FileError::Pem(path.to_owned(), error)
+        }
+    })
 }
 
 /// The authorities whose certificates are believed, from a PEM file.

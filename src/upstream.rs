@@ -342,8 +342,9 @@ where
                     server.condition.succeeded();
                     return Ok(response);
                 }
-                // Only a connection that has served before may be found closed; a new one that is has its reasons.
-                Err(Undone::Unsent(handed_back, _)) if reused => {
+                // Only a connection that has served before may be found closed; a new one that is has its reasons. One that does
+                // not take an upgrade is not closed, and would be found again.
+                Err(Undone::Unsent(handed_back, fault)) if reused && !matches!(fault, Fault::NoUpgrade) => {
                     request = *handed_back;
                     under_way = server.begin();
                 }

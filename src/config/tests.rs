@@ -376,7 +376,7 @@ fn a_file_that_cannot_be_read() {
     let mut letters = "é".repeat(MAX_FILE_BYTES).into_bytes();
     letters.insert(0, b'#');
     for (path, line, message) in [
-        (folder.join("absent.toml"), None, "absent.toml can't be read: No such file"),
+        (folder.join("absent.toml"), None, "can't be read: No such file"),
         (folder.clone(), None, "can't be read: Is a directory"),
         (file("binary.toml", b"# one\n# \xff\n"), Some(2), "the file is not UTF-8"),
         (file("large.toml", &letters), None, limit),

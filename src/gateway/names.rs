@@ -2,11 +2,14 @@
 //!
 //! A key depends on the route: the upstream's name, the host that is forwarded, and the guard's `query` and
 //! `partition`. Where a new configuration changes none of these for any request, keys stay, and with them all that is
-//! known. Otherwise a new generation begins, and an upstream to which requests come under another name than before, or
-//! from another upstream, gets a new *scope*: a part of every key. Writes to it wait at the [gate](crate::tracker::gate)
-//! for those of the older generations. What was known under the old scope is forgotten with it, since nobody told it of
-//! the writes under the new, and it must not come back when the configuration is changed back. Upstreams that keep all
-//! their requests, lose some, or get some that nobody had, keep their scope, and their writes do not wait.
+//! known. Otherwise a new generation begins, writes wait at the [gate](crate::tracker::gate) for those of the older
+//! ones, and an upstream to which requests come under another name than before, or from another upstream, gets a new
+//! *scope*: a part of every key. What was known under the old one is forgotten with it, since nobody told it of the
+//! writes under the new, and it must not come back when the configuration is changed back. Upstreams that keep all
+//! their requests, lose some, or get some that nobody had, keep their scope.
+//!
+//! All writes wait, not only those of the upstreams concerned: a write may change a resource of another upstream, which
+//! its answer names, and somebody may be judging a write to that one under its old name.
 
 use std::collections::HashSet;
 
@@ -41,11 +44,6 @@ impl Names {
     /// What stands for the upstream in the keys of its resources.
     pub(super) fn scope(&self, upstream: usize) -> &str {
         &self.scopes[upstream].name
-    }
-
-    /// Since when the resources of this upstream have their names.
-    pub(super) fn since(&self, upstream: usize) -> &Since {
-        &self.scopes[upstream].since
     }
 
     /// Whether what a read shows may be recorded that began at this moment.

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Live, connection::Door, systemd};
+use super::{Live, connection::Door, longest_hold, systemd, takeover::Lock};
 use crate::{
     config::{Config, ConfigErrors, open_file},
     gateway::{Gateway, Shared},
@@ -48,6 +48,8 @@ struct Inner {
     workers: Vec<Arc<Live>>,
     /// What the connections of each listener begin with.
     doors: Vec<Arc<Door>>,
+    /// What another process waits for that takes over.
+    lock: Option<Arc<Lock>>,
     began: Instant,
     applied: Mutex<Applied>,
     /// The file is to be read again.
@@ -57,6 +59,8 @@ struct Inner {
     background: OnceLock<Handle>,
     /// How many workers accept connections.
     running: AtomicUsize,
+    /// How many have sent their last write.
+    written: AtomicUsize,
     cut_short: AtomicBool,
 }
 
@@ -89,18 +93,21 @@ impl Control {
         doors: Vec<Arc<Door>>,
         fleets: Vec<Arc<Fleet>>,
         config: Arc<Config>,
+        lock: Option<Arc<Lock>>,
     ) -> Self {
         let files = Fingerprints::of(config.files());
         Self(Arc::new(Inner {
             shared,
             workers,
             doors,
+            lock,
             began: Instant::now(),
             applied: Mutex::new(Applied { config, fleets, file: None, files }),
             asked: Notify::new(),
             phase: watch::Sender::new(Phase::Starting),
             background: OnceLock::new(),
             running: AtomicUsize::new(0),
+            written: AtomicUsize::new(0),
             cut_short: AtomicBool::new(false),
         }))
     }
@@ -184,6 +191,9 @@ impl Control {
         let files = Fingerprints::of(config.files());
         let fleets = self.renewed(&applied.fleets, &config)?;
         self.renew_certificates(&config);
+        if let Some(lock) = &self.0.lock {
+            lock.holds_for(longest_hold(&config));
+        }
         let before: Vec<_> = self.0.workers.iter().map(|worker| worker.gateway()).collect();
         if let Some(first) = before.first() {
             let succession = first.succession(&config);
@@ -255,10 +265,11 @@ impl Control {
         });
         let applied = checked.map_err(|ConfigErrors { errors }| errors.iter().map(ToString::to_string).collect());
         let applied = applied.and_then(|config| self.reload(config).map_err(|error| vec![error.to_string()]));
+        self.0.shared.telemetry.metrics.reloaded(applied.is_ok());
         match applied {
             Ok(needs_restart) => {
                 for key in needs_restart {
-                    tracing::warn!(key, "has changed, which needs a restart");
+                    tracing::warn!(key, "a key has changed that needs a restart; what it said before stays");
                 }
                 tracing::info!(path = %path.display(), "serving under the file as it is now");
                 systemd::reloaded("serving");
@@ -288,6 +299,11 @@ impl Control {
                 starts
             });
         }
+    }
+
+    /// A worker accepts nothing more, and no write is under way. Returns whether it is the last of which that is so.
+    pub(super) fn worker_has_written(&self) -> bool {
+        self.0.written.fetch_add(1, Ordering::SeqCst) + 1 == self.0.workers.len()
     }
 
     pub(super) fn drains(&self) {

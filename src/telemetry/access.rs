@@ -91,6 +91,9 @@ pub struct Line<'a> {
     /// What was decided about it, if it is a write that was judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// Why the gateway answered itself: the last part of the answer's problem type; `None`: the backend's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<&'static str>,
     /// The tags that it named, as it sent them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub if_match: Option<Outside<'a>>,
@@ -138,7 +141,7 @@ impl fmt::Display for Line<'_> {
             Some(status) => write!(f, "{status}")?,
             None => f.write_char('-')?,
         }
-        write!(f, " verdict={}", self.verdict.map_or("-", Verdict::as_str))?;
+        write!(f, " verdict={} problem={}", self.verdict.map_or("-", Verdict::as_str), self.problem.unwrap_or("-"))?;
         named(f, "if_match", self.if_match)?;
         named(f, "known", self.known)?;
         write!(f, " upstream={} server={}", self.upstream.unwrap_or("-"), self.server.unwrap_or("-"))?;
@@ -287,6 +290,7 @@ mod tests {
             protocol: "HTTP/1.1",
             status: Some(409),
             verdict: Some(Verdict::Stale),
+            problem: Some("stale"),
             if_match: Some(Outside(b"\"1\"")),
             known: None,
             upstream: Some("backend"),
@@ -307,7 +311,7 @@ mod tests {
         assert_eq!(
             line(b"/note?x=1", b"curl/8").to_string(),
             "2001-09-09T01:46:40.123Z 127.0.0.1 \"PUT notes.example/note?x=1 HTTP/1.1\" 409 verdict=stale \
-             if_match=\"\\\"1\\\"\" known=- upstream=backend server=- duration=0.001500 waited=0.000000 upstream_time=- \
+             problem=stale if_match=\"\\\"1\\\"\" known=- upstream=backend server=- duration=0.001500 waited=0.000000 upstream_time=- \
              received=4 sent=200 trace=4bf92f3577b34da6a3ce929d0e0e4736 agent=\"curl/8\" aborted=client"
         );
     }

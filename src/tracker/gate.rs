@@ -4,9 +4,8 @@
 //! times at which that is not so. When a configuration is replaced by one under which resources have other names
 //! (another rule for the query, another upstream), the writes under way hold turns under the old ones. And when a
 //! process takes over from another, the other's turns are not in this one's tracker. So from that moment on nobody
-//! begins a write under a new name until those have been settled, the hold after a write in doubt included; reads go
-//! on, and nothing that they show is recorded under a new name if they began before the gate opened ([`Since`]). What
-//! keeps its name does not wait: there the turn says enough.
+//! begins a write until those have been settled, the hold after a write in doubt included; reads go on, and nothing
+//! that they show is recorded under a new name if they began before the gate opened ([`Since`]).
 //!
 //! Every turn keeps a [`Pass`] until it is over. What a name is, and who gives it, is not known here: a generation of
 //! names is a number.
@@ -21,7 +20,7 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout};
 
-use super::{Busy, Tracker};
+use super::{Broken, Busy, Tracker};
 use crate::core::record::Stamp;
 
 /// Lets writes through, or has them wait.
@@ -36,10 +35,10 @@ pub struct Gate {
 struct State {
     /// Of the names that writes are let through with.
     generation: u64,
-    /// Passes of this generation that were given out and not given back.
-    current: usize,
-    /// The same of older generations.
-    older: usize,
+    /// Passes that were given out and not given back.
+    under_way: usize,
+    /// Whether those are of older generations, and waited for.
+    older: bool,
     /// Whether another process may let writes through.
     elsewhere: bool,
     /// The names that are new, to be told when the gate opens.
@@ -64,10 +63,6 @@ impl Since {
         Self(Arc::new(AtomicU64::new(u64::MAX)))
     }
 
-    fn is_pending(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == u64::MAX
-    }
-
     /// Whether what a read shows may be recorded that began at this moment.
     #[must_use]
     pub fn includes(&self, began: Stamp) -> bool {
@@ -79,7 +74,7 @@ impl Gate {
     /// An open gate for the first generation, which is 0.
     #[must_use]
     pub fn new(tracker: Arc<Tracker>) -> Arc<Self> {
-        let state = State { generation: 0, current: 0, older: 0, elsewhere: false, fresh: Vec::new() };
+        let state = State { generation: 0, under_way: 0, older: false, elsewhere: false, fresh: Vec::new() };
         Arc::new(Self { tracker, state: Mutex::new(state), opened: Notify::new() })
     }
 
@@ -97,13 +92,16 @@ impl Gate {
         self.open_if_over(&mut state);
     }
 
-    /// From here on writes are let through with new names: with those that are `fresh` once all that were let through
-    /// before are over, with the others at once. Returns the new generation.
+    /// From here on writes are let through with new names, once all that were let through before are over. Returns the
+    /// new generation.
     pub fn rename(&self, fresh: impl IntoIterator<Item = Since>) -> u64 {
         let mut state = self.state();
         state.generation += 1;
-        state.older += std::mem::take(&mut state.current);
+        state.older = true;
         state.fresh.extend(fresh);
+        if self.tracker.is_broken(Broken::EarlyNames) {
+            self.tell(&mut state);
+        }
         self.open_if_over(&mut state);
         state.generation
     }
@@ -117,18 +115,10 @@ impl Gate {
     /// How many turns are taken or held, waited for ones included.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        let state = self.state();
-        state.current + state.older
+        self.state().under_way
     }
 
-    /// Whether nobody has to wait.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        let state = self.state();
-        !state.elsewhere && state.fresh.is_empty()
-    }
-
-    /// Waits until writes to what is named since then are let through, for `wait` at most.
+    /// Waits until writes are let through, for `wait` at most.
     ///
     /// # Errors
     ///
@@ -137,15 +127,15 @@ impl Gate {
     /// # Cancel safety
     ///
     /// Nothing is kept of a future that is dropped.
-    pub async fn enter(self: &Arc<Self>, named: &Since, wait: Duration) -> Result<Pass, Busy> {
-        if let Some(pass) = self.try_enter(named) {
+    pub async fn enter(self: &Arc<Self>, wait: Duration) -> Result<Pass, Busy> {
+        if let Some(pass) = self.try_enter() {
             return Ok(pass);
         }
         let entered = async {
             loop {
                 // Before the look at the state: an opening in between is not missed.
                 let opened = self.opened.notified();
-                if let Some(pass) = self.try_enter(named) {
+                if let Some(pass) = self.try_enter() {
                     return pass;
                 }
                 opened.await;
@@ -154,26 +144,31 @@ impl Gate {
         timeout(wait, entered).await.map_err(|_| Busy::Closed)
     }
 
-    fn try_enter(self: &Arc<Self>, named: &Since) -> Option<Pass> {
+    fn try_enter(self: &Arc<Self>) -> Option<Pass> {
         let mut state = self.state();
-        // Under the lock, under which the gate opens.
-        if named.is_pending() {
+        if (state.older || state.elsewhere) && !self.tracker.is_broken(Broken::OpenGate) {
             return None;
         }
-        state.current += 1;
+        state.under_way += 1;
         Some(Pass { gate: Arc::clone(self), generation: state.generation })
     }
 
     fn open_if_over(&self, state: &mut State) {
-        if state.elsewhere || state.older > 0 || state.fresh.is_empty() {
+        if state.elsewhere || state.under_way > 0 {
             return;
         }
-        // Under the lock, so that no write is let through before: the first change that it makes has a later stamp.
+        state.older = false;
+        self.tell(state);
+        self.opened.notify_waiters();
+    }
+
+    /// From here on what reads show is recorded. Under the lock, so that no write is let through before: the first change
+    /// that it makes has a later stamp.
+    fn tell(&self, state: &mut State) {
         let now = self.tracker.tick();
         for since in state.fresh.drain(..) {
             since.0.store(now.0, Ordering::SeqCst);
         }
-        self.opened.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,10 +187,8 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut state = self.gate.state();
-        if self.generation == state.generation {
-            state.current -= 1;
-        } else {
-            state.older -= 1;
+        state.under_way -= 1;
+        if state.older {
             self.gate.open_if_over(&mut state);
         }
     }
@@ -220,18 +213,16 @@ mod tests {
     struct Scene {
         tracker: Arc<Tracker>,
         gate: Arc<Gate>,
-        /// Since when what its turns are for has its name.
-        named: Since,
     }
 
     impl Scene {
         fn new() -> Self {
             let tracker = Arc::new(Tracker::new(100, 100));
-            Self { gate: Gate::new(Arc::clone(&tracker)), tracker, named: Since::default() }
+            Self { gate: Gate::new(Arc::clone(&tracker)), tracker }
         }
 
         async fn turn(&self, cell: u64) -> super::super::Turn {
-            let pass = self.gate.enter(&self.named, WAIT).await.expect("an open gate");
+            let pass = self.gate.enter(WAIT).await.expect("an open gate");
             let key = Key { cell: [cell, cell], spelling: cell };
             let ask = Ask { key, access: Access::Guarded, caller: 0, wait: WAIT, line: 10, hold: HOLD };
             let mut turn = self.tracker.begin_write(ask).await.expect("a turn");
@@ -239,9 +230,8 @@ mod tests {
             turn
         }
 
-        /// Whether what has this name is let through.
-        fn lets_in(&self, named: &Since) -> bool {
-            self.gate.try_enter(named).is_some()
+        fn is_open(&self) -> bool {
+            self.gate.try_enter().is_some()
         }
     }
 
@@ -252,18 +242,18 @@ mod tests {
         let since = Since::pending();
         let before = scene.tracker.stamp().await;
         assert_eq!(scene.gate.rename([since.clone()]), 1);
-        assert!(!scene.lets_in(&since) && scene.lets_in(&scene.named));
+        assert!(!scene.is_open());
         assert!(!since.includes(before));
 
         settled.confirm().await.expect("a turn");
         settled.settle(Outcome::NotApplied).await;
-        assert!(!scene.lets_in(&since));
+        assert!(!scene.is_open());
         let during = scene.tracker.stamp().await;
         assert!(!since.includes(during));
 
         drop(given_up);
-        assert!(scene.lets_in(&since));
-        assert_eq!(scene.gate.enter(&since, WAIT).await.expect("a pass").generation(), 1);
+        assert!(scene.is_open());
+        assert_eq!(scene.gate.enter(WAIT).await.expect("a pass").generation(), 1);
         assert!(!since.includes(before) && !since.includes(during));
         assert!(since.includes(scene.tracker.stamp().await));
     }
@@ -273,42 +263,25 @@ mod tests {
         let scene = Scene::new();
         let mut turn = scene.turn(1).await;
         turn.confirm().await.expect("a turn");
-        let since = Since::pending();
-        scene.gate.rename([since.clone()]);
+        scene.gate.rename([]);
         drop(turn);
         tokio::time::sleep(HOLD - Duration::from_millis(1)).await;
-        assert!(!scene.lets_in(&since));
+        assert!(!scene.is_open());
         tokio::time::sleep(Duration::from_millis(2)).await;
-        assert!(scene.lets_in(&since));
+        assert!(scene.is_open());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_let_through_at_the_opening_or_told_that_it_is_closed() {
         let scene = Scene::new();
         let turn = scene.turn(1).await;
-        let since = Since::pending();
-        scene.gate.rename([since.clone()]);
-        assert_eq!(scene.gate.enter(&since, WAIT).await.err(), Some(Busy::Closed));
-        let (entered, ()) = tokio::join!(scene.gate.enter(&since, WAIT), async {
+        scene.gate.rename([]);
+        assert_eq!(scene.gate.enter(WAIT).await.err(), Some(Busy::Closed));
+        let (entered, ()) = tokio::join!(scene.gate.enter(WAIT), async {
             ready(()).await;
             drop(turn);
         });
         assert_eq!(entered.expect("a pass").generation(), 1);
-    }
-
-    /// A long upload to what keeps its name, and those that began after the change, are nothing to wait for.
-    #[tokio::test(start_paused = true)]
-    async fn what_began_after_the_change_is_not_waited_for() {
-        let scene = Scene::new();
-        let before = scene.turn(1).await;
-        let since = Since::pending();
-        scene.gate.rename([since.clone()]);
-        let after = scene.turn(2).await;
-        drop(before);
-        assert!(scene.lets_in(&since));
-        assert_eq!(scene.gate.under_way(), 1);
-        drop(after);
-        assert_eq!(scene.gate.under_way(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -319,7 +292,7 @@ mod tests {
         scene.gate.rename([first.clone()]);
         scene.gate.rename([second.clone()]);
         drop(turn);
-        assert_eq!(scene.gate.enter(&first, WAIT).await.expect("a pass").generation(), 2);
+        assert_eq!(scene.gate.enter(WAIT).await.expect("a pass").generation(), 2);
         let now = scene.tracker.stamp().await;
         assert!(first.includes(now) && second.includes(now));
     }
@@ -330,10 +303,10 @@ mod tests {
         let since = Since::pending();
         scene.gate.share([since.clone()]);
         scene.gate.rename([]);
-        assert!(!scene.lets_in(&since));
+        assert!(!scene.is_open());
         assert!(!since.includes(scene.tracker.stamp().await));
         scene.gate.has_alone();
-        assert!(scene.lets_in(&since));
+        assert!(scene.is_open());
         assert!(since.includes(scene.tracker.stamp().await));
     }
 
@@ -344,14 +317,39 @@ mod tests {
         let worker = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let mut turn = Scene { gate, tracker, named: Since::default() }.turn(1).await;
+                let mut turn = Scene { gate, tracker }.turn(1).await;
                 turn.confirm().await.expect("a turn");
                 drop(turn);
             });
         });
         worker.join().expect("no panic");
-        let since = Since::pending();
-        scene.gate.rename([since.clone()]);
-        assert!(!scene.lets_in(&since));
+        scene.gate.rename([]);
+        assert!(!scene.is_open());
+    }
+
+    /// A worker's runtime ends with a write under way, as at a stop that is cut short, while other workers go on.
+    #[tokio::test]
+    async fn a_write_that_the_end_of_its_runtime_cuts_short_opens_nothing_and_lets_nobody_in() {
+        let scene = Scene::new();
+        let (gate, tracker) = (Arc::clone(&scene.gate), Arc::clone(&scene.tracker));
+        let worker = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut turn = Scene { gate, tracker }.turn(1).await;
+                turn.confirm().await.expect("a turn");
+                tokio::spawn(async move {
+                    let _turn = turn;
+                    std::future::pending::<()>().await;
+                });
+                tokio::task::yield_now().await;
+            });
+        });
+        worker.join().expect("no panic");
+        let key = Key { cell: [1, 1], spelling: 1 };
+        let wait = Duration::from_millis(10);
+        let ask = Ask { key, access: Access::Guarded, caller: 0, wait, line: 10, hold: HOLD };
+        assert!(scene.tracker.begin_write(ask).await.is_err());
+        scene.gate.rename([]);
+        assert!(!scene.is_open());
     }
 }

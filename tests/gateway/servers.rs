@@ -413,3 +413,25 @@ async fn a_probe_whose_connection_breaks_goes_to_another_server() {
     assert_eq!(write.answer().await.status, 200);
     b.assert_quiet();
 }
+
+/// What one server may still be at work on, another must not be sent the next write beside.
+#[tokio::test]
+async fn a_write_in_doubt_at_one_server_holds_up_the_next_at_another() {
+    let (mut one, mut other) = (Script::start().await, Script::start().await);
+    let servers = [one.address, other.address].map(|address| format!("\"http://{address}\"")).join(", ");
+    let settings = Gateway::before(one.address).one_worker().guard("settle = \"1h\"\nwait = \"100ms\"");
+    let first = format!("servers = [\"http://{}\"]", one.address);
+    let gateway = Gateway::start(&settings.text().replace(&first, &format!("servers = [{servers}]")));
+    let writer = begin(gateway.put("/note", "first"));
+    let write = tokio::select! {
+        write = one.next() => write,
+        write = other.next() => write,
+    };
+    write.reset();
+    assert_eq!(writer.answer().await.status, 502);
+    for _ in 0..2 {
+        gateway.put("/note", "next").expect(409).await.problem("busy");
+    }
+    one.assert_quiet();
+    other.assert_quiet();
+}
