@@ -15,7 +15,7 @@ use super::{Call, Raw, Scrape};
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
-    control: Control,
+    pub(crate) control: Control,
     stop: watch::Sender<bool>,
     thread: Option<thread::JoinHandle<io::Result<()>>>,
 }
