@@ -130,7 +130,8 @@ where
             return Ok(ready);
         }
         let deadline = Instant::now() + self.fleet.config().connect_timeout;
-        match timeout_at(deadline, self.next(only_http1, deadline)).await {
+        // In a box: few requests wait or make a connection, and the others need not have room for that.
+        match timeout_at(deadline, Box::pin(self.next(only_http1, deadline))).await {
             Ok(ready) => ready,
             Err(_) if self.server.places.any_free() => Err(self.timed_out()),
             Err(_) => Err(Fault::Full(self.server.origin.authority.clone())),
