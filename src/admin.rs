@@ -3,9 +3,9 @@
 //! It is the operator's: whoever reaches it sees every tag and can have a resource forgotten, so its address is a loopback
 //! one unless the configuration says otherwise, and there is nothing here to log in with. It runs beside the workers, on a
 //! thread that serves no client. A connection carries one request and lives for `LONGEST`; there are at most
-//! `CONNECTIONS` of them.
+//! `CONNECTIONS` of them, and the oldest makes room for one more.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -18,7 +18,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
@@ -55,17 +56,20 @@ pub async fn serve(listener: std::net::TcpListener, admin: Admin) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin listener can't be used"),
     };
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    // The oldest first. Were new ones to wait instead, some who say nothing would have the process look dead.
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let admin = admin.clone();
-                tokio::spawn(async move {
-                    // One that takes longer is cut.
-                    let _ = timeout(LONGEST, admin.converse(stream)).await;
-                    drop(place);
-                });
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                // One that takes longer is cut.
+                let conversation = timeout(LONGEST, admin.clone().converse(stream));
+                open.push_back(tokio::spawn(async move { drop(conversation.await) }).abort_handle());
             }
             Err(error) => {
                 tracing::debug!(%error, "no admin connection can be accepted");
@@ -216,7 +220,10 @@ mod tests {
         ] {
             assert!(both.contains(line), "{line}{both}");
         }
+        assert!(both.contains("ifmatch_reloads_total{result=\"refused\"} 0\n"), "{both}");
+        telemetry.metrics.reloaded(false);
         let one = scrape(vec![server("h:2", true)]);
+        assert!(one.contains("ifmatch_reloads_total{result=\"refused\"} 1\n"), "{one}");
         assert!(!one.contains("h:1") && one.contains("server=\"h:2\"} 1\n"), "{one}");
     }
 }

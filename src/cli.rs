@@ -29,12 +29,15 @@ mod health;
 const DEFAULT_FILE: &str = "/etc/ifmatch/ifmatch.toml";
 /// Names another file than that.
 const FILE_VARIABLE: &str = "IFMATCH_CONFIG";
+/// What `--help` says in the end.
+const EXIT_STATUS: &str = "Exit status: 0 if all went well; 1 if it did not, or a stop cut a write short; 2 for a file or \
+                           an argument that can't be used.";
 /// The exit status for a configuration that can't be used.
 const BAD_CONFIGURATION: u8 = 2;
 
 /// A gateway that refuses a write whose If-Match is stale before the service behind it sees it.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = EXIT_STATUS)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -91,14 +94,19 @@ impl Arguments {
             Command::Health(health) => health.ask(),
             Command::Demo(demo) => demo.start(),
         };
+        telemetry::finish();
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(Failed::Configuration(path, errors)) => {
+                let is_missing = path.as_deref().is_some_and(|path| path == Path::new(DEFAULT_FILE) && !path.exists());
                 for error in &errors.errors {
                     match &path {
                         Some(path) => eprintln!("{}: {error}", path.display()),
                         None => eprintln!("{error}"),
                     }
+                }
+                if is_missing {
+                    eprintln!("{NO_FILE}");
                 }
                 ExitCode::from(BAD_CONFIGURATION)
             }
@@ -111,6 +119,9 @@ impl Arguments {
         }
     }
 }
+
+/// Where the file is named by nobody and is not there, what else there is to say.
+const NO_FILE: &str = "name another with --config, or give run --listen and --upstream";
 
 /// Why a command could not be carried out.
 enum Failed {
@@ -175,7 +186,11 @@ impl Demo {
         let store = listener.local_addr()?;
         let config = Config::single(self.listen, &format!("http://{store}"))?;
         thread::Builder::new().name("store".into()).spawn(move || runtime.block_on(demo::serve(listener)))?;
-        start(config, None, Passed::default(), |server| print!("{}", demo::transcript(store, server.addresses()[0])))
+        let announce = |server: &Server| print!("{}", demo::transcript(store, server.addresses()[0]));
+        start(config, None, Passed::default(), announce).map_err(|failed| match failed {
+            Failed::Start(error) => Failed::Start(format!("{error}; choose another with --listen").into()),
+            failed @ (Failed::Configuration(..) | Failed::CutShort) => failed,
+        })
     }
 }
 
@@ -221,6 +236,7 @@ fn listen_to_signals(control: Control, stop: watch::Sender<bool>) -> io::Result<
                 }
             }
             tracing::warn!("told to stop twice; what is under way is given up");
+            telemetry::finish();
             std::process::exit(1);
         });
     })?;

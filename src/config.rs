@@ -6,8 +6,8 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::Read,
+    fs::{self, File},
+    io::{self, Read},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -330,6 +330,14 @@ impl Log {
     }
 }
 
+/// Opens a file to be read, and nothing that has no end, or that has its reader wait: neither a pipe nor a device.
+pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    File::open(path)
+}
+
 impl Config {
     /// Reads and checks the text of a file. The files that it names are taken from the working directory.
     ///
@@ -347,12 +355,26 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// That the file can't be read, or all that is wrong with it.
+    /// That the file can't be read, or all that is wrong with it. They do not name the file.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::of(path, File::open(path))
+    }
+
+    /// As [`Config::load`], but of what is there while the gateway runs, which must be a file: whoever has made it a pipe
+    /// could have the reader wait for ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn load_again(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::of(path, open_file(path))
+    }
+
+    fn of(path: &Path, opened: io::Result<File>) -> Result<Self, ConfigErrors> {
         let mut bytes = Vec::new();
-        File::open(path)
+        opened
             .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|error| ConfigErrors::one(None, "", format!("{} can't be read: {error}", path.display())))?;
+            .map_err(|error| ConfigErrors::one(None, "", format!("can't be read: {error}")))?;
         if bytes.len() > MAX_FILE_BYTES {
             return Err(ConfigErrors::too_large());
         }
@@ -390,6 +412,12 @@ impl Forwarding {
 }
 
 impl Route {
+    /// Whether there may be a request that both would take.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let any_host = self.host.is_none() || other.host.is_none();
+        (any_host || self.host == other.host) && self.path.overlaps(&other.path)
+    }
+
     /// Whether this route takes every request that the other would take.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         (self.host.is_none() || self.host == other.host) && self.path.covers(&other.path)

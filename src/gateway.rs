@@ -8,7 +8,7 @@ use std::{
     cmp,
     pin::pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -75,12 +75,21 @@ pub struct Shared {
     pub gate: Arc<Gate>,
     /// How many writes are being sent, whether or not their clients are still there.
     writes: Arc<AtomicUsize>,
+    /// How many tunnels are open.
+    tunnels: Arc<AtomicUsize>,
 }
 
-/// One write that is being sent.
-struct WriteUnderWay(Arc<AtomicUsize>);
+/// One of what a stop waits for.
+struct UnderWay(Arc<AtomicUsize>);
 
-impl Drop for WriteUnderWay {
+impl UnderWay {
+    fn among(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -96,8 +105,9 @@ pub struct Gateway {
     instruments: Arc<Instruments>,
     shared: Shared,
     names: Names,
-    /// What the same worker serves with under the next configuration.
-    successor: OnceLock<Arc<Self>>,
+    /// What the same worker serves with under the newest configuration. All that it ever serves with share this: if each
+    /// held the next, one request that never ends would hold them all.
+    newest: Arc<Mutex<Weak<Self>>>,
 }
 
 /// One request and what it is about.
@@ -172,13 +182,19 @@ impl Shared {
         let watcher: Arc<dyn Watcher> = telemetry.metrics.clone();
         let tracker = Arc::new(tracker.watched_by(watcher));
         let gate = Gate::new(Arc::clone(&tracker));
-        Self { tracker, namer, telemetry, gate, writes: Arc::default() }
+        Self { tracker, namer, telemetry, gate, writes: Arc::default(), tunnels: Arc::default() }
     }
 
     /// How many writes are being sent, under whatever configuration they began. A stop waits for them.
     #[must_use]
     pub fn writes_under_way(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
+    }
+
+    /// How many tunnels are open. A stop waits for them, too.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::SeqCst)
     }
 }
 
@@ -188,7 +204,7 @@ impl Gateway {
     #[must_use]
     pub fn new(config: Arc<Config>, fleets: &[Arc<Fleet>], shared: Shared, first: &FirstNames) -> Arc<Self> {
         let upstreams = fleets.iter().cloned().map(Upstream::new).collect();
-        Arc::new(Self::with(config, shared, upstreams, first.0.clone()))
+        Arc::new(Self::with(config, shared, upstreams, first.0.clone(), Arc::default()))
     }
 
     /// A gateway for the same worker under the configuration `new`. It keeps the connections to upstreams whose fleet is
@@ -200,13 +216,20 @@ impl Gateway {
             same.map_or_else(|| Upstream::new(Arc::clone(fleet)), Arc::clone)
         });
         let upstreams = upstreams.collect();
-        Arc::new(Self::with(new, self.shared.clone(), upstreams, succession.names.clone()))
+        let (shared, names) = (self.shared.clone(), succession.names.clone());
+        Arc::new(Self::with(new, shared, upstreams, names, Arc::clone(&self.newest)))
     }
 
-    fn with(config: Arc<Config>, shared: Shared, upstreams: Vec<Arc<Upstream>>, names: Names) -> Self {
+    fn with(
+        config: Arc<Config>,
+        shared: Shared,
+        upstreams: Vec<Arc<Upstream>>,
+        names: Names,
+        newest: Arc<Mutex<Weak<Self>>>,
+    ) -> Self {
         let Shared { tracker, namer, telemetry, .. } = shared.clone();
         let instruments = Arc::new(Instruments::new(&config, &telemetry));
-        Self { config, tracker, namer, upstreams, instruments, shared, names, successor: OnceLock::new() }
+        Self { config, tracker, namer, upstreams, instruments, shared, names, newest }
     }
 
     /// How the names of resources change with the configuration `new`. The same for all workers.
@@ -218,8 +241,7 @@ impl Gateway {
 
     /// From here on writes that have not begun may begin anew with the successor.
     pub fn be_succeeded_by(&self, successor: &Arc<Self>) {
-        // A second successor is that of the first.
-        let _ = self.successor.set(Arc::clone(successor));
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(successor);
     }
 
     /// The configuration.
@@ -284,24 +306,22 @@ impl Gateway {
             };
             match answer {
                 Ok(response) => return response,
-                Err(Failure::Busy(Busy::Renamed)) if gateway.successor.get().is_some() => {
-                    gateway = gateway.newest();
-                    head = exchange.head.clone();
-                }
                 Err(failure) => {
-                    return Box::pin(gateway.refuse(&seen, &about, failure, body, exchange.policy())).await;
+                    let is_renamed = matches!(failure, Failure::Busy(Busy::Renamed));
+                    let Some(newest) = gateway.newest().filter(|_| is_renamed) else {
+                        return Box::pin(gateway.refuse(&seen, &about, failure, body, exchange.policy())).await;
+                    };
+                    gateway = newest;
+                    head = exchange.head.clone();
                 }
             }
         }
     }
 
-    /// The gateway of the same worker that no other succeeds.
-    fn newest(self: &Arc<Self>) -> Arc<Self> {
-        let mut newest = self;
-        while let Some(successor) = newest.successor.get() {
-            newest = successor;
-        }
-        Arc::clone(newest)
+    /// What the same worker serves with now, if it is no longer this.
+    fn newest(&self) -> Option<Arc<Self>> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).upgrade()?;
+        (!std::ptr::eq(self, Arc::as_ptr(&newest))).then_some(newest)
     }
 
     /// Leave to begin a write under the names of this configuration.
@@ -375,9 +395,12 @@ impl Gateway {
         }
     }
 
-    fn write_begins(&self) -> WriteUnderWay {
-        self.shared.writes.fetch_add(1, Ordering::SeqCst);
-        WriteUnderWay(Arc::clone(&self.shared.writes))
+    fn write_begins(&self) -> UnderWay {
+        UnderWay::among(&self.shared.writes)
+    }
+
+    fn tunnel_begins(&self) -> UnderWay {
+        UnderWay::among(&self.shared.tunnels)
     }
 
     /// Closes connections to backends that have been idle for too long.
@@ -395,7 +418,8 @@ async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Res
     if exchange.head.method.is_safe() {
         forward::read(exchange, body).await
     } else {
-        write::write(exchange, body).await
+        // In a box, so that a read has no room for it.
+        Box::pin(write::write(exchange, body)).await
     }
 }
 

@@ -21,7 +21,7 @@ use std::{
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
-    runtime,
+    runtime::{self, Runtime},
     sync::{oneshot, watch},
     task::JoinSet,
     time::{interval, sleep, timeout},
@@ -100,21 +100,21 @@ impl Server {
         limits::raise_open_files();
         let doors = doors(&config)?;
         let fleets = Fleet::all(&config.upstreams)?;
-        let lock = config.takeover.as_deref().map(Lock::open).transpose()?;
+        let lock = config.takeover.as_deref().map(|path| Lock::open(path, longest_hold(&config))).transpose()?;
         let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
         let admin = config.admin.map(|admin| sockets::listen_alone(admin.address, lock.is_some())).transpose()?;
         let config = Arc::new(config);
         let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
         let shared = Shared::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes), namer);
         let mut names = FirstNames::new(&config);
-        let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once(longest_hold(&config)));
+        let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once());
         if waits {
             names.suspend(&shared.gate);
         }
         let live = || Arc::new(Live::new(Gateway::new(Arc::clone(&config), &fleets, shared.clone(), &names)));
         let workers: Vec<_> = sockets.into_iter().map(|sockets| (live(), sockets)).collect();
         let lives = workers.iter().map(|(live, _)| Arc::clone(live)).collect();
-        let control = Control::new(shared, lives, doors, fleets, config);
+        let control = Control::new(shared, lives, doors, fleets, config, lock.clone());
         Ok(Self { control, workers, addresses, admin, lock, waits })
     }
 
@@ -169,14 +169,15 @@ impl Server {
         thread::scope(|scope| {
             let awaited = lock.clone().filter(|_| waits);
             let tasks = background(control.clone(), awaited, admin, stop.clone(), halt, until_over);
-            let beside =
-                thread::Builder::new().name("background".into()).spawn_scoped(scope, || beside.block_on(tasks))?;
+            let beside = thread::Builder::new()
+                .name("background".into())
+                .spawn_scoped(scope, move || block_on(beside, tasks))?;
             let workers: Vec<_> = workers
                 .into_iter()
                 .zip(runtimes)
                 .map(|((live, sockets), runtime)| {
                     let work = work(live, control.clone(), sockets, halted.clone(), holds_count);
-                    let work = move || runtime.block_on(work);
+                    let work = move || block_on(runtime, work);
                     thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)
                 })
                 .collect::<io::Result<_>>()?;
@@ -195,6 +196,13 @@ impl Server {
         shared.telemetry.finish();
         Ok(())
     }
+}
+
+/// Runs this to its end, and then waits for nothing more: a resolver, which nobody can interrupt, may take minutes.
+fn block_on<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let ended = runtime.block_on(work);
+    runtime.shutdown_background();
+    ended
 }
 
 /// What the connections of each address begin with.
@@ -226,7 +234,7 @@ async fn background(
     tasks.spawn(systemd::tell_when_ready(control.clone()));
     tasks.spawn(systemd::watchdog(control.clone()));
     if let Some(lock) = awaited {
-        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate), longest_hold(&control.config())));
+        tasks.spawn(lock.take_over(Arc::clone(&control.shared().gate)));
     }
     control.start_health_checks();
     if let Some(admin) = admin {
@@ -291,16 +299,21 @@ async fn work(
     control.worker_runs();
     stopped(&mut stop).await;
     let shared = control.shared();
-    let under_way = || if waits_for_holds { shared.gate.under_way() } else { shared.writes_under_way() };
+    let held = || if waits_for_holds { shared.gate.under_way() } else { 0 };
+    let writes = || shared.writes_under_way().max(held());
     let drained = timeout(control.config().drain_timeout, async {
         while accepting.join_next().await.is_some() {}
-        while under_way() > 0 {
+        while writes() + shared.tunnels() > 0 {
             sleep(MOMENT).await;
         }
     });
     if drained.await.is_err() {
-        control.is_cut_short();
-        tracing::warn!(writes = shared.writes_under_way(), "stopped before everything had ended");
+        // Answers that go on for ever, and tunnels, are for the client to begin anew; a write is not.
+        if writes() > 0 {
+            control.is_cut_short();
+        }
+        let (writes, tunnels) = (shared.writes_under_way(), shared.tunnels());
+        tracing::warn!(writes, tunnels, "stopped before everything had ended");
     }
     tidying.abort();
     Ok(())
@@ -396,4 +409,21 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolver_that_does_not_answer_keeps_no_worker_from_its_end() {
+        let (go, told) = std::sync::mpsc::channel::<()>();
+        let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
+        let ended = block_on(runtime, async {
+            tokio::task::spawn_blocking(move || told.recv());
+            "ended"
+        });
+        assert_eq!(ended, "ended");
+        drop(go);
+    }
 }

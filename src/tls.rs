@@ -4,7 +4,7 @@
 //! can be replayed, and a write must not be.
 
 use std::{
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -16,10 +16,15 @@ use rustls::{
     },
 };
 
+use crate::config::open_file;
+
 mod listener;
 pub mod upstream;
 
 pub use listener::Acceptor;
+
+/// The largest file that is read; what systems have for authorities is a quarter of it.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Why a file with certificates or a key can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,9 @@ pub enum FileError {
     /// It holds no certificate.
     #[error("{0} holds no certificate")]
     Empty(PathBuf),
+    /// It holds no private key.
+    #[error("{0} holds no private key")]
+    NoKey(PathBuf),
     /// A certificate in it can't be used.
     #[error("{0}: {1}")]
     Unusable(PathBuf, #[source] rustls::Error),
@@ -64,7 +72,13 @@ pub fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
 ///
 /// What is wrong with the file.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| FileError::Pem(path.to_owned(), error))
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| {
+        if matches!(error, pem::Error::NoItemsFound) {
+            FileError::NoKey(path.to_owned())
+        } else {
+            FileError::Pem(path.to_owned(), error)
+        }
+    })
 }
 
 /// The authorities whose certificates are believed, from a PEM file.
@@ -81,5 +95,12 @@ pub fn authorities(path: &Path) -> Result<RootCertStore, FileError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    std::fs::read(path).map_err(|error| FileError::Unreadable(path.to_owned(), error))
+    let mut bytes = Vec::new();
+    let read = open_file(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    let read = read.and_then(|_| if bytes.len() as u64 > MAX_FILE_BYTES { Err(too_large()) } else { Ok(()) });
+    read.map(|()| bytes).map_err(|error| FileError::Unreadable(path.to_owned(), error))
+}
+
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "it is too large")
 }

@@ -124,6 +124,10 @@ enum Broken {
     DoubtKeepsTags,
     /// Rule 8: an eviction leaves no floor.
     ForgottenFloors,
+    /// Writes do not wait at the gate for those under old names.
+    OpenGate,
+    /// What reads show is recorded under new names while writes under old ones are under way.
+    EarlyNames,
 }
 
 /// A record, and who waits for its turn.

@@ -12,7 +12,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -52,6 +52,9 @@ use received::{Held, Lease, Source};
 pub use tunnel::{Opened, Tunnel};
 pub use wire::Handle;
 use wire::Way;
+
+/// How many informational answers may precede an answer. Without an end they would keep a worker from all else.
+const MOST_INFORMATIONAL: usize = 256;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -329,7 +332,9 @@ where
             progress.took();
             let sent = match ready {
                 Ready::Http1(connection) => self.by_http1(pool, connection, request, &asked, progress, under_way).await,
-                Ready::Http2(slot) if asked.websocket => self.tunnel_by_http2(slot, request, server, under_way).await,
+                Ready::Http2(slot) if asked.websocket => {
+                    Box::pin(self.tunnel_by_http2(slot, request, server, under_way)).await
+                }
                 Ready::Http2(slot) => self.by_http2(slot, request, server, progress, under_way).await,
             };
             match sent {
@@ -337,8 +342,9 @@ where
                     server.condition.succeeded();
                     return Ok(response);
                 }
-                // Only a connection that has served before may be found closed; a new one that is has its reasons.
-                Err(Undone::Unsent(handed_back, _)) if reused => {
+                // Only a connection that has served before may be found closed; a new one that is has its reasons. One that does
+                // not take an upgrade is not closed, and would be found again.
+                Err(Undone::Unsent(handed_back, fault)) if reused && !matches!(fault, Fault::NoUpgrade) => {
                     request = *handed_back;
                     under_way = server.begin();
                 }
@@ -363,14 +369,22 @@ where
         progress: &Progress,
         under_way: fleet::Counted,
     ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
-        if let Some(callback) = request.extensions().get::<OnInformational>().cloned() {
-            hyper::ext::on_informational(&mut request, move |answer| {
+        let callback = request.extensions().get::<OnInformational>().cloned();
+        let informed = Arc::new(AtomicUsize::new(0));
+        let (counted, handle) = (Arc::clone(&informed), connection.handle.clone());
+        hyper::ext::on_informational(&mut request, move |answer| {
+            if counted.fetch_add(1, Ordering::Relaxed) >= MOST_INFORMATIONAL {
+                handle.abort();
+            } else if let Some(callback) = &callback {
                 callback.call(answer.status(), answer.version(), answer.headers());
-            });
-        }
+            }
+        });
         let answer = connection.sender.try_send_request(request);
         let mut response = match self.in_time(answer, progress).await {
             Some(Ok(response)) => response,
+            Some(Err(_)) if informed.load(Ordering::Relaxed) > MOST_INFORMATIONAL => {
+                return Err(Undone::Sent(Fault::BadAnswer));
+            }
             Some(Err(error)) => return Err(undone(&connection.handle, error)),
             None => {
                 connection.handle.abort();

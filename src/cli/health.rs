@@ -48,7 +48,8 @@ impl Health {
 
     fn address_of_file(&self) -> Result<SocketAddr, Failed> {
         let path = self.file.path();
-        Config::load(&path)?.admin.map(|admin| admin.address).ok_or_else(|| {
+        let config = Config::load(&path).map_err(|errors| Failed::Configuration(Some(path.clone()), errors))?;
+        config.admin.map(|admin| admin.address).ok_or_else(|| {
             let hint = format!("{} has no [admin], so there is nobody to ask; or give --address", path.display());
             Failed::Start(hint.into())
         })

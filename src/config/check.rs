@@ -1,10 +1,13 @@
 //! What can be said of a configuration only by a look around: the files that it names, and whether its parts get along.
 
-use std::{collections::HashMap, net::SocketAddr, path::Path};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use rustls::{InconsistentKeys, crypto::ring::sign::any_supported_type, sign::CertifiedKey};
 
-use super::{CertificateFiles, Config, ConfigError, ConfigErrors, Listener, Origin, Upstream};
+use super::{CertificateFiles, Config, ConfigError, ConfigErrors, Listener, Origin, Upstream, UpstreamTls};
 use crate::tls::{
     self,
     upstream::{Client, ClientError, server_name},
@@ -19,13 +22,12 @@ impl Config {
     /// All that is wrong, each with its key.
     pub fn check(&self) -> Result<(), ConfigErrors> {
         let mut errors = Vec::new();
-        let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
         for (index, listener) in self.listeners.iter().enumerate() {
             let key = format!("listeners[{index}]");
-            if listener.address.port() != 0
-                && let Some(first) = seen.insert(listener.address, index)
+            if let Some((first, other)) =
+                self.listeners[..index].iter().enumerate().find(|(_, o)| meets(o.address, listener.address))
             {
-                add(&mut errors, &key, "address", format!("is that of listeners[{first}]: {}", listener.address));
+                add(&mut errors, &key, "address", met(listener.address, first, other.address));
             }
             if let Some(tls) = &listener.tls {
                 for (place, files) in tls.certificates.iter().enumerate() {
@@ -38,9 +40,10 @@ impl Config {
                 authorities(&mut errors, &format!("{key}.tls"), "client_ca", tls.client_ca.as_deref());
             }
         }
-        let admin = self.admin.map(|admin| admin.address).filter(|address| address.port() != 0);
-        if let Some((address, first)) = admin.and_then(|address| Some((address, seen.get(&address)?))) {
-            add(&mut errors, "admin", "address", format!("is that of listeners[{first}]: {address}"));
+        if let Some(admin) = self.admin.map(|admin| admin.address)
+            && let Some((first, other)) = self.listeners.iter().enumerate().find(|(_, o)| meets(o.address, admin))
+        {
+            add(&mut errors, "admin", "address", met(admin, first, other.address));
         }
         for upstream in &self.upstreams {
             let key = format!("upstreams.{}", upstream.name);
@@ -60,6 +63,12 @@ impl Config {
                 && let Err(error) = secured(upstream)
             {
                 add(&mut errors, &key, "tls", error.to_string());
+            }
+            if errors.len() == found
+                && upstream.tls != UpstreamTls::default()
+                && !upstream.servers.iter().any(|s| s.https)
+            {
+                add(&mut errors, &key, "tls", "is of no use: none of the servers is written https://".to_owned());
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(ConfigErrors { errors }) }
@@ -84,6 +93,23 @@ impl Upstream {
     }
 }
 
+/// Whether one of two listening addresses would take what comes to the other. Port 0 is another one each time.
+fn meets(one: SocketAddr, other: SocketAddr) -> bool {
+    let (one_ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let is_all = |ip: IpAddr, of: IpAddr| ip.is_unspecified() && ip.is_ipv4() == of.is_ipv4();
+    one.port() != 0
+        && one.port() == other.port()
+        && (one_ip == other_ip || is_all(one_ip, other_ip) || is_all(other_ip, one_ip))
+}
+
+fn met(address: SocketAddr, first: usize, other: SocketAddr) -> String {
+    if address == other {
+        format!("is that of listeners[{first}]: {address}")
+    } else {
+        format!("{address} meets {other} of listeners[{first}]: one of them takes what comes to the other")
+    }
+}
+
 fn add(errors: &mut Vec<ConfigError>, table: &str, key: &str, message: String) {
     errors.push(ConfigError { line: None, key: format!("{table}.{key}"), message });
 }
@@ -96,6 +122,11 @@ fn certificate(errors: &mut Vec<ConfigError>, table: &str, files: &CertificateFi
         Err(error) => add(errors, table, "key", format!("{}: {error}", files.key.display())),
         Ok(key) => match CertifiedKey::new(chain, key).keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                let message =
+                    format!("{} is not the key of the certificate in {}", files.key.display(), files.cert.display());
+                add(errors, table, "key", message);
+            }
             Err(error) => {
                 let message = format!("{} does not fit {}: {error}", files.key.display(), files.cert.display());
                 add(errors, table, "key", message);
@@ -132,4 +163,27 @@ fn leads_to(server: &Origin, listener: &Listener) -> bool {
         Err(_) => host.eq_ignore_ascii_case("localhost") && (own.is_loopback() || own.is_unspecified()),
     };
     is_same && port == listener.address.port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_that_take_each_others_connections() {
+        for (one, other, meet) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:80", "0.0.0.0:80", true),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", true),
+            ("[::1]:80", "[::]:80", true),
+            ("[::1]:80", "0.0.0.0:80", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            let address = |text: &str| text.parse().expect("an address");
+            assert_eq!(meets(address(one), address(other)), meet, "{one} {other}");
+            assert_eq!(meets(address(other), address(one)), meet, "{other} {one}");
+        }
+    }
 }

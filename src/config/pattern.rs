@@ -73,6 +73,19 @@ impl PathPattern {
         written.next().is_none()
     }
 
+    /// Whether there may be a path that both match.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let (mut ours, mut others) = (self.segments.iter(), other.segments.iter());
+        loop {
+            match (ours.next(), others.next()) {
+                (Some(Segment::Rest(_)), _) | (_, Some(Segment::Rest(_))) | (None, None) => return true,
+                (Some(Segment::Literal(one)), Some(Segment::Literal(two))) if one != two => return false,
+                (Some(_), Some(_)) => {}
+                (Some(_), None) | (None, Some(_)) => return false,
+            }
+        }
+    }
+
     /// Whether every path that the other matches is matched by this one too.
     pub(super) fn covers(&self, other: &Self) -> bool {
         let mut others = other.segments.iter();

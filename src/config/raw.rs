@@ -70,6 +70,16 @@ fn config(mut top: Section) -> Config {
         reload_interval: top.value("reload_interval", 2 * SECOND, duration(PAUSE)),
         takeover: top.path("takeover"),
     };
+    let mut partitions = config.routes.iter().flat_map(|route| &route.policy.partition);
+    if config.forwarding.rule != ForwardedRule::Off
+        && let Some(name) = partitions.find(|name| is_forwarding(name))
+    {
+        let message = format!(
+            "must be \"off\" where partition has {name}: else the backend does not get it as the client sends it, and it keeps \
+             nothing apart there"
+        );
+        top.error_at("forwarded", &message);
+    }
     top.finish();
     config
 }
@@ -208,7 +218,7 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         verify: s.value("verify", defaults.verify, choice(&VERIFY)),
         max_age: s.given("max_age", duration(AGE)).or(defaults.max_age),
         query: s.value("query", defaults.query, query_rule),
-        partition: s.list("partition", header_name).ok().flatten().unwrap_or(defaults.partition),
+        partition: s.list("partition", partition_field).ok().flatten().unwrap_or(defaults.partition),
         method_override: s.value("method_override", defaults.method_override, choice(&METHOD_OVERRIDES)),
         forward_preconditions: s.value("forward_preconditions", defaults.forward_preconditions, flag),
         wait: s.value("wait", defaults.wait, duration(PAUSE)),

@@ -279,6 +279,25 @@ fn what_a_pattern_matches() {
 }
 
 #[test]
+fn patterns_that_overlap() {
+    for (one, other, expected) in [
+        ("/a", "/a", true),
+        ("/a", "/b", false),
+        ("/a", "/a/", false),
+        ("/a/{id}", "/a/b", true),
+        ("/a/{id}", "/b/{id}", false),
+        ("/a/{id}", "/{any}/b", true),
+        ("/a/{id}/c", "/a/{id}", false),
+        ("/a/{*rest}", "/a/b/c", true),
+        ("/a/{*rest}", "/b/{*rest}", false),
+        ("/{*all}", "/a", true),
+    ] {
+        let [one, other] = [one, other].map(|pattern| PathPattern::parse(pattern).expect(pattern));
+        assert_eq!((one.overlaps(&other), other.overlaps(&one)), (expected, expected), "{one} {other}");
+    }
+}
+
+#[test]
 fn patterns_that_are_refused() {
     for (pattern, part) in [
         ("", "does not begin with /"),
@@ -357,7 +376,7 @@ fn a_file_that_cannot_be_read() {
     let mut letters = "é".repeat(MAX_FILE_BYTES).into_bytes();
     letters.insert(0, b'#');
     for (path, line, message) in [
-        (folder.join("absent.toml"), None, "absent.toml can't be read: No such file"),
+        (folder.join("absent.toml"), None, "can't be read: No such file"),
         (folder.clone(), None, "can't be read: Is a directory"),
         (file("binary.toml", b"# one\n# \xff\n"), Some(2), "the file is not UTF-8"),
         (file("large.toml", &letters), None, limit),

@@ -13,7 +13,7 @@
 use std::{borrow::Cow, hash::Hasher, string::FromUtf8Error};
 
 use http::{
-    HeaderMap, HeaderName,
+    HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, HOST, VARY},
     uri::PathAndQuery,
 };
@@ -346,12 +346,17 @@ fn put(hasher: &mut SipHasher13, bytes: &[u8]) {
 }
 
 fn put_values(hasher: &mut SipHasher13, name: &HeaderName, headers: &HeaderMap) {
-    let mut count = 0;
-    for value in headers.get_all(name) {
-        put(hasher, value.as_bytes());
-        count += 1;
+    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    if name == COOKIE && values.len() > 1 {
+        // HTTP/2 may send a field for each, and the backend gets one all the same (RFC 9113 §8.2.3).
+        put(hasher, &values.join(&b"; "[..]));
+        hasher.write_usize(1);
+        return;
     }
-    hasher.write_usize(count);
+    for value in &values {
+        put(hasher, value);
+    }
+    hasher.write_usize(values.len());
 }
 
 fn finish(hasher: &SipHasher13) -> [u64; 2] {

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     core::{etag::EntityTag, precondition::Malformed, resource::TargetError, verdict::Refusal},
     tracker::Busy,
-    upstream::{Fault, SendError},
+    upstream::{Broken, Fault, SendError},
 };
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -368,6 +368,9 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
         }
         Fault::RequestBody(_) => {
             (StatusCode::BAD_REQUEST, "body", "The request's body broke off", "http_request_error")
+        }
+        Fault::Connection(Broken::Http1(error)) if error.is_parse() => {
+            (StatusCode::BAD_GATEWAY, "upstream-failed", "The service's answer can't be used", "http_protocol_error")
         }
         Fault::Connection(_) => {
             (StatusCode::BAD_GATEWAY, "upstream-failed", "The service gave no answer", "connection_terminated")

@@ -443,8 +443,10 @@ impl Inbound {
     ///
     /// A length that is over them. Nothing of the body has been asked for then.
     pub(super) fn limit(&mut self, policy: &Policy) -> Result<(), BodyError> {
-        self.allowance = Allowance::of(policy);
-        self.allowance.admits(self.body.as_ref().map_or(0, |body| body.size_hint().lower()))
+        let ahead = self.ahead.bytes.len() as u64;
+        self.allowance = Allowance { received: ahead, ..Allowance::of(policy) };
+        let rest = self.body.as_ref().map_or(0, |body| body.size_hint().lower());
+        self.allowance.admits(ahead.saturating_add(rest))
     }
 
     /// Whether the client has not been asked for its body yet, and waits for that.
@@ -454,7 +456,9 @@ impl Inbound {
 
     /// Whether its length is known beforehand.
     pub(super) fn is_sized(&self) -> bool {
-        !self.ahead.bytes.is_empty() || self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
+        !self.ahead.bytes.is_empty()
+            || self.ahead.trailers.is_some()
+            || self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
     }
 
     /// What is left of it; `None` if that is nothing.

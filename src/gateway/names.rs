@@ -6,7 +6,10 @@
 //! ones, and an upstream to which requests come under another name than before, or from another upstream, gets a new
 //! *scope*: a part of every key. What was known under the old one is forgotten with it, since nobody told it of the
 //! writes under the new, and it must not come back when the configuration is changed back. Upstreams that keep all
-//! their requests, or only lose some, keep their scope.
+//! their requests, lose some, or get some that nobody had, keep their scope.
+//!
+//! All writes wait, not only those of the upstreams concerned: a write may change a resource of another upstream, which
+//! its answer names, and somebody may be judging a write to that one under its old name.
 
 use std::collections::HashSet;
 
@@ -58,13 +61,13 @@ impl Names {
 
     /// The names under `new`, which replaces `old`, and the scopes that are new.
     pub(super) fn succeed(&self, old: &Config, new: &Config) -> (Self, Vec<Since>) {
-        let change = Change::between(old, new);
-        let generation = if change.is_none() { self.generation } else { self.generation + 1 };
+        let gaining = gaining(old, new);
+        let generation = if gaining.is_empty() { self.generation } else { self.generation + 1 };
         let mut fresh = Vec::new();
         let scopes = new.upstreams.iter().map(|upstream| {
             let before = old.upstreams.iter().position(|u| u.name == upstream.name);
             match before {
-                Some(index) if !change.gaining.contains(upstream.name.as_str()) => self.scopes[index].clone(),
+                Some(index) if !gaining.contains(upstream.name.as_str()) => self.scopes[index].clone(),
                 Some(_) | None => {
                     let since = Since::pending();
                     fresh.push(since.clone());
@@ -78,45 +81,33 @@ impl Names {
     }
 }
 
-/// What of a new configuration gives resources other names.
-struct Change<'a> {
-    routes: bool,
-    /// The upstreams that may get requests which another had before, or that went by another name.
-    gaining: HashSet<&'a str>,
+/// The upstreams of a new configuration that may get requests which another had before, or that went by another name.
+fn gaining<'a>(old: &Config, new: &'a Config) -> HashSet<&'a str> {
+    let same = |(a, b): &(&Route, &Route)| a.host == b.host && a.path == b.path && keys_alike((old, a), (new, b));
+    let from_front = old.routes.iter().zip(&new.routes).take_while(same).count();
+    let shorter = old.routes.len().min(new.routes.len()) - from_front;
+    let from_back = old.routes.iter().rev().zip(new.routes.iter().rev()).take(shorter).take_while(same).count();
+    let gone = &old.routes[from_front..old.routes.len() - from_back];
+    let (come, stays) = new.routes[from_front..].split_at(new.routes.len() - from_back - from_front);
+    let stayed = &old.routes[old.routes.len() - from_back..];
+
+    // What those that have come take from others; and what falls through to those behind from those that are gone.
+    let takes = |route: &Route, from: &Route| route.overlaps(from) && !keys_alike((old, from), (new, route));
+    let takers = come.iter().filter(|route| gone.iter().chain(stayed).any(|from| takes(route, from)));
+    let leaves = |gone: &&Route| !come.iter().any(|come| come.covers(gone));
+    let heirs = stays.iter().filter(|route| gone.iter().filter(leaves).any(|from| takes(route, from)));
+    let name = |route: &Route| new.upstreams[route.upstream].name.as_str();
+    let mut gaining: HashSet<_> = takers.chain(heirs).map(name).collect();
+
+    gaining.extend(new.upstreams.iter().filter(|u| shows_another_host(old, u)).map(|u| u.name.as_str()));
+    let unknown = new.upstreams.iter().filter(|u| old.upstreams.iter().all(|o| o.name != u.name));
+    gaining.extend(unknown.map(|u| u.name.as_str()));
+    gaining
 }
 
-impl<'a> Change<'a> {
-    fn between(old: &Config, new: &'a Config) -> Self {
-        let same = |(a, b): &(&Route, &Route)| names_alike((old, a), (new, b));
-        let from_front = old.routes.iter().zip(&new.routes).take_while(same).count();
-        let shorter = old.routes.len().min(new.routes.len()) - from_front;
-        let from_back = old.routes.iter().rev().zip(new.routes.iter().rev()).take(shorter).take_while(same).count();
-        let changed = |routes: &'a [Route]| &routes[from_front..routes.len() - from_back];
-        let gone = &old.routes[from_front..old.routes.len() - from_back];
-        let come = changed(&new.routes);
-        let name = |route: &Route| new.upstreams[route.upstream].name.as_str();
-
-        let mut gaining: HashSet<_> = come.iter().map(name).collect();
-        // What a route took that is gone may now fall through to those behind it.
-        if gone.iter().any(|gone| !come.iter().any(|come| come.covers(gone))) {
-            gaining.extend(new.routes[new.routes.len() - from_back..].iter().map(name));
-        }
-        gaining.extend(new.upstreams.iter().filter(|u| shows_another_host(old, u)).map(|u| u.name.as_str()));
-        let unknown = new.upstreams.iter().filter(|u| old.upstreams.iter().all(|o| o.name != u.name));
-        gaining.extend(unknown.map(|u| u.name.as_str()));
-        Self { routes: !gone.is_empty() || !come.is_empty(), gaining }
-    }
-
-    fn is_none(&self) -> bool {
-        !self.routes && self.gaining.is_empty()
-    }
-}
-
-/// Whether two routes, each of its configuration, take the same requests and give their resources the same names.
-fn names_alike((old, a): (&Config, &Route), (new, b): (&Config, &Route)) -> bool {
-    a.host == b.host
-        && a.path == b.path
-        && old.upstreams[a.upstream].name == new.upstreams[b.upstream].name
+/// Whether two routes, each of its configuration, give a resource the same name.
+fn keys_alike((old, a): (&Config, &Route), (new, b): (&Config, &Route)) -> bool {
+    old.upstreams[a.upstream].name == new.upstreams[b.upstream].name
         && a.policy.query == b.policy.query
         && a.policy.partition == b.policy.partition
 }
@@ -169,13 +160,19 @@ mod tests {
         assert_eq!(change(&before, &(notes("b", "missing = \"require\", wait = \"1s\"") + ALL_TO_A)), unchanged);
         assert_eq!(change(&before, &(notes("b", "query = \"ignore\"") + ALL_TO_A)), fresh(&["b"]));
         assert_eq!(change(&before, &(notes("b", "partition = [\"Host\"]") + ALL_TO_A)), fresh(&["b"]));
+        // A route to what nobody had, and one that asks for less of it.
+        let notes_to_a = notes("a", "");
+        assert_eq!(change(&notes_to_a, &(notes_to_a.replace("/notes/", "/files/") + &notes_to_a)), unchanged);
+        assert_eq!(change(&before, ALL_TO_A).1, ["a"]);
+        assert_eq!(change(&notes("b", ""), &(notes("b", "") + &notes_to_a.replace("/notes/", "/files/"))), unchanged);
+        assert_eq!(change(&notes_to_a, &(notes_to_a.replace("{*rest}", "7") + &notes_to_a)), unchanged);
         // Only "a" loses some, and gets them back.
         assert_eq!(change(ALL_TO_A, &before), fresh(&["b"]));
         assert_eq!(change(&before, ALL_TO_A), fresh(&["a"]));
         assert_eq!(change(&before, &(notes("a", "") + ALL_TO_A)), fresh(&["a"]));
-        // In another order each takes what the other had.
-        let (one, other) = (notes("b", ""), notes("a", "").replace("/notes/", "/{any}/"));
-        assert_eq!(change(&(one.clone() + &other), &(other.replace("{any}", "files") + &one)), fresh(&["a", "b"]));
+        // In another order one takes what the other had.
+        let (one, other) = (notes("b", ""), notes("a", "").replace("/notes/{*rest}", "/{any}/x"));
+        assert_eq!(change(&(one.clone() + &other), &(other + &one)), fresh(&["a", "b"]));
     }
 
     #[test]

@@ -101,6 +101,7 @@ struct Later {
     upstream: Option<String>,
     server: Option<String>,
     verdict: Option<Verdict>,
+    problem: Option<&'static str>,
     known: Option<Vec<u8>>,
     waited: Option<Duration>,
     upstream_time: Option<Duration>,
@@ -166,6 +167,8 @@ impl Seen {
         if let Some(verdict) = verdict(failure) {
             self.verdict(verdict);
         }
+        let is_passed_on = matches!(failure, Failure::Relayed(_));
+        self.note(|later| later.problem = (!is_passed_on).then(|| failure.kind()));
     }
 
     /// It is judged by what is known.
@@ -227,6 +230,7 @@ impl Seen {
             protocol: protocol(noted.version),
             status: status.map(|status| status.as_u16()),
             verdict: later.verdict,
+            problem: later.problem,
             if_match: noted.if_match.as_deref().map(Outside),
             known: later.known.as_deref().map(Outside),
             upstream: later.upstream.as_deref(),

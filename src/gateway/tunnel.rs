@@ -165,7 +165,7 @@ pub(super) fn pass_on(exchange: &Exchange, wish: &Wish, mut received: Received) 
         return Err(bad());
     };
     let idle = exchange.upstream().config().tunnel_idle_timeout;
-    let under_way = exchange.gateway.write_begins();
+    let under_way = exchange.gateway.tunnel_begins();
     let tunnel = carry(wish.client.clone(), backend, idle);
     tokio::spawn(async move {
         tunnel.await;
@@ -271,10 +271,12 @@ impl<E: AsyncWrite + Unpin> AsyncWrite for Watched<E> {
 pub(super) struct Offered(OnUpgrade);
 
 impl Offered {
-    /// The connection by which a request came, if it would.
+    /// The connection by which a request came, if it would. Not of a client that would as well go on with HTTP/2: some
+    /// say so with each request, and go on with what they have.
     pub(super) fn by<B>(request: &Request<B>) -> Option<Self> {
         let is_http2 = request.version() == Version::HTTP_2;
-        request.extensions().get::<OnUpgrade>().filter(|_| !is_http2).cloned().map(Self)
+        let would = request.method() == Method::CONNECT || protocols(request.headers()).is_some();
+        request.extensions().get::<OnUpgrade>().filter(|_| would && !is_http2).cloned().map(Self)
     }
 
     /// After another answer than `101` nobody can be sure that both ends know what the next bytes are; so there is nothing

@@ -38,7 +38,7 @@ use crate::{
         resource::Key,
         verdict::{self, Probe, Refusal, Verdict},
     },
-    telemetry::metrics,
+    telemetry::{Causes, metrics},
     tracker::{Ask, Busy, Turn, TurnLost},
     upstream::{self, Progress},
 };
@@ -284,13 +284,14 @@ async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Ahead, rest: 
     note_changes(&exchange, sent.as_ref().ok()).await;
     match sent {
         Err(error) => {
-            let path = exchange.target.path();
+            let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
+            let upstream = &exchange.upstream().config().name;
             if error.sent {
-                tracing::warn!(%error, path, "a write is in doubt");
+                tracing::warn!(%trace, %method, path, upstream, error = %Causes(&error), "a write is in doubt");
                 exchange.seen.in_doubt();
                 drop(turn);
             } else {
-                tracing::warn!(%error, path, "a write was not sent");
+                tracing::debug!(%trace, %method, path, upstream, error = %Causes(&error), "a write was not sent");
                 turn.settle(Outcome::NotApplied).await;
             }
             answer(reply, Err(Failure::Upstream(error, Sent::Write)));

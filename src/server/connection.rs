@@ -33,7 +33,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Live, last_call,
+    LAST_CALL, Live, last_call,
     limits::Places,
     patient::{Clock, HeadTimer, Patient},
     proxy_protocol,
@@ -55,6 +55,10 @@ const PING: Duration = Duration::from_secs(20);
 /// `header_bytes`.
 const PENDING_RESETS: usize = 20;
 const ERROR_RESETS: usize = 256;
+/// How much of an answer may wait to be sent to a client that does not read: of each stream, where it opens a window.
+const UNSENT: usize = 64 * 1024;
+/// hyper's buffer for a connection has room for a head, and for this beside it.
+const BESIDE_HEAD: usize = 16 * 1024;
 
 /// What the connections of a listener begin with.
 #[derive(Debug)]
@@ -171,7 +175,8 @@ async fn serve_http1(
     let requests = AtomicUsize::new(0);
     let service = service_fn(|request| {
         let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= limits.requests_per_connection;
-        let answer = live.gateway().handle(Arc::clone(&client), request);
+        // In a box of its own: hyper keeps room for a request for as long as the connection lives.
+        let answer = Box::pin(live.gateway().handle(Arc::clone(&client), request));
         let stop = stop.clone();
         async move {
             let mut answer = answer.await;
@@ -191,6 +196,7 @@ async fn serve_http1(
         .header_read_timeout(limits.header_read_timeout)
         .max_headers(limits.headers)
         .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.max(UNSENT) + BESIDE_HEAD)
         .serve_connection(TokioIo::new(patient), service)
         .with_upgrades();
     // A request may be here already that hyper has not read; it gets its answer, with which the connection closes.
@@ -253,12 +259,13 @@ async fn serve_http2(
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(ERROR_RESETS)
+        .max_send_buf_size(UNSENT)
         .enable_connect_protocol();
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
-    let over = tokio::select! {
+    let (over, patience) = tokio::select! {
         ended = connection.as_mut() => return ended,
-        over = streams.over(limits.requests_per_connection, limits.idle_timeout) => Some(over),
-        () = stopped(&mut stop) => None,
+        over = streams.over(limits.requests_per_connection, limits.idle_timeout) => (Some(over), limits.send_timeout),
+        () = stopped(&mut stop) => (None, LAST_CALL),
     };
     if over == Some(Over::GivenUp) {
         tracing::debug!("a client gives up more requests than it lets be answered");
@@ -268,7 +275,7 @@ async fn serve_http2(
     tokio::select! {
         ended = connection => ended,
         // It takes not even that.
-        _ = streams.over(usize::MAX, limits.send_timeout) => Ok(()),
+        _ = streams.over(usize::MAX, patience) => Ok(()),
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     hash::{BuildHasher, RandomState},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -23,9 +22,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Live, connection::Door, systemd};
+use super::{Live, connection::Door, longest_hold, systemd, takeover::Lock};
 use crate::{
-    config::{Config, ConfigErrors},
+    config::{Config, ConfigErrors, open_file},
     gateway::{Gateway, Shared},
     telemetry::metrics::ServerState,
     upstream::{FailureKind, Fleet, Server},
@@ -49,6 +48,8 @@ struct Inner {
     workers: Vec<Arc<Live>>,
     /// What the connections of each listener begin with.
     doors: Vec<Arc<Door>>,
+    /// What another process waits for that takes over.
+    lock: Option<Arc<Lock>>,
     began: Instant,
     applied: Mutex<Applied>,
     /// The file is to be read again.
@@ -90,12 +91,14 @@ impl Control {
         doors: Vec<Arc<Door>>,
         fleets: Vec<Arc<Fleet>>,
         config: Arc<Config>,
+        lock: Option<Arc<Lock>>,
     ) -> Self {
         let files = Fingerprints::of(config.files());
         Self(Arc::new(Inner {
             shared,
             workers,
             doors,
+            lock,
             began: Instant::now(),
             applied: Mutex::new(Applied { config, fleets, file: None, files }),
             asked: Notify::new(),
@@ -185,6 +188,9 @@ impl Control {
         let files = Fingerprints::of(config.files());
         let fleets = self.renewed(&applied.fleets, &config)?;
         self.renew_certificates(&config);
+        if let Some(lock) = &self.0.lock {
+            lock.holds_for(longest_hold(&config));
+        }
         let before: Vec<_> = self.0.workers.iter().map(|worker| worker.gateway()).collect();
         if let Some(first) = before.first() {
             let succession = first.succession(&config);
@@ -250,16 +256,17 @@ impl Control {
     fn read_again(&self, path: &Path) -> Vec<PathBuf> {
         systemd::reloading();
         let mut named = Vec::new();
-        let checked = Config::load(path).and_then(|config| {
+        let checked = Config::load_again(path).and_then(|config| {
             named.extend(config.files().map(Path::to_owned));
             config.check().map(|()| config)
         });
         let applied = checked.map_err(|ConfigErrors { errors }| errors.iter().map(ToString::to_string).collect());
         let applied = applied.and_then(|config| self.reload(config).map_err(|error| vec![error.to_string()]));
+        self.0.shared.telemetry.metrics.reloaded(applied.is_ok());
         match applied {
             Ok(needs_restart) => {
                 for key in needs_restart {
-                    tracing::warn!(key, "has changed, which needs a restart");
+                    tracing::warn!(key, "a key has changed that needs a restart; what it said before stays");
                 }
                 tracing::info!(path = %path.display(), "serving under the file as it is now");
                 systemd::reloaded("serving");
@@ -388,7 +395,7 @@ impl Fingerprints {
 fn fingerprint(file: &Path) -> Option<u64> {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let mut bytes = Vec::new();
-    File::open(file).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)).ok()?;
+    open_file(file).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)).ok()?;
     Some(HASHER.hash_one(bytes))
 }
 

@@ -148,10 +148,10 @@ fn bind_all(mut address: SocketAddr, sockets: &mut [Vec<Listening>], may_be_shar
     Ok(address)
 }
 
-/// A socket on an address that is not the clients'.
+/// A socket on the operators' address.
 pub(super) fn listen_alone(address: SocketAddr, may_be_shared: bool) -> io::Result<TcpListener> {
     let bound = if may_be_shared { bind(address) } else { check_unused(address).and_then(|()| bind(address)) };
-    bound.map_err(|error| refused(address, &error))
+    bound.map_err(|error| io::Error::new(error.kind(), format!("admin.address: {}", refused(address, &error))))
 }
 
 /// With `SO_REUSEPORT` a second gateway could listen on the same address unnoticed, and each would know only of the writes

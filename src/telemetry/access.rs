@@ -1,60 +1,35 @@
 //! The access log: a line for each request, on standard output.
 //!
 //! A client chooses much of what stands here, so whatever is not printable ASCII is escaped and whatever is long is cut:
-//! a line is always one line, and nothing in it moves a terminal's cursor. Lines are written by a thread of their own; what
-//! it can't keep up with is dropped and counted, since nobody may wait for a log.
+//! a line is always one line, and nothing in it moves a terminal's cursor.
 
 use std::{
     fmt::{self, Write as _},
     io,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel},
-    },
-    thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Serialize, Serializer};
 
-use super::metrics::Verdict;
+use super::{
+    metrics::Verdict,
+    output::{Output, Writer},
+};
 use crate::config::LogFormat;
 
-/// How many lines may wait to be written.
-const QUEUE: usize = 4096;
-/// How many bytes are written together.
-const BATCH: usize = 64 * 1024;
-/// How long the end of the process waits for lines to be written.
-const LAST: Duration = Duration::from_secs(1);
-/// A pause where nothing can be waited for.
-const MOMENT: Duration = Duration::from_millis(10);
 /// How many bytes of a target are told, and of any other text that comes from outside.
 const LONGEST_TARGET: usize = 2048;
 const LONGEST: usize = 256;
 
-/// The thread that writes.
+/// Where the lines of all requests go.
 #[derive(Debug)]
-pub struct AccessLog {
-    lines: SyncSender<Told>,
-    dropped: Arc<AtomicUsize>,
-    /// Its sender is dropped when the thread ends.
-    ended: Mutex<Receiver<()>>,
-}
-
-#[derive(Debug)]
-enum Told {
-    Line(String),
-    /// Nothing more will come.
-    End,
-}
+pub struct AccessLog(Output);
 
 /// Where lines of a format go.
 #[derive(Debug, Clone)]
 pub struct Lines {
-    lines: SyncSender<Told>,
-    dropped: Arc<AtomicUsize>,
+    writer: Writer,
     format: LogFormat,
 }
 
@@ -63,64 +38,22 @@ impl AccessLog {
         Self::to(io::stdout())
     }
 
-    fn to(mut output: impl io::Write + Send + 'static) -> Self {
-        let (lines, told) = sync_channel(QUEUE);
-        let (until_ended, ended) = channel();
-        let dropped = Arc::new(AtomicUsize::new(0));
-        let lost = Arc::clone(&dropped);
-        let thread = thread::Builder::new().name("access log".into()).spawn(move || {
-            write_all(&told, &mut output, &lost);
-            drop(until_ended);
-        });
-        if let Err(error) = thread {
-            tracing::error!(%error, "there is no access log");
-        }
-        Self { lines, dropped, ended: Mutex::new(ended) }
+    fn to(output: impl io::Write + Send + 'static) -> Self {
+        Self(Output::to("access log", output))
     }
 
     pub(super) fn lines(&self, format: LogFormat) -> Lines {
-        Lines { lines: self.lines.clone(), dropped: Arc::clone(&self.dropped), format }
+        Lines { writer: self.0.writer(), format }
     }
 
     /// How many lines there was no room for.
     pub(super) fn dropped(&self) -> usize {
-        self.dropped.load(Ordering::Relaxed)
+        self.0.dropped()
     }
 
     /// Has all written that is waiting, unless whoever reads it takes nothing. Blocks.
     pub(super) fn finish(&self) {
-        let until = Instant::now() + LAST;
-        let mut end = self.lines.try_send(Told::End);
-        while let Err(TrySendError::Full(_)) = end
-            && Instant::now() < until
-        {
-            thread::sleep(MOMENT);
-            end = self.lines.try_send(Told::End);
-        }
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        // An error is the end, or more time than there is.
-        let _ = ended.recv_timeout(until.saturating_duration_since(Instant::now()));
-    }
-}
-
-/// Writes what comes, as much at once as is there. What can't be written is lost, and counted.
-fn write_all(told: &Receiver<Told>, output: &mut impl io::Write, lost: &AtomicUsize) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut ends = false;
-    while !ends {
-        let mut lines = 0;
-        let mut next = told.recv().ok();
-        while let Some(Told::Line(line)) = next {
-            batch.extend_from_slice(line.as_bytes());
-            lines += 1;
-            next = if batch.len() < BATCH { told.try_recv().ok() } else { None };
-        }
-        // Without a line nothing came but the end.
-        ends = lines == 0 || matches!(next, Some(Told::End));
-        if output.write_all(&batch).and_then(|()| output.flush()).is_err() {
-            lost.fetch_add(lines, Ordering::Relaxed);
-        }
-        batch.clear();
+        self.0.finish();
     }
 }
 
@@ -132,9 +65,7 @@ impl Lines {
             LogFormat::Json => serde_json::to_string(line).expect("strings and numbers can be written as JSON"),
         };
         text.push('\n');
-        if self.lines.try_send(Told::Line(text)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        self.writer.say(text);
     }
 }
 
@@ -160,6 +91,9 @@ pub struct Line<'a> {
     /// What was decided about it, if it is a write that was judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// Why the gateway answered itself: the last part of the answer's problem type; `None`: the backend's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<&'static str>,
     /// The tags that it named, as it sent them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub if_match: Option<Outside<'a>>,
@@ -207,7 +141,7 @@ impl fmt::Display for Line<'_> {
             Some(status) => write!(f, "{status}")?,
             None => f.write_char('-')?,
         }
-        write!(f, " verdict={}", self.verdict.map_or("-", Verdict::as_str))?;
+        write!(f, " verdict={} problem={}", self.verdict.map_or("-", Verdict::as_str), self.problem.unwrap_or("-"))?;
         named(f, "if_match", self.if_match)?;
         named(f, "known", self.known)?;
         write!(f, " upstream={} server={}", self.upstream.unwrap_or("-"), self.server.unwrap_or("-"))?;
@@ -356,6 +290,7 @@ mod tests {
             protocol: "HTTP/1.1",
             status: Some(409),
             verdict: Some(Verdict::Stale),
+            problem: Some("stale"),
             if_match: Some(Outside(b"\"1\"")),
             known: None,
             upstream: Some("backend"),
@@ -376,7 +311,7 @@ mod tests {
         assert_eq!(
             line(b"/note?x=1", b"curl/8").to_string(),
             "2001-09-09T01:46:40.123Z 127.0.0.1 \"PUT notes.example/note?x=1 HTTP/1.1\" 409 verdict=stale \
-             if_match=\"\\\"1\\\"\" known=- upstream=backend server=- duration=0.001500 waited=0.000000 upstream_time=- \
+             problem=stale if_match=\"\\\"1\\\"\" known=- upstream=backend server=- duration=0.001500 waited=0.000000 upstream_time=- \
              received=4 sent=200 trace=4bf92f3577b34da6a3ce929d0e0e4736 agent=\"curl/8\" aborted=client"
         );
     }
@@ -400,61 +335,6 @@ mod tests {
         let line = line(&long, &long);
         assert!(line.to_string().len() < 16 * 1024);
         assert!(serde_json::to_string(&line).expect("JSON").len() < 16 * 1024);
-    }
-
-    /// An output that takes nothing until it is told to.
-    struct Stuck(Receiver<()>, std::sync::mpsc::Sender<Vec<u8>>);
-
-    impl io::Write for Stuck {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Told so, or left alone.
-            let _ = self.0.recv();
-            self.1.send(bytes.to_vec()).map_err(io::Error::other)?;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn lines_without_room_are_dropped_and_counted_and_nobody_waits() {
-        let ((go, told), (written, output)) = (channel(), channel());
-        let log = AccessLog::to(Stuck(told, written));
-        let lines = log.lines(LogFormat::Text);
-        let all = QUEUE + 2000;
-        for _ in 0..all {
-            lines.write(&line(b"/", b""));
-        }
-        assert!(log.dropped() > 0);
-        drop(go);
-        let dropped = log.dropped();
-        log.finish();
-        let kept: usize = output.iter().map(|bytes| bytes.iter().filter(|byte| **byte == b'\n').count()).sum();
-        assert_eq!(kept + dropped, all);
-    }
-
-    #[test]
-    fn nobody_waits_for_an_output_that_takes_nothing() {
-        let ((_go, told), (written, _output)) = (channel(), channel());
-        let log = AccessLog::to(Stuck(told, written));
-        let lines = log.lines(LogFormat::Json);
-        (0..QUEUE + 2000).for_each(|_| lines.write(&line(b"/", b"")));
-        let since = Instant::now();
-        log.finish();
-        assert!(since.elapsed() < 10 * LAST);
-    }
-
-    #[test]
-    fn lines_that_nobody_takes_are_counted() {
-        let ((go, told), (written, output)) = (channel(), channel());
-        drop((go, output));
-        let log = AccessLog::to(Stuck(told, written));
-        let lines = log.lines(LogFormat::Text);
-        lines.write(&line(b"/", b""));
-        log.finish();
-        assert_eq!(log.dropped(), 1);
     }
 
     #[test]

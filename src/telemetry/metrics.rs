@@ -193,6 +193,7 @@ struct Families {
     received: Counter,
     sent: Counter,
     access_log_dropped: Counter,
+    reloads: Family<ReloadLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -250,6 +251,11 @@ struct ConnectionLabels {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
 /// A status, or `none` where the client was gone before there was an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Status(Option<u16>);
@@ -290,6 +296,7 @@ impl Families {
             received: Counter::default(),
             sent: Counter::default(),
             access_log_dropped: Counter::default(),
+            reloads: Family::default(),
         }
     }
 
@@ -298,6 +305,7 @@ impl Families {
         self.register_requests(&mut registry);
         self.register_turns(&mut registry);
         self.register_connections(&mut registry);
+        registry.register("reloads", "Times that the file was read again", self.reloads.clone());
         registry.register("build", "What is running", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let since = Gauge::<f64, AtomicU64>::default();
         since.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
@@ -349,6 +357,10 @@ impl Families {
 impl Default for Metrics {
     fn default() -> Self {
         let families = Families::new();
+        for is_applied in [true, false] {
+            // Both are there from the beginning: what appears with its first failure is hard to raise an alarm on.
+            let _ = families.reloads.get_or_create(&reload(is_applied));
+        }
         Self { registry: families.registry(), families, routes: Mutex::default(), upstreams: Mutex::default() }
     }
 }
@@ -382,6 +394,11 @@ impl Metrics {
         self.families.client_connections_accepted.inc();
         self.families.client_connections.inc();
         Connected(self.families.client_connections.clone())
+    }
+
+    /// The file was read again, and is served under or refused.
+    pub fn reloaded(&self, is_applied: bool) {
+        self.families.reloads.get_or_create(&reload(is_applied)).inc();
     }
 
     /// The bodies of a request and its answer are through, with so many bytes.
@@ -578,6 +595,10 @@ impl Upstream {
 
 fn label(route: &config::Route) -> String {
     format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path)
+}
+
+fn reload(is_applied: bool) -> ReloadLabels {
+    ReloadLabels { result: if is_applied { "applied" } else { "refused" } }
 }
 
 fn signed(count: usize) -> i64 {

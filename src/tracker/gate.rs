@@ -20,7 +20,7 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout};
 
-use super::{Busy, Tracker};
+use super::{Broken, Busy, Tracker};
 use crate::core::record::Stamp;
 
 /// Lets writes through, or has them wait.
@@ -99,6 +99,9 @@ impl Gate {
         state.generation += 1;
         state.older = true;
         state.fresh.extend(fresh);
+        if self.tracker.is_broken(Broken::EarlyNames) {
+            self.tell(&mut state);
+        }
         self.open_if_over(&mut state);
         state.generation
     }
@@ -143,7 +146,7 @@ impl Gate {
 
     fn try_enter(self: &Arc<Self>) -> Option<Pass> {
         let mut state = self.state();
-        if state.older || state.elsewhere {
+        if (state.older || state.elsewhere) && !self.tracker.is_broken(Broken::OpenGate) {
             return None;
         }
         state.under_way += 1;
@@ -155,12 +158,17 @@ impl Gate {
             return;
         }
         state.older = false;
-        // Under the lock, so that no write is let through before: the first change that it makes has a later stamp.
+        self.tell(state);
+        self.opened.notify_waiters();
+    }
+
+    /// From here on what reads show is recorded. Under the lock, so that no write is let through before: the first change
+    /// that it makes has a later stamp.
+    fn tell(&self, state: &mut State) {
         let now = self.tracker.tick();
         for since in state.fresh.drain(..) {
             since.0.store(now.0, Ordering::SeqCst);
         }
-        self.opened.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -315,6 +323,32 @@ mod tests {
             });
         });
         worker.join().expect("no panic");
+        scene.gate.rename([]);
+        assert!(!scene.is_open());
+    }
+
+    /// A worker's runtime ends with a write under way, as at a stop that is cut short, while other workers go on.
+    #[tokio::test]
+    async fn a_write_that_the_end_of_its_runtime_cuts_short_opens_nothing_and_lets_nobody_in() {
+        let scene = Scene::new();
+        let (gate, tracker) = (Arc::clone(&scene.gate), Arc::clone(&scene.tracker));
+        let worker = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut turn = Scene { gate, tracker }.turn(1).await;
+                turn.confirm().await.expect("a turn");
+                tokio::spawn(async move {
+                    let _turn = turn;
+                    std::future::pending::<()>().await;
+                });
+                tokio::task::yield_now().await;
+            });
+        });
+        worker.join().expect("no panic");
+        let key = Key { cell: [1, 1], spelling: 1 };
+        let wait = Duration::from_millis(10);
+        let ask = Ask { key, access: Access::Guarded, caller: 0, wait, line: 10, hold: HOLD };
+        assert!(scene.tracker.begin_write(ask).await.is_err());
         scene.gate.rename([]);
         assert!(!scene.is_open());
     }

@@ -3,7 +3,7 @@
 //! A model backend keeps a few resources; it is blind, as the real ones are: it applies whatever reaches it. Clients read
 //! and write through the real [`Tracker`] and the real [`judge`], by the same steps as the gateway. Answers are delayed
 //! and overtake each other, writes are refused, fail, are lost, are applied late or twice at once if nobody prevents it;
-//! clients hang up anywhere, records are evicted at any moment. At the instant at which the backend applies a conditional
+//! clients hang up anywhere, records are evicted and resources get other names, as by a reload, at any moment. At the instant at which the backend applies a conditional
 //! write, the model looks whether its condition holds there ([`Violation::LostUpdate`]). Two further invariants are
 //! stronger and found sooner: guarded writes of a resource are alone at the backend (rule 1, [`Violation::Together`]), and
 //! whatever a writer is judged by is true at that moment ([`Violation::Lie`]).
@@ -39,7 +39,10 @@ use self::{
     backend::{Backend, Resource},
     clients::Held,
 };
-use super::{Broken, Cell, Tracker};
+use super::{
+    Broken, Cell, Tracker,
+    gate::{Gate, Since},
+};
 use crate::core::{
     policy::{Missing, Policy, Verify},
     resource::Key,
@@ -108,6 +111,16 @@ fn would_notice_that_rule_4_is_broken() {
 #[test]
 fn would_notice_that_rule_8_is_broken() {
     assert_that_an_update_is_lost(Broken::ForgottenFloors);
+}
+
+#[test]
+fn would_notice_that_no_write_waits_for_those_under_old_names() {
+    assert_that_an_update_is_lost(Broken::OpenGate);
+}
+
+#[test]
+fn would_notice_that_what_is_read_too_early_is_recorded_under_new_names() {
+    assert_that_an_update_is_lost(Broken::EarlyNames);
 }
 
 fn assert_that_an_update_is_lost(how: Broken) {
@@ -180,6 +193,10 @@ enum Event {
     HungUpProbing,
     HungUpInFlight,
     Evicted,
+    /// Resources got other names.
+    Renaming,
+    /// A write began anew under another name.
+    Renamed,
     /// A write changed another resource.
     Related,
     /// A conditional write was not held to its condition, since a related change came between.
@@ -217,6 +234,8 @@ impl Counts {
             (Event::HungUpProbing, 100),
             (Event::HungUpInFlight, 200),
             (Event::Evicted, 2000),
+            (Event::Renaming, 200),
+            (Event::Renamed, 200),
             (Event::Related, 500),
         ];
         for (event, least) in least {
@@ -230,6 +249,8 @@ impl Counts {
 /// Everything: the gateway's tracker and policy, the backend, and the dice.
 struct World {
     tracker: Arc<Tracker>,
+    gate: Arc<Gate>,
+    names: Mutex<Names>,
     policy: Policy,
     broken: Option<Broken>,
     targets: Vec<Target>,
@@ -243,6 +264,22 @@ struct World {
     told: bool,
     story: Mutex<Vec<String>>,
     began: Instant,
+}
+
+/// What the resources are called, cell by cell: by a generation, and since when.
+struct Names {
+    generation: u64,
+    cells: Vec<(u64, Since)>,
+}
+
+/// What a target is called at some moment.
+#[derive(Debug, Clone)]
+struct Name {
+    key: Key,
+    /// Of the names in use at that moment.
+    generation: u64,
+    /// From when on what reads show is recorded under it.
+    since: Since,
 }
 
 /// A spelling, and what the backend takes it for.
@@ -263,8 +300,12 @@ impl World {
         let mut dice = Dice(seed);
         let (targets, resources) = map_of_the_world(&mut dice);
         let capacity = [1, 2, 100][dice.index(3)];
+        let tracker = Arc::new(Tracker::breaking(capacity, broken));
+        let cells = targets.iter().map(|target| target.key.cell[0]).max().map_or(0, |last| last + 1);
         Self {
-            tracker: Arc::new(Tracker::breaking(capacity, broken)),
+            gate: Gate::new(Arc::clone(&tracker)),
+            names: Mutex::new(Names { generation: 0, cells: (0..cells).map(|_| (0, Since::default())).collect() }),
+            tracker,
             policy: a_policy(&mut dice),
             broken,
             targets,
@@ -283,6 +324,9 @@ impl World {
         let mut everybody: Vec<JoinHandle<()>> =
             (0..CLIENTS).map(|n| tokio::spawn(Arc::clone(self).client(n % 3))).collect();
         everybody.push(tokio::spawn(Arc::clone(self).evictor()));
+        if self.one_in(2) {
+            everybody.push(tokio::spawn(Arc::clone(self).renamer()));
+        }
         let all = async {
             for one in everybody {
                 one.await.expect("nobody panics");
@@ -295,12 +339,17 @@ impl World {
         sleep(4 * Duration::from_millis(WAY) + 2 * self.policy.settle).await;
         self.check_that_all_is_over();
         for target in &self.targets {
-            self.tracker.known(target.key, 0, None, |view| self.backend().check_knowledge(*target, view)).await;
+            self.tracker
+                .known(self.name(*target).key, 0, None, |view| self.backend().check_knowledge(*target, view))
+                .await;
         }
     }
 
     fn check_that_all_is_over(&self) {
         let mut backend = self.backend();
+        if self.gate.under_way() > 0 {
+            backend.violations.push(Violation::Stuck(format!("{:?}", self.gate)));
+        }
         for slot in &self.tracker.slots {
             if !slot.is_idle() || slot.line.is_some() {
                 backend.violations.push(Violation::Stuck(format!("{:?}", slot.value())));
@@ -315,13 +364,46 @@ impl World {
         for _ in 0..100 {
             sleep(self.up_to(30)).await;
             let target = self.a_target();
-            if self.one_in(8) && self.tracker.forget(target.key).await == Ok(true) {
+            let key = self.name(target).key;
+            if self.one_in(8) && self.tracker.forget(key).await == Ok(true) {
                 self.tell(|| format!("{target:?} is forgotten"));
-            } else if self.tracker.evict_now(target.key) {
+            } else if self.tracker.evict_now(key) {
                 self.count(Event::Evicted);
                 self.tell(|| format!("{target:?} is evicted"));
             }
         }
+    }
+
+    /// A configuration takes the place of another, in which some resources have other names.
+    async fn renamer(self: Arc<Self>) {
+        for _ in 0..4 {
+            sleep(self.up_to(800)).await;
+            let mut fresh = Vec::new();
+            {
+                let mut names = self.names.lock().unwrap();
+                names.generation += 1;
+                let generation = names.generation;
+                for cell in &mut names.cells {
+                    if !self.one_in(4) {
+                        *cell = (generation, Since::pending());
+                        fresh.push(cell.1.clone());
+                    }
+                }
+            }
+            self.count(Event::Renaming);
+            self.tell(|| "resources get other names".to_owned());
+            self.gate.rename(fresh);
+        }
+    }
+
+    fn name(&self, target: Target) -> Name {
+        let names = self.names.lock().unwrap();
+        let cell = target.key.cell[0];
+        let (generation, since) = &names.cells[usize::try_from(cell).expect("few")];
+        // No cell has the number of another, in whichever generation.
+        let cell = cell + generation * names.cells.len() as u64;
+        let key = Key { cell: [cell, cell], ..target.key };
+        Name { key, generation: names.generation, since: since.clone() }
     }
 
     fn backend(&self) -> MutexGuard<'_, Backend> {

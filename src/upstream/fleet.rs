@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config::{self, Balance, Origin},
+    telemetry::Causes,
     tls::upstream::{self as tls, ClientError},
 };
 
@@ -301,8 +302,8 @@ impl Fleet {
             && !was_closing
             && let Some(time) = server.condition.failed(&self.config.ejection, Instant::now())
         {
-            let (upstream, server) = (&self.config.name, &server.origin);
-            tracing::warn!(upstream, %server, ?time, "a server that failed so often gets no requests for a while");
+            let (upstream, server, last) = (&self.config.name, &server.origin, Causes(fault));
+            tracing::warn!(upstream, %server, ?time, %last, "a server failed too often in a row; it gets no requests for a while");
         }
     }
 }

@@ -121,6 +121,17 @@ impl Streams {
         }
     }
 
+    /// Follows a stream no more.
+    pub(super) fn forget(&self, stream: u32) {
+        self.open().remove(&stream);
+    }
+
+    /// How many streams are followed.
+    #[cfg(test)]
+    pub(super) fn followed(&self) -> usize {
+        self.open().len()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }

@@ -22,7 +22,10 @@ use super::{
     http2,
     wire::{Watch, Wire},
 };
-use crate::config::{Health, Protocol};
+use crate::{
+    config::{Health, Protocol},
+    telemetry::Causes,
+};
 
 impl Fleet {
     /// Begins to ask the servers for their health, if the configuration says so and nobody does yet. Within a runtime that
@@ -48,7 +51,7 @@ async fn watch(fleet: Weak<Fleet>, at: usize, health: Health) {
         let server = &fleet.servers()[at];
         let deadline = Instant::now() + health.timeout;
         let asked = timeout_at(deadline, ask(server, fleet.config().protocol, &health, deadline)).await;
-        let is_good = match asked {
+        let is_good = match &asked {
             Ok(Ok(status)) => status.is_success() || status.is_redirection(),
             Ok(Err(_)) | Err(_) => false,
         };
@@ -57,7 +60,12 @@ async fn watch(fleet: Weak<Fleet>, at: usize, health: Health) {
             if is_healthy {
                 tracing::info!(upstream, %server, "a server is healthy again");
             } else {
-                tracing::warn!(upstream, %server, ?asked, "a server is not healthy; it gets no requests");
+                let said = match &asked {
+                    Ok(Ok(status)) => status.to_string(),
+                    Ok(Err(fault)) => Causes(fault).to_string(),
+                    Err(_) => "no answer in time".to_owned(),
+                };
+                tracing::warn!(upstream, %server, said, "a server is not healthy; it gets no requests");
             }
         }
     }

@@ -40,7 +40,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
-    BoxError, Broken, Fault, OnInformational, Progress,
+    BoxError, Broken, Fault, MOST_INFORMATIONAL, OnInformational, Progress,
     connect::{Connected, Peer},
     fleet::{Counted, Server},
     frames::{Frames, Sending, Streams},
@@ -56,6 +56,8 @@ const MOST_STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Large enough for all streams: no answer that nobody takes may keep the others from coming.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 128;
+/// How much of a request may wait to be sent, of each stream that the backend opens a window for and does not read.
+const UNSENT: usize = 64 * 1024;
 /// An answer's head.
 const HEAD_BYTES: u32 = 256 * 1024;
 /// How many requests a connection still carries while another worker waits for a place.
@@ -116,6 +118,7 @@ pub(super) async fn handshake(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEAD_BYTES)
         .initial_max_send_streams(MOST_STREAMS)
+        .max_send_buffer_size(UNSENT)
         .enable_push(false)
         .handshake::<_, Bytes>(Wire { stream: connected.stream, watch, _place: place })
         .await
@@ -168,6 +171,11 @@ impl Connection {
     /// Since when nothing is under way on it.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.shared.idle().as_ref().map(|(since, _)| *since)
+    }
+
+    #[cfg(test)]
+    pub(super) fn followed_streams(&self) -> usize {
+        self.shared.streams.followed()
     }
 
     /// A place for one more request, and whether it has carried one before.
@@ -334,20 +342,26 @@ impl Asking {
 impl Begun {
     /// Waits for the head of the answer.
     pub(super) async fn answer(&mut self) -> Result<Response<Incoming>, Fault> {
+        let mut informed = 0;
         let answer = poll_fn(|cx| {
             while let Poll::Ready(Some(Ok(informational))) = self.answer.poll_informational(cx) {
+                informed += 1;
+                if informed > MOST_INFORMATIONAL {
+                    return Poll::Ready(None);
+                }
                 if let Some(callback) = &self.on_informational {
                     callback.call(informational.status(), Version::HTTP_2, informational.headers());
                 }
             }
-            Pin::new(&mut self.answer).poll(cx)
+            Pin::new(&mut self.answer).poll(cx).map(Some)
         });
         match answer.await {
-            Ok(response) => {
+            None => Err(Fault::BadAnswer),
+            Some(Ok(response)) => {
                 self.is_answered = true;
                 Ok(incoming(response))
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).take();
                 Err(match cause {
                     Some(cause) => Fault::RequestBody(cause),
@@ -428,6 +442,7 @@ impl Out {
         B::Error: Into<BoxError>,
     {
         let sending = Arc::clone(&self.sending);
+        let (streams, stream) = (Arc::clone(&self.slot.shared.streams), self.stream.stream_id());
         // Who waits for the answer or holds a turn gives up sooner. Of a read that has its answer nobody else looks after the
         // body.
         let watch = async {
@@ -439,6 +454,8 @@ impl Out {
             () = self.send_all(body, &progress) => {}
             () = watch => {}
         }
+        // Where the backend has ended it, no frame does.
+        streams.forget(stream.as_u32());
     }
 
     async fn send_all<B>(mut self, body: B, progress: &Progress)

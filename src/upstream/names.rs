@@ -7,14 +7,14 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use http::uri::Authority;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
 type Found = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 /// Who is asked for the addresses of a host and a port.
@@ -28,10 +28,12 @@ pub(super) struct Names {
     known: RwLock<Known>,
     /// Counts up whenever the addresses change.
     generation: AtomicU64,
-    asking: AtomicBool,
-    /// Held by who asks first, so that not every request asks.
-    first: Mutex<()>,
+    /// Who has asked and waits for the answer. Everybody else waits for the same one.
+    asked: Mutex<Weak<watch::Sender<Option<Answer>>>>,
 }
+
+type Addresses = (Arc<[SocketAddr]>, u64);
+type Answer = Result<Addresses, Arc<io::Error>>;
 
 #[derive(Debug, Default)]
 struct Known {
@@ -59,30 +61,29 @@ impl Names {
             Ok(address) => Known { addresses: Arc::new([(address, port).into()]), since: None },
             Err(_) => Known::default(),
         };
-        Self {
-            host,
-            port,
-            resolver,
-            known: RwLock::new(known),
-            generation: AtomicU64::new(0),
-            asking: AtomicBool::new(false),
-            first: Mutex::new(()),
-        }
+        Self { host, port, resolver, known: RwLock::new(known), generation: AtomicU64::new(0), asked: Mutex::default() }
     }
 
     /// The addresses, and the generation they are of. Asks only where nothing is known.
-    pub(super) async fn addresses(&self) -> io::Result<(Arc<[SocketAddr]>, u64)> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it waits no more; what was asked goes on, and the next who wants to know waits for that.
+    pub(super) async fn addresses(self: &Arc<Self>) -> io::Result<Addresses> {
         if let Some(known) = self.if_known() {
             return Ok(known);
         }
-        let _first = self.first.lock().await;
-        match self.if_known() {
-            Some(known) => Ok(known),
-            None => self.look_up().await,
+        let mut answer = self.ask();
+        let answer = answer.wait_for(Option::is_some).await.map(|answer| answer.clone());
+        match answer {
+            Ok(Some(Ok(found))) => Ok(found),
+            Ok(Some(Err(error))) => Err(io::Error::new(error.kind(), error)),
+            // The worker that had asked has ended.
+            Ok(None) | Err(_) => Err(io::ErrorKind::Interrupted.into()),
         }
     }
 
-    fn if_known(&self) -> Option<(Arc<[SocketAddr]>, u64)> {
+    fn if_known(&self) -> Option<Addresses> {
         let generation = self.generation();
         let known = Arc::clone(&self.known().addresses);
         (!known.is_empty()).then_some((known, generation))
@@ -97,23 +98,46 @@ impl Names {
         self.known().addresses.contains(&address)
     }
 
-    /// Looks the name up again, in a task of its own, if what is known of it is so old.
+    /// Looks the name up again, beside the requests, if what is known of it is so old.
     pub(super) fn renew(self: &Arc<Self>, age: Duration) {
-        let is_old = self.known().since.is_some_and(|since| since.elapsed() >= age);
-        if is_old && !self.asking.swap(true, Ordering::AcqRel) {
-            let names = Arc::clone(self);
-            tokio::spawn(async move {
-                let _asking = Asking(&names.asking);
-                if let Err(error) = names.look_up().await {
-                    tracing::warn!(host = names.host, %error, "a name can't be resolved; its old addresses are kept");
-                    // The next try is due after the same time.
-                    names.known.write().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
-                }
-            });
+        if self.known().since.is_some_and(|since| since.elapsed() >= age) {
+            // Nobody waits for this one.
+            drop(self.ask());
         }
     }
 
-    async fn look_up(&self) -> io::Result<(Arc<[SocketAddr]>, u64)> {
+    /// Has the name looked up, unless it is being looked up already: a resolver can't be interrupted, so where it does not
+    /// answer those who have given up would leave a thread behind each.
+    fn ask(self: &Arc<Self>) -> watch::Receiver<Option<Answer>> {
+        let mut asked = self.asked();
+        if let Some(asked) = asked.upgrade() {
+            return asked.subscribe();
+        }
+        let (told, answer) = watch::channel(None);
+        let told = Arc::new(told);
+        *asked = Arc::downgrade(&told);
+        let names = Arc::clone(self);
+        tokio::spawn(async move {
+            let found = names.look_up().await.inspect_err(|error| names.keep_old(error));
+            told.send_replace(Some(found.map_err(Arc::new)));
+        });
+        answer
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Weak<watch::Sender<Option<Answer>>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep_old(&self, error: &io::Error) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = &mut known.since {
+            tracing::warn!(host = self.host, %error, "a name can't be resolved; its old addresses are kept");
+            // The next try is due after the same time.
+            *since = Instant::now();
+        }
+    }
+
+    async fn look_up(&self) -> io::Result<Addresses> {
         let found = (self.resolver)(self.host.clone(), self.port).await?;
         if found.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
@@ -129,14 +153,6 @@ impl Names {
 
     fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Asking<'a>(&'a AtomicBool);
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -168,7 +184,7 @@ mod tests {
 
     async fn renewed(names: &Arc<Names>) {
         names.renew(Duration::from_secs(30));
-        while names.asking.load(Ordering::Acquire) {
+        while names.asked().strong_count() > 0 {
             tokio::task::yield_now().await;
         }
     }
@@ -208,8 +224,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_many_who_need_a_name_one_asks() {
         let (names, left) = names("backend", vec![Ok(vec![address(1)]), Err(io::ErrorKind::TimedOut)]);
-        let (a, b, c) = tokio::join!(names.addresses(), names.addresses(), names.addresses());
-        assert!(a.is_err() && b.is_ok() && c.is_ok() && left.lock().unwrap().is_empty());
+        let (a, b) = tokio::join!(names.addresses(), names.addresses());
+        assert!(a.is_err() && b.is_err() && left.lock().unwrap().len() == 1);
+        let (a, b) = tokio::join!(names.addresses(), names.addresses());
+        assert!(a.is_ok() && b.is_ok() && left.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_a_slow_resolver_up_does_not_have_the_next_ask_it_too() {
+        let asked = Arc::new(AtomicU64::new(0));
+        let (counted, (go, told)) = (Arc::clone(&asked), watch::channel(false));
+        let resolver: Resolver = Arc::new(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut told = told.clone();
+            Box::pin(async move {
+                told.wait_for(|go| *go).await.map_err(io::Error::other)?;
+                Ok(vec![address(1)])
+            })
+        });
+        let names = Arc::new(Names::new(&"backend".parse().unwrap(), 80, resolver));
+        for _ in 0..100 {
+            tokio::time::timeout(Duration::from_secs(1), names.addresses()).await.unwrap_err();
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        go.send(true).unwrap();
+        assert_eq!(&*names.addresses().await.unwrap().0, [address(1)], "what it said at last is not lost");
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,6 +35,8 @@ use crate::{config::Protocol, tls::upstream::Asks};
 
 /// How many answers' fields hyper accepts, which is 100 by itself.
 const MOST_FIELDS: usize = 256;
+/// How much of an answer may wait for its client, and so how long its head may be.
+const BUFFER: usize = 128 * 1024;
 /// How many requests in a row a connection serves for its own worker while others wait for a place.
 const SERVES_BEFORE_OTHERS: usize = 8;
 
@@ -130,7 +132,7 @@ where
             return Ok(ready);
         }
         let deadline = Instant::now() + self.fleet.config().connect_timeout;
-        // In a box: few requests wait or make a connection, and the others need not have room for that.
+        // In a box, since few requests have to wait, and all would have room for it.
         match timeout_at(deadline, Box::pin(self.next(only_http1, deadline))).await {
             Ok(ready) => ready,
             Err(_) if self.server.places.any_free() => Err(self.timed_out()),
@@ -218,6 +220,7 @@ where
             .allow_obsolete_multiline_headers_in_responses(true)
             .allow_spaces_after_header_name_in_responses(true)
             .max_headers(MOST_FIELDS)
+            .max_buf_size(BUFFER)
             .handshake(TokioIo::new(Wire { stream: connected.stream, watch, _place: Some(place) }))
             .await
             .map_err(|error| Fault::Connection(Broken::Http1(error)))?;
@@ -275,6 +278,12 @@ where
 }
 
 impl<B> Pool<B> {
+    /// How many uploads are followed over its HTTP/2 connections.
+    #[cfg(test)]
+    pub(super) fn followed_streams(&self) -> usize {
+        self.kept().http2.iter().map(http2::Connection::followed_streams).sum()
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept<B>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

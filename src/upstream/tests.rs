@@ -121,6 +121,32 @@ async fn first_over_http2(
     (request, respond, task)
 }
 
+/// What it resets needs no frame of ours to be over.
+#[tokio::test]
+async fn a_backend_that_resets_every_upload_leaves_nothing_behind() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = upstream(listener.local_addr().unwrap(), "protocol = \"h2\"");
+    let backend = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
+        }
+    });
+    for _ in 0..20 {
+        let mut request = get(&[]).map(|_| Unfinished.boxed());
+        *request.method_mut() = http::Method::PUT;
+        assert!(send(&upstream, request).await.unwrap_err().sent);
+    }
+    let forgotten = async {
+        while upstream.pools[0].followed_streams() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(forgotten).await;
+    backend.abort();
+}
+
 #[tokio::test]
 async fn trailers_pass_both_ways_over_http2() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -156,6 +182,18 @@ async fn trailers_pass_both_ways_over_http2() {
 
 /// Frames that are there at once.
 struct Frames(VecDeque<Frame<Bytes>>);
+
+/// A body of which nothing comes.
+struct Unfinished;
+
+impl Body for Unfinished {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
 
 impl Body for Frames {
     type Data = Bytes;

@@ -42,7 +42,7 @@ async fn a_line_tells_of_a_write_what_was_sent_and_what_was_known() {
         assert_eq!(line[key], value, "{key}: {line}");
     }
     assert_eq!((&line["status"], &line["received"], &line["sent"]), (&200.into(), &4.into(), &5.into()));
-    assert!(line["aborted"].is_null(), "{line}");
+    assert!(line["aborted"].is_null() && line["problem"].is_null(), "{line}");
     assert_eq!(line["server"], backend.address.to_string());
     let seconds = |key: &str| line[key].as_f64().unwrap_or_else(|| panic!("{key}: {line}"));
     assert!(seconds("duration") >= seconds("upstream_time") && seconds("waited") >= 0.0, "{line}");
@@ -52,11 +52,13 @@ async fn a_line_tells_of_a_write_what_was_sent_and_what_was_known() {
     call(&program, "PUT", "/note?a=1").if_match("\"1\"").expect(409).await;
     let line = json(&program.line());
     assert_eq!((&line["verdict"], &line["known"], &line["status"]), (&"stale".into(), &"\"2\"".into(), &409.into()));
+    assert_eq!(line["problem"], "stale");
     assert!(line["upstream_time"].is_null() && line["waited"].is_null(), "{line}");
 
     call(&program, "GET", "/%zz").expect(400).await;
     let line = json(&program.line());
     assert_eq!((&line["target"], &line["upstream"], &line["verdict"]), (&"/%zz".into(), &Value::Null, &Value::Null));
+    assert_eq!(line["problem"], "bad-target");
     assert!(program.stop().is_empty());
 }
 

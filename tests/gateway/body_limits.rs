@@ -445,3 +445,17 @@ async fn too_many_fields_are_refused() {
     }
     backend.assert_quiet();
 }
+
+/// The backend has refused a body in the midst of it and goes away, and its client does not hear: what it sends is read on
+/// for a while, and no longer.
+#[tokio::test]
+async fn what_is_left_of_a_body_that_nobody_takes_is_read_for_linger_time() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard("linger_time = \"300ms\"\ndrain_time = \"10ms\"").start();
+    let mut raw = raw_put(&gateway, "Content-Length: 10000000\r\n", vec![b'x'; 100_000]).await;
+    let mut put = backend.expect("PUT", "/note").await;
+    put.answer_now(403, &[], "").await.expect("an open connection");
+    assert_eq!(raw.answer("PUT").await.status, 403);
+    put.hung_up().await;
+    raw.ended().await;
+}

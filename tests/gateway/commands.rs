@@ -179,12 +179,39 @@ fn check_looks_at_certificates_and_finds_listeners_twice_and_loops() {
             "listeners[0].tls.cert: /nowhere.pem can't be read",
             "listeners[1].address: is that of listeners[0]",
             "listeners[1].tls.key: ",
+            "is not the key of the certificate in",
             "listeners[2].tls.key: ",
+            "holds no private key",
             "upstreams.a.servers[0]: http://localhost:1 is this gateway's own listener",
             "upstreams.a.tls.ca: /nowhere.ca can't be read",
         ] {
             assert!(errors.contains(error), "{error} is not in\n{errors}");
         }
         assert_eq!(errors.lines().filter(|line| line.starts_with(wrong.path())).count(), 6, "{errors}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_once() {
+    for command in ["check", "run", "health"] {
+        let failed = output(&[command, "--config", "/nowhere.toml"]);
+        assert_eq!(failed.status.code(), Some(2), "{command}");
+        let said = text(&failed.stderr);
+        assert!(said.starts_with("/nowhere.toml: can't be read: ") && said.matches("nowhere").count() == 1, "{said}");
+    }
+}
+
+#[test]
+fn check_finds_listeners_that_meet_and_tls_that_nobody_speaks() {
+    let wrong = "[[listeners]]\naddress = \"127.0.0.1:1\"\n[[listeners]]\naddress = \"0.0.0.0:1\"\n\
+                 [upstreams.a]\nservers = [\"http://h\"]\ntls = { server_name = \"h\" }\n[admin]\naddress = \"127.0.0.1:1\"\n";
+    let wrong = File::with("meet", wrong);
+    let errors = text(&output(&["check", "--config", wrong.path()]).stderr);
+    for error in [
+        "listeners[1].address: 0.0.0.0:1 meets 127.0.0.1:1 of listeners[0]",
+        "admin.address: is that of listeners[0]",
+        "upstreams.a.tls: is of no use: none of the servers is written https://",
+    ] {
+        assert!(errors.contains(error), "{error} is not in\n{errors}");
     }
 }

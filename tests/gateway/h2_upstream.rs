@@ -4,7 +4,7 @@ use bytes::Bytes;
 use h2::Reason;
 
 use crate::support::{
-    Answer, Gateway, H2Arrival, H2Script, Script, begin, gateway::Settings, outside, raw_put, within,
+    Answer, Frames, Gateway, H2Arrival, H2Script, Script, begin, gateway::Settings, outside, raw_put, within,
 };
 
 fn before(backend: &H2Script) -> Settings {
@@ -371,4 +371,31 @@ async fn a_reads_body_that_the_backend_does_not_take_is_cut_in_the_end_although_
     assert_eq!(read.answer().await.text(), "found");
     // Nothing of the body is taken until the gateway has given it up.
     assert_eq!(arrival.was_given_up().await, Reason::CANCEL);
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_behind_an_early_success_leaves_a_doubt() {
+    for over_http2 in [false, true] {
+        let mut backend = H2Script::start().await;
+        let gateway = before(&backend).guard("settle = \"50ms\"").start();
+        let mut put;
+        if over_http2 {
+            let client = Frames::connect(gateway.address).await;
+            let mut stream = client.begin("PUT", "/note", &[]).await;
+            stream.data(vec![b'x'; 60_000], false);
+            stream.data(vec![b'x'; 20_000], false);
+            put = backend.expect("PUT", "/note").await;
+            put.answer_now(200, &[("ETag", "\"1\"")], "");
+            assert_eq!(stream.head().await.status(), 200);
+            drop(stream);
+        } else {
+            let mut raw = raw_put(&gateway, "Content-Length: 200000\r\n", vec![b'x'; 80_000]).await;
+            put = backend.expect("PUT", "/note").await;
+            put.answer_now(200, &[("ETag", "\"1\"")], "");
+            assert_eq!(raw.answer("PUT").await.status, 200);
+            raw.reset();
+        }
+        assert!(put.was_reset().await.is_some());
+        assert_unknown(&gateway, &mut backend).await;
+    }
 }

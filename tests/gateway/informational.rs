@@ -105,13 +105,28 @@ async fn a_backend_that_only_announces_does_not_keep_its_client_waiting() {
             .start();
         let call = begin(gateway.call(method, "/note"));
         let mut arrival = backend.expect(method, "/note").await;
+        for _ in 0..200 {
+            arrival.send("HTTP/1.1 102 Processing\r\n\r\n").await;
+        }
+        assert_eq!(call.answer().await.status, 504);
+    }
+}
+
+/// It would keep a worker from all else, time limits included.
+#[tokio::test]
+async fn a_backend_that_announces_without_end_is_cut() {
+    for method in ["GET", "PUT"] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard("settle = \"100ms\"").start();
+        let call = begin(gateway.call(method, "/note"));
+        let mut arrival = backend.expect(method, "/note").await;
         let announcing = async {
             while arrival.try_send("HTTP/1.1 102 Processing\r\n\r\n").await.is_ok() {
                 tokio::task::yield_now().await;
             }
         };
         let (answer, ()) = tokio::join!(call.answer(), announcing);
-        assert_eq!(answer.status, 504);
+        assert_eq!(answer.status, 502);
     }
 }
 
@@ -221,4 +236,41 @@ async fn a_body_that_is_read_ahead_is_asked_for_by_the_gateway() {
     assert_eq!(put.body().await.expect("a body"), b"body");
     put.answer(200, &[], "").await;
     assert_eq!(raw.answer("PUT").await.status, 200);
+}
+
+/// The body is on its way then, and the turn lasts until it is through.
+#[tokio::test]
+async fn a_success_that_comes_with_the_100_holds_the_turn_until_the_body_is_over() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().start();
+    let mut raw = raw_put(&gateway, "Expect: 100-continue\r\nContent-Length: 200000\r\n", "").await;
+    let mut put = backend.expect("PUT", "/note").await;
+    put.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: 0\r\n\r\n").await;
+    let mut answer = raw.answer("PUT").await;
+    if answer.status == 100 {
+        answer = raw.answer("PUT").await;
+    }
+    assert_eq!(answer.status, 200);
+    let mut next = begin(gateway.put("/note", "next").if_match("\"1\""));
+    gateway.barrier().await;
+    assert!(next.waits());
+    backend.assert_quiet();
+    raw.try_send(vec![b'x'; 200_000]).await;
+    match put.body().await {
+        Ok(body) => {
+            assert_eq!(body.len(), 200_000);
+            // The connection is used again.
+            put.go_on();
+            backend.expect("PUT", "/note").await.answer(200, &[], "").await;
+            assert_eq!(next.answer().await.status, 200);
+        }
+        // Broken off, it is in doubt, and held.
+        Err(_) => {
+            gateway.barrier().await;
+            assert!(next.waits());
+            backend.assert_quiet();
+            drop(put);
+            next.finished().await;
+        }
+    }
 }

@@ -193,3 +193,23 @@ async fn a_target_in_absolute_form_is_the_same_resource() {
     put.answer(200, &[], "").await;
     assert_eq!(raw.answer("PUT").await.status, 200);
 }
+
+/// A longer one counts as none.
+#[tokio::test]
+async fn a_tag_is_remembered_up_to_tag_bytes() {
+    for (tag, status) in [("\"1234\"", 200), ("\"12345\"", 409)] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).rest("[tracker]\ntag_bytes = 4").start();
+        let writer = begin(gateway.put("/note", "x").if_match(tag));
+        backend.expect("HEAD", "/note").await.answer(200, &[("ETag", tag)], "").await;
+        if status == 200 {
+            backend.expect("PUT", "/note").await.answer(200, &[], "").await;
+        }
+        let answer = writer.answer().await;
+        assert_eq!(answer.status, status, "{tag}");
+        if status == 409 {
+            answer.problem("unverifiable");
+        }
+        backend.assert_quiet();
+    }
+}

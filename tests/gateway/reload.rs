@@ -211,3 +211,86 @@ async fn what_was_known_under_names_that_come_back_does_not() {
     gateway.put("/note?v=1", "third").if_match(&first).expect(409).await.problem("stale");
     assert_eq!(store.body("/note?v=1").as_deref(), Some("second"));
 }
+
+/// A write of a large body that waits while names change, with a part of it read ahead.
+async fn large_write_across_a_renaming(guard: &str) -> (Gateway, Script, crate::support::Raw) {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().guard(guard).start();
+    let old = begin(gateway.put("/other", "old"));
+    let other = backend.expect("PUT", "/other").await;
+    let mut raw = gateway.raw().await;
+    let fields = "Host: h\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n";
+    raw.send(format!("PUT /note?a HTTP/1.1\r\n{fields}\r\n5\r\nfirst\r\n")).await;
+    gateway.barrier().await;
+    gateway.reload(&without_query(&backend).guard(guard));
+    raw.send(format!("{:x}\r\n{}\r\n", 80_000, "x".repeat(80_000))).await;
+    gateway.barrier().await;
+    backend.assert_quiet();
+    other.answer(200, &[], "").await;
+    assert_eq!(old.answer().await.status, 200);
+    (gateway, backend, raw)
+}
+
+#[tokio::test]
+async fn a_body_of_which_a_part_was_read_under_old_names_is_whole_under_new_ones() {
+    let (_gateway, mut backend, mut raw) = large_write_across_a_renaming("").await;
+    let mut put = backend.expect("PUT", "/note?a").await;
+    raw.send(format!("{:x}\r\n{}\r\n0\r\nX-Sum: 7\r\n\r\n", 50_000, "y".repeat(50_000))).await;
+    let body = put.body().await.expect("a whole body");
+    let expected = format!("first{}{}", "x".repeat(80_000), "y".repeat(50_000));
+    assert!(body == expected.as_bytes(), "{} bytes", body.len());
+    assert_eq!(put.trailers().get("x-sum").map(|sum| sum.as_bytes()), Some(&b"7"[..]));
+    put.answer(200, &[], "").await;
+    assert_eq!(raw.answer("PUT").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_was_read_under_old_names_counts_for_the_limit_under_new_ones() {
+    let (_gateway, mut backend, mut raw) = large_write_across_a_renaming("max_body = \"100000B\"").await;
+    let mut put = backend.expect("PUT", "/note?a").await;
+    raw.try_send(format!("{:x}\r\n{}\r\n0\r\n\r\n", 50_000, "y".repeat(50_000))).await;
+    put.body().await.expect_err("a body that is cut");
+    assert_eq!(raw.answer("PUT").await.status, 413);
+}
+
+#[tokio::test]
+async fn a_write_that_was_only_observed_excludes_those_that_are_judged_since() {
+    for mode in ["observe", "off"] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).one_worker().guard(&format!("mode = {mode:?}")).start();
+        let early = begin(gateway.get("/note"));
+        let early_read = backend.expect("GET", "/note").await;
+        let first = begin(gateway.put("/note", "first"));
+        let write = backend.expect("PUT", "/note").await;
+        gateway.reload(&Gateway::before(backend.address).one_worker());
+        let second = begin(gateway.put("/note", "second").if_match("\"1\""));
+        early_read.answer(200, &[("ETag", "\"1\"")], "").await;
+        early.answer().await;
+        gateway.barrier().await;
+        assert!(second.waits());
+        backend.assert_quiet();
+        write.answer(200, &[], "").await;
+        assert_eq!(first.answer().await.status, 200);
+        backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"2\"")], "").await;
+        second.answer().await.problem("stale");
+        backend.assert_quiet();
+    }
+}
+
+/// Each used to hold the next; to let go of so many, one within the other, took more stack than there is.
+#[tokio::test]
+async fn a_request_that_outlives_many_configurations_holds_none_but_its_own() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().start();
+    let reader = begin(gateway.get("/events"));
+    let events = backend.expect("GET", "/events").await;
+    let (one, other) =
+        (Gateway::before(backend.address).text(), Gateway::before(backend.address).guard("line = 7").text());
+    for _ in 0..3000 {
+        gateway.reload_text(&one).expect("a configuration");
+        gateway.reload_text(&other).expect("a configuration");
+    }
+    events.answer(200, &[], "done").await;
+    assert_eq!(reader.answer().await.text(), "done");
+    gateway.get("/%zz").expect(400).await;
+}

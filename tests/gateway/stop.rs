@@ -86,3 +86,15 @@ async fn a_connection_that_does_not_get_to_the_point_is_closed() {
         raw.ended().await;
     }
 }
+
+/// Such a client is asked whether it has understood that the connection ends, and does not say so.
+#[tokio::test]
+async fn a_client_that_answers_no_frame_does_not_hold_up_the_stop() {
+    let backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).drain_timeout("1h").start();
+    let mut raw = gateway.raw().await;
+    raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    raw.bytes(9).await;
+    gateway.stop();
+    gateway.stopped().await;
+}

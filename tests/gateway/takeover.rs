@@ -4,10 +4,10 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use crate::support::{
-    Gateway, Script, Store, begin,
+    Call, Gateway, Raw, Script, Store, begin,
     gateway::Settings,
     outside,
-    process::{Folder, Process},
+    process::{Folder, Process, ifmatch},
     within,
 };
 
@@ -149,4 +149,123 @@ async fn what_a_process_sent_that_was_killed_is_waited_for() {
     let second = begin(new.put("/note", "second"));
     backend.expect("PUT", "/note").await.answer(200, &[], "").await;
     assert_eq!(second.answer().await.status, 200);
+}
+
+/// A process that takes over may be stopped, too, while it waits for what one that was killed had sent.
+#[tokio::test]
+async fn what_a_process_sent_that_was_killed_is_waited_for_by_whoever_serves_in_the_end() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let settings = Gateway::before(backend.address).guard("settle = \"1h\"\nwait = \"50ms\"");
+    let (file, _port) = file(&folder, settings);
+    let mut killed = Process::start(&file).await;
+    let first = outside().spawn(killed.put("/note", "first").send());
+    let mut write = backend.expect("PUT", "/note").await;
+    killed.signal("-KILL").await;
+    killed.ends().await;
+    first.await.expect_err("no answer");
+    write.hung_up().await;
+
+    for _ in 0..2 {
+        let mut next = Process::start(&file).await;
+        next.logs("did not end in good order").await;
+        next.put("/note", "second").expect(409).await.problem("busy");
+        next.signal("-TERM").await;
+        assert_eq!(next.ends().await.code(), Some(0));
+    }
+    backend.assert_quiet();
+}
+
+/// Whoever takes over from a process that was killed must wait as long as that would have.
+#[tokio::test]
+async fn a_longer_hold_that_came_with_a_reload_is_waited_for_after_a_kill() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let settings = |settle: &str| {
+        Gateway::before(backend.address)
+            .top("reload_interval = \"0s\"")
+            .guard(&format!("settle = {settle:?}\nwait = \"50ms\""))
+    };
+    let (path, port) = file(&folder, settings("1ms"));
+    let mut old = Process::start(&path).await;
+    let short = std::fs::read_to_string(&path).expect("the file");
+    folder.put("ifmatch.toml", &short.replace("\"1ms\"", "\"1h\""));
+    old.signal("-HUP").await;
+    old.logs("serving under the file as it is now").await;
+    let first = outside().spawn(old.put("/note", "first").send());
+    let mut write = backend.expect("PUT", "/note").await;
+    old.signal("-KILL").await;
+    old.ends().await;
+    first.await.expect_err("no answer");
+    write.hung_up().await;
+
+    folder.put("ifmatch.toml", &short);
+    let mut new = Process::start(&path).await;
+    new.logs("did not end in good order").await;
+    new.put("/note", "second").expect(409).await.problem("busy");
+    backend.assert_quiet();
+    drop(port);
+}
+
+/// A stop waits for tunnels, also where another process is to take over.
+#[tokio::test]
+async fn a_takeover_breaks_no_tunnel() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let (file, _port) = file(&folder, Gateway::before(backend.address));
+    let mut old = Process::start(&file).await;
+    let mut raw = Raw::connect(old.address).await;
+    raw.send("GET /chat HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n").await;
+    let mut chat = backend.expect("GET", "/chat").await;
+    chat.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n").await;
+    assert_eq!(raw.answer("GET").await.status, 101);
+    old.signal("-TERM").await;
+    old.tells("STOPPING=1").await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    raw.send("still").await;
+    assert_eq!(chat.bytes(5).await, b"still");
+    drop((raw, chat));
+    assert_eq!(old.ends().await.code(), Some(0));
+}
+
+/// Whoever collects the log may be stuck. It has taken a pipe full, and takes no more.
+#[tokio::test]
+async fn a_log_that_nobody_reads_keeps_neither_clients_nor_the_stop_waiting() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let (file, port) = file(&folder, Gateway::before(backend.address).one_worker());
+    let address = port.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+    let (_unread, mut log) = std::io::pipe().expect("a pipe");
+    std::io::Write::write_all(&mut log, &[b'.'; 64 * 1024]).expect("as much as a pipe takes");
+    let _entered = outside().enter();
+    let told = tokio::net::UnixDatagram::bind(folder.path("notify")).expect("a socket");
+    let mut command = ifmatch(&["run", "--config", file.to_str().expect("UTF-8")]);
+    command.env("NOTIFY_SOCKET", folder.path("notify")).stderr(log).kill_on_drop(true);
+    let mut program = command.spawn().expect("the program runs");
+    within("it to begin", told.recv(&mut [0; 1024])).await.expect("a message");
+
+    let reader = begin(Call::new(address, "GET", "/note"));
+    backend.expect("GET", "/note").await.answer(200, &[], "read").await;
+    assert_eq!(reader.answer().await.text(), "read");
+    let id = program.id().expect("it runs").to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &id]).status().await.expect("kill runs").success());
+    assert!(within("its end", program.wait()).await.expect("a status").success());
+}
+
+/// A pipe would have the reader wait for its writer, and the stop for the reader.
+#[tokio::test]
+async fn a_pipe_in_the_place_of_the_file_keeps_neither_the_operator_nor_the_stop_waiting() {
+    let mut backend = Script::start().await;
+    let folder = Folder::new();
+    let path = folder.put("ifmatch.toml", &Gateway::before(backend.address).top("reload_interval = \"100ms\"").text());
+    let mut process = Process::start(&path).await;
+    std::fs::remove_file(&path).expect("a file");
+    let made = tokio::process::Command::new("mkfifo").arg(&path).status().await.expect("mkfifo runs");
+    assert!(made.success());
+    process.logs("it is not a file").await;
+    let reader = begin(process.get("/note"));
+    backend.expect("GET", "/note").await.answer(200, &[], "").await;
+    reader.answer().await;
+    process.signal("-TERM").await;
+    assert!(process.ends().await.success());
 }

@@ -142,7 +142,6 @@ async fn bytes_behind_an_upgrade_that_is_not_granted_are_no_request() {
     let victim = "DELETE /victim HTTP/1.1\r\nHost: notes.example\r\n\r\n";
     for (method, fields) in [
         ("GET", "Connection: upgrade\r\nUpgrade: foo\r\n"),
-        ("GET", "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"),
         ("GET", "Connection: close-not\r\nUpgrade: foo\r\n"),
         ("GET", "Upgrade: websocket\r\n"),
         ("PUT", "Connection: upgrade\r\nUpgrade: foo\r\nContent-Length: 0\r\n"),
@@ -160,6 +159,22 @@ async fn bytes_behind_an_upgrade_that_is_not_granted_are_no_request() {
         raw.closed().await;
         gateway.barrier().await;
         assert_eq!((store.count("DELETE"), store.body("/victim").as_deref()), (0, Some("alive")), "{method} {fields}");
+    }
+}
+
+/// Java's client says with each request that it would rather speak HTTP/2.
+#[tokio::test]
+async fn a_client_that_would_rather_speak_http2_goes_on_with_what_it_has() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).start();
+    let mut raw = gateway.raw().await;
+    for _ in 0..3 {
+        let fields = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n";
+        raw.send(format!("GET /note HTTP/1.1\r\nHost: notes.example\r\n{fields}\r\n")).await;
+        let get = backend.expect("GET", "/note").await;
+        assert_eq!((get.field("upgrade"), get.field("http2-settings")), (None, None));
+        get.answer(200, &[], "").await;
+        assert_eq!(raw.answer("GET").await.field("connection"), None);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use http::Request;
 
-use crate::support::{Gateway, Script, Store, begin, nobody};
+use crate::support::{Frames, Gateway, H2Script, Script, Store, begin, nobody};
 
 /// hyper shows a stream that was reset without an error as a body that came to its end.
 #[tokio::test]
@@ -284,4 +284,40 @@ async fn the_tag_of_a_write_was_superseded_by_another_representations() {
     let writer = begin(gateway.put("/note", "y").if_match("\"json\""));
     backend.expect("PUT", "/note").await.answer(200, &[], "").await;
     assert_eq!(writer.answer().await.status, 200);
+}
+
+/// A connection that had served before handed the wish back, and the gateway took that for a connection that was found
+/// closed: it tried again at once, for ever, and its worker did nothing else any more.
+#[tokio::test]
+async fn a_websocket_that_a_backend_over_http2_does_not_take_stopped_the_worker() {
+    let mut backend = H2Script::without_websockets().await;
+    let gateway = Gateway::before(backend.address).one_worker().upstream("protocol = \"h2\"").start();
+    for _ in 0..2 {
+        let reader = begin(gateway.get("/note"));
+        backend.expect("GET", "/note").await.answer(200, &[], "").await;
+        reader.answer().await;
+        let mut raw = gateway.raw().await;
+        raw.send("GET /chat HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+        assert_eq!(raw.answer("GET").await.status, 502);
+    }
+    backend.assert_quiet();
+}
+
+/// HTTP/2 clients send a field for each cookie (RFC 9113 §8.2.3); the backend gets one either way.
+#[tokio::test]
+async fn a_session_had_a_turn_over_http1_and_another_over_http2() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().guard("partition = [\"Cookie\"]").start();
+    let first = begin(gateway.put("/note", "first").with("cookie", "a=1; b=2"));
+    let under_way = backend.expect("PUT", "/note").await;
+    let h2 = Frames::connect(gateway.address).await;
+    let fields = [("cookie", "a=1"), ("cookie", "b=2"), ("if-match", "\"1\"")];
+    let mut second = h2.begin("PUT", "/note", &fields).await;
+    second.data("second", true);
+    gateway.barrier().await;
+    backend.assert_quiet();
+    under_way.answer(200, &[("ETag", "\"2\"")], "").await;
+    assert_eq!(first.answer().await.status, 200);
+    assert_eq!(second.head().await.status(), 409);
+    backend.assert_quiet();
 }

@@ -189,6 +189,44 @@ pub(super) fn header_name(value: &DeValue) -> Result<HeaderName, String> {
     text.parse().map_err(|_| format!("{text:?} is not the name of a header field"))
 }
 
+/// Requests' fields that the backend does not get as the client sent them: to it, what they keep apart would be one
+/// resource. Where the gateway says by which way a request came, `forwarded` decides that, too.
+const NOT_PASSED_ON: [&str; 17] = [
+    "connection",
+    "content-length",
+    "expect",
+    "http2-settings",
+    "if-match",
+    "if-none-match",
+    "if-unmodified-since",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
+
+/// A field that tells resources apart.
+pub(super) fn partition_field(value: &DeValue) -> Result<HeaderName, String> {
+    let name = header_name(value)?;
+    if NOT_PASSED_ON.contains(&name.as_str()) {
+        return Err(format!(
+            "{name} does not reach the backend as the client sends it, and so keeps nothing apart there"
+        ));
+    }
+    Ok(name)
+}
+
+/// Whether the gateway writes the field itself unless `forwarded` is off.
+pub(super) fn is_forwarding(name: &HeaderName) -> bool {
+    name == http::header::FORWARDED || name.as_str().starts_with("x-forwarded-")
+}
+
 pub(super) fn conflict_status(value: &DeValue) -> Result<StatusCode, String> {
     match integer(value)? {
         409 => Ok(StatusCode::CONFLICT),

@@ -105,6 +105,8 @@ fn choices_that_are_not_there() {
         ("methods = [\"PUT IT\"]", "methods[0]", "\"PUT IT\" is not a method"),
         ("methods = [\"put\"]", "methods[0]", "\"put\" is not PUT"),
         ("partition = [\"X-A\", \"a b\"]", "partition[1]", "\"a b\" is not the name of a header field"),
+        ("partition = [\"TE\"]", "partition[0]", "te does not reach the backend as the client sends it"),
+        ("partition = [\"If-Match\"]", "partition[0]", "if-match does not reach the backend"),
     ]);
     assert_errors_after_base(&[("[guard]\nmethods = [\n\"PUT\",\n\"GET\"]", 8, "guard.methods[1]", "GET only reads")]);
 }
@@ -429,4 +431,19 @@ fn a_distant_key_is_not_suggested() {
     ] {
         assert_eq!(is_near(known, written), near, "{known} {written}");
     }
+}
+
+/// What the gateway writes itself keeps nothing apart at the backend: each client could choose a turn of its own.
+#[test]
+fn forwarding_fields_tell_resources_apart_only_where_they_pass() {
+    let file = |rule: &str, name: &str| format!("{rule}\n{BASE}[[routes]]\nguard = {{ partition = [{name:?}] }}\n");
+    for name in ["X-Forwarded-Host", "Forwarded", "X-Forwarded-For"] {
+        for rule in ["", "forwarded = \"replace\"", "forwarded = \"append\""] {
+            let errors = errors(&file(rule, name));
+            assert_eq!((errors.len(), errors[0].key.as_str()), (1, "forwarded"), "{errors:?}");
+            assert!(errors[0].message.contains("must be \"off\""), "{errors:?}");
+        }
+        assert!(read(&file("forwarded = \"off\"", name)).is_ok());
+    }
+    assert!(read(&file("", "X-Tenant")).is_ok());
 }

@@ -9,7 +9,7 @@ use std::{
 use http::Method;
 use tokio::time::{sleep, timeout};
 
-use super::{Target, WAY, World};
+use super::{Name, Target, WAY, World};
 use crate::core::{
     etag::EntityTag,
     precondition::{Demands, Tags},
@@ -55,6 +55,7 @@ impl World {
 
     /// A GET. The client gets the tag, and the representation that it is of.
     async fn read(&self, target: Target, caller: u64) -> Option<Held> {
+        let name = self.name(target);
         let began = self.tracker.stamp().await;
         self.way().await;
         let held = self.backend().resources[target.resource].held(self.below(2));
@@ -68,7 +69,9 @@ impl World {
         let slow = self.one_in(8);
         sleep(if slow { self.up_to(20 * WAY) } else { self.up_to(WAY) }).await;
         self.tell(|| format!("{target:?} was {seen:?} to a read from {}", began.0));
-        self.tracker.observe(target.key, began, seen, caller).await;
+        if name.since.includes(began) {
+            self.tracker.observe(name.key, began, seen, caller).await;
+        }
         self.held.lock().unwrap()[target.resource].extend(held.clone());
         held
     }
@@ -122,6 +125,7 @@ impl World {
     fn a_write(&self, target: Target, caller: u64, method: Method) -> Write {
         Write {
             number: self.writes.fetch_add(1, Ordering::Relaxed),
+            name: self.name(target),
             target,
             caller,
             guarded_method: self.policy.methods.contains(&method),
@@ -129,6 +133,7 @@ impl World {
             demands: Demands::default(),
             variant: 0,
             related: None,
+            related_name: None,
             reported: 0,
         }
     }
@@ -163,6 +168,8 @@ impl World {
 pub(super) struct Write {
     number: u64,
     pub(super) target: Target,
+    /// What that was called when the write was last judged anew.
+    pub(super) name: Name,
     pub(super) caller: u64,
     pub(super) method: Method,
     pub(super) guarded_method: bool,
@@ -171,6 +178,8 @@ pub(super) struct Write {
     pub(super) variant: u64,
     /// What it changes beside its target.
     pub(super) related: Option<Target>,
+    /// What that was called then.
+    pub(super) related_name: Option<Name>,
     /// How many related changes of its target had been reported when it was judged.
     pub(super) reported: u64,
 }

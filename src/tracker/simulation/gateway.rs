@@ -14,7 +14,7 @@ use crate::{
         record::{Access, Outcome, Probed, View},
         verdict::{Probe, Refusal, Verdict, judge},
     },
-    tracker::{Ask, Broken, Turn},
+    tracker::{Ask, Broken, Busy, Turn},
 };
 
 /// How far a write has come. Dropped before it is over, the client has hung up there.
@@ -44,19 +44,27 @@ impl World {
 
     async fn judged_and_forwarded(self: &Arc<Self>, mut write: Write, progress: &mut Progress) -> Result<(), Failed> {
         let guarded = write.access() == Access::Guarded;
-        if guarded {
-            let judged = |view: View<'_>| self.judge(&write, view, None);
-            if let Some(Verdict::Refuse(refusal)) =
-                self.tracker.known(write.target.key, write.caller, self.policy.max_age, judged).await
-            {
-                return Err(self.refuse(&write, refusal));
+        let mut turn = loop {
+            write.name = self.name(write.target);
+            write.related_name = write.related.map(|related| self.name(related));
+            if guarded {
+                let judged = |view: View<'_>| self.judge(&write, view, None);
+                if let Some(Verdict::Refuse(refusal)) =
+                    self.tracker.known(write.name.key, write.caller, self.policy.max_age, judged).await
+                {
+                    return Err(self.refuse(&write, refusal));
+                }
+                sleep(self.up_to(10)).await; // The body comes.
             }
-            sleep(self.up_to(10)).await; // The body comes.
-        }
-        progress.stage = Some(Event::HungUpInLine);
-        let Ok(mut turn) = self.tracker.begin_write(self.ask(&write)).await else {
-            self.count(Event::Busy);
-            return Err(Failed);
+            progress.stage = Some(Event::HungUpInLine);
+            match self.take_turn(&write).await {
+                Ok(turn) => break turn,
+                Err(Busy::Renamed) => self.count(Event::Renamed),
+                Err(Busy::LineFull | Busy::TimedOut | Busy::Closed) => {
+                    self.count(Event::Busy);
+                    return Err(Failed);
+                }
+            }
         };
         progress.stage = Some(Event::HungUpProbing);
         if guarded && let Err(refusal) = self.judge_in_turn(&mut turn, &write).await {
@@ -68,9 +76,19 @@ impl World {
         self.forward(turn, write).await
     }
 
+    async fn take_turn(&self, write: &Write) -> Result<Turn, Busy> {
+        let pass = self.gate.enter(self.policy.wait).await?;
+        if pass.generation() != write.name.generation {
+            return Err(Busy::Renamed);
+        }
+        let mut turn = self.tracker.begin_write(self.ask(write)).await?;
+        turn.keep(pass);
+        Ok(turn)
+    }
+
     fn ask(&self, write: &Write) -> Ask {
         Ask {
-            key: write.target.key,
+            key: write.name.key,
             access: write.access(),
             caller: write.caller,
             wait: self.policy.wait,
@@ -153,8 +171,8 @@ impl World {
         if outcome == Outcome::InDoubt {
             self.count(Event::InDoubt);
         }
-        if let Some(related) = write.related {
-            self.tracker.change(related.key).await;
+        if let Some((related, name)) = write.related.zip(write.related_name.clone()) {
+            self.tracker.change(name.key).await;
             self.backend().resources[related.resource].reported += 1;
             self.tell(|| format!("{related:?} is known to have changed"));
         }

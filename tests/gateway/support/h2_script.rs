@@ -65,8 +65,17 @@ impl H2Script {
         Self::with(100, None).await
     }
 
+    /// One that does not know extended CONNECT.
+    pub(crate) async fn without_websockets() -> Self {
+        Self::with_settings(Builder::new().max_concurrent_streams(100).clone(), None).await
+    }
+
     /// With so many streams a connection, and TLS or none.
     pub(crate) async fn with(streams: u32, tls: Option<TlsAcceptor>) -> Self {
+        Self::with_settings(Builder::new().max_concurrent_streams(streams).enable_connect_protocol().clone(), tls).await
+    }
+
+    async fn with_settings(settings: Builder, tls: Option<TlsAcceptor>) -> Self {
         let listener = outside().spawn(TcpListener::bind("127.0.0.1:0")).await.expect("a task").expect("a port");
         let address = listener.local_addr().expect("an address");
         let (announce, arrivals) = mpsc::unbounded_channel();
@@ -78,14 +87,14 @@ impl H2Script {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).expect("TCP_NODELAY");
                 let (number, announce) = (count.fetch_add(1, Ordering::SeqCst) + 1, announce.clone());
-                let (tls, closes) = (tls.clone(), Arc::clone(&closes));
+                let (settings, tls, closes) = (settings.clone(), tls.clone(), Arc::clone(&closes));
                 tokio::spawn(async move {
                     match tls {
-                        None => serve(stream, streams, number, announce).await,
+                        None => serve(stream, &settings, number, announce).await,
                         // A handshake that fails is the gateway's to report.
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                serve(stream, streams, number, announce).await;
+                                serve(stream, &settings, number, announce).await;
                             }
                         }
                     }
@@ -134,13 +143,11 @@ impl Drop for H2Script {
     }
 }
 
-async fn serve<S>(stream: S, streams: u32, number: usize, announce: UnboundedSender<H2Arrival>)
+async fn serve<S>(stream: S, settings: &Builder, number: usize, announce: UnboundedSender<H2Arrival>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut builder = Builder::new();
-    builder.max_concurrent_streams(streams).enable_connect_protocol();
-    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
+    let Ok(mut connection) = settings.handshake::<_, Bytes>(stream).await else { return };
     let (orders, mut told) = mpsc::unbounded_channel();
     loop {
         tokio::select! {
