@@ -6,6 +6,7 @@
 
 use std::{
     cmp,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -264,9 +265,11 @@ impl Gateway {
         let until_answered = client.begin_exchange();
         let seen = Seen::new(&self.instruments, client.ip, &request);
         let until_ended = UntilEnded::new(&seen);
+        let offered = tunnel::Offered::by(&request);
+        // In a box: hyper moves the future about, and keeps room for it on every connection, idle ones too.
+        let answer = Box::pin(self.answer(Arc::clone(&client), request, seen));
         async move {
-            let offered = tunnel::Offered::by(&request);
-            let mut response = self.answer(Arc::clone(&client), request, seen).await;
+            let mut response = answer.await;
             client.informational.close().await;
             if let Some(offered) = offered {
                 offered.declined(&mut response, Policy::default().linger_time);
@@ -289,19 +292,24 @@ impl Gateway {
         loop {
             let exchange = match Exchange::new(&gateway, Arc::clone(&client), head, &seen) {
                 Ok(exchange) => Arc::new(exchange),
-                Err(failure) => return gateway.refuse(&seen, &about, failure, body, &Policy::default()).await,
+                Err(failure) => {
+                    let limits = Policy::default();
+                    return Box::pin(gateway.refuse(&seen, &about, failure, body, &limits)).await;
+                }
             };
-            let carried = carry(&exchange, &mut body);
-            let answer = match gateway.config.limits.request_timeout {
-                None => carried.await,
-                Some(limit) => timeout(limit, carried).await.unwrap_or_else(|_| Err(exchange.out_of_time())),
+            let answer = {
+                let carried = pin!(carry(&exchange, &mut body));
+                match gateway.config.limits.request_timeout {
+                    None => carried.await,
+                    Some(limit) => timeout(limit, carried).await.unwrap_or_else(|_| Err(exchange.out_of_time())),
+                }
             };
             match answer {
                 Ok(response) => return response,
                 Err(failure) => {
                     let is_renamed = matches!(failure, Failure::Busy(Busy::Renamed));
                     let Some(newest) = gateway.newest().filter(|_| is_renamed) else {
-                        return gateway.refuse(&seen, &about, failure, body, exchange.policy()).await;
+                        return Box::pin(gateway.refuse(&seen, &about, failure, body, exchange.policy())).await;
                     };
                     gateway = newest;
                     head = exchange.head.clone();

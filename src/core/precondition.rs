@@ -12,7 +12,7 @@ use httpdate::HttpDate;
 use super::etag::{EntityTag, TagError};
 
 /// The fields that carry a write's preconditions.
-pub const FIELDS: [HeaderName; 3] = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
+pub static FIELDS: [HeaderName; 3] = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
 
 /// What a client demands of the resource's state before its write may happen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

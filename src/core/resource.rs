@@ -23,7 +23,7 @@ use super::policy::QueryRule;
 
 /// The fields by which a request says on whose behalf it comes: the standard ones, and those that API keys and tokens are
 /// commonly sent in.
-pub const CREDENTIALS: [HeaderName; 6] = [
+pub static CREDENTIALS: [HeaderName; 6] = [
     AUTHORIZATION,
     COOKIE,
     HeaderName::from_static("api-key"),
@@ -243,13 +243,17 @@ pub struct Key {
 #[derive(Debug, Clone, Copy)]
 pub struct Namer {
     seed: [u64; 2],
+    /// What stands for a caller without credentials.
+    nobody: u64,
 }
 
 impl Namer {
     /// A namer with this seed.
     #[must_use]
     pub fn new(seed: [u64; 2]) -> Self {
-        Self { seed }
+        let mut namer = Self { seed, nobody: 0 };
+        namer.nobody = namer.credentials(&HeaderMap::new());
+        namer
     }
 
     /// The key of the resource that a request is about.
@@ -293,6 +297,13 @@ impl Namer {
     /// A stand-in for the credentials of a request: equal only where all of [`CREDENTIALS`] are.
     #[must_use]
     pub fn caller(&self, headers: &HeaderMap) -> u64 {
+        if !headers.keys().any(|name| CREDENTIALS.contains(name)) {
+            return self.nobody;
+        }
+        self.credentials(headers)
+    }
+
+    fn credentials(&self, headers: &HeaderMap) -> u64 {
         let mut hasher = self.hasher();
         for name in &CREDENTIALS {
             put_values(&mut hasher, name, headers);

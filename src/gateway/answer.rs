@@ -10,6 +10,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
     header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH, LINK, RETRY_AFTER},
     request::Parts,
+    uri::PathAndQuery,
 };
 use serde::Serialize;
 
@@ -95,23 +96,30 @@ pub struct Refused {
     pub conflict_status: StatusCode,
 }
 
-/// What an answer needs to know of the request it answers.
+/// What an answer needs to know of the request it answers, as the request has it: most need no answer of the gateway's.
 pub(super) struct About {
-    path: String,
+    target: Option<PathAndQuery>,
     version: Version,
-    if_match: Vec<String>,
+    if_match: Vec<HeaderValue>,
     accept: Vec<HeaderValue>,
 }
 
 impl About {
     pub(super) fn new(head: &Parts) -> Self {
-        let lines = head.headers.get_all(IF_MATCH).iter();
         Self {
-            path: head.uri.path_and_query().map_or_else(String::new, |target| reference(target.as_str())),
+            target: head.uri.path_and_query().cloned(),
             version: head.version,
-            if_match: lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect(),
+            if_match: head.headers.get_all(IF_MATCH).iter().cloned().collect(),
             accept: head.headers.get_all(ACCEPT).iter().cloned().collect(),
         }
+    }
+
+    fn path(&self) -> String {
+        self.target.as_ref().map_or_else(String::new, |target| reference(target.as_str()))
+    }
+
+    fn if_match(&self) -> Vec<String> {
+        self.if_match.iter().map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect()
     }
 
     /// The client's choice between the two media types (RFC 9110 §12.5.1); the second only where it rules out the first.
@@ -438,6 +446,7 @@ struct Conflict<'a> {
 fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
     let problem = failure.problem();
     let conflict = if let Failure::Refused(refused) = failure { refused.told() } else { None };
+    let (path, if_match) = (about.path(), about.if_match());
     let details = Details {
         kind: format!("urn:ifmatch:{}", problem.kind),
         title: problem.title,
@@ -445,11 +454,11 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
         error: &problem.error,
         detail: &problem.error,
         // What was too long is not sent back.
-        instance: (!matches!(failure, Failure::TargetLength(_))).then_some(&about.path),
+        instance: (!matches!(failure, Failure::TargetLength(_))).then_some(&path),
         conflict: conflict.map(|current| Conflict {
             current_etags: current.iter().map(ToString::to_string).collect(),
-            if_match: &about.if_match,
-            latest: &about.path,
+            if_match: &if_match,
+            latest: &path,
         }),
     };
     let mut fields = HeaderMap::new();
@@ -462,7 +471,7 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
         fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure {
-        let link = format!("<{0}>; rel=\"latest-version\"; anchor=\"{0}\"", about.path);
+        let link = format!("<{path}>; rel=\"latest-version\"; anchor=\"{path}\"");
         fields.extend(HeaderValue::from_str(&link).ok().map(|link| (LINK, link)));
     }
     fields.insert(CONTENT_TYPE, about.media_type());
@@ -482,7 +491,7 @@ fn proxy_status(error: &str, details: &str) -> HeaderValue {
 /// The backend's own 401 or 403 to a probe, for the write that it was made for. A probe's HEAD has no body to relay.
 fn relay(received: Received) -> Response<Answer> {
     let (head, body) = received.into_parts();
-    let mut fields = headers::for_client(&head.headers, head.version);
+    let mut fields = headers::for_client(head.headers, head.version);
     for name in [http::header::CONTENT_LENGTH, ETAG, http::header::LAST_MODIFIED] {
         fields.remove(name);
     }
@@ -495,11 +504,11 @@ fn relay(received: Received) -> Response<Answer> {
 /// The current representation as the answer to a stale write (RFC 8144 §2.1 has it for 412).
 fn represent(about: &About, received: Received, status: StatusCode) -> Response<Answer> {
     let (head, body) = received.into_parts();
-    let mut fields = headers::for_client(&head.headers, head.version);
+    let mut fields = headers::for_client(head.headers, head.version);
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert("preference-applied", HeaderValue::from_static("return=representation"));
     fields.insert(PROXY_STATUS, proxy_status("http_request_denied", "stale"));
-    if let Ok(path) = HeaderValue::from_str(&about.path) {
+    if let Ok(path) = HeaderValue::from_str(&about.path()) {
         fields.insert(http::header::CONTENT_LOCATION, path);
     }
     let mut response = Response::new(Answer::backend(body));

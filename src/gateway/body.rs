@@ -7,7 +7,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -31,6 +31,9 @@ use crate::{
     core::policy::Policy,
     upstream::{self, AnswerError, FromUpstream, Progress},
 };
+
+/// The limits before a route is known.
+static DEFAULT: LazyLock<Policy> = LazyLock::new(Policy::default);
 
 /// Why a client's body can't be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -425,7 +428,7 @@ impl Inbound {
             is_http2,
             trailers: Trailers::default(),
             client: Arc::clone(client),
-            allowance: Allowance::of(&Policy::default()),
+            allowance: Allowance::of(&DEFAULT),
         }
     }
 

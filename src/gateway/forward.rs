@@ -138,17 +138,18 @@ pub(super) fn outgoing(
 /// The backend's answer as the client gets it.
 pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answer> {
     let (head, body) = received.into_parts();
-    let mut fields = headers::for_client(&head.headers, head.version);
     let is_http2 = exchange.head.version == Version::HTTP_2;
     let mut trailers = Trailers::default();
     if body.size_hint().exact().is_none() && (is_http2 || trailers::are_accepted(&exchange.head.headers)) {
         trailers = Trailers::of(&head.headers, head.version, &[]);
-        trailers.announce(&mut fields);
     }
-    let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let body = match length {
-        Some(length) if head.status == StatusCode::NOT_MODIFIED && !is_http2 => Answer::elsewhere(length),
-        Some(_) | None => Answer::backend(body).let_through(trailers),
+    let mut fields = headers::for_client(head.headers, head.version);
+    trailers.announce(&mut fields);
+    let says_length = head.status == StatusCode::NOT_MODIFIED && !is_http2;
+    let length = fields.get(CONTENT_LENGTH).filter(|_| says_length);
+    let body = match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+        Some(length) => Answer::elsewhere(length),
+        None => Answer::backend(body).let_through(trailers),
     };
     let mut response = Response::new(body);
     *response.status_mut() = head.status;

@@ -48,25 +48,33 @@ pub(super) fn origin(forwarding: &Forwarding, client: &Client, headers: &HeaderM
 pub(super) fn add(out: &mut HeaderMap, exchange: &Exchange) {
     let Exchange { gateway, client, head, asked, .. } = exchange;
     let forwarding = &gateway.config.forwarding;
-    let keeps = forwarding.rule == ForwardedRule::Off || believes(forwarding, client);
-    for (name, value) in head.headers.iter().filter(|(name, _)| keeps && is_forwarding(name)) {
-        out.append(name.clone(), value.clone());
+    let believes = believes(forwarding, client);
+    if believes || forwarding.rule == ForwardedRule::Off {
+        for (name, value) in head.headers.iter().filter(|(name, _)| is_forwarding(name)) {
+            out.append(name.clone(), value.clone());
+        }
     }
     if forwarding.rule == ForwardedRule::Off {
         return;
     }
-    let said = believes(forwarding, client).then(|| Chains::of(forwarding, client, &head.headers));
-    let chain = said.as_ref().map_or(&[][..], |said| &said.addresses);
-    put(out, X_FORWARDED_FOR, joined(chain, client.address.as_bytes()));
-    if !out.contains_key(X_FORWARDED_PROTO) {
-        let proto = if exchange.origin.https { "https" } else { "http" };
-        out.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    let proto = HeaderValue::from_static(if exchange.origin.https { "https" } else { "http" });
+    if believes {
+        let said = Chains::of(forwarding, client, &head.headers);
+        put(out, X_FORWARDED_FOR, joined(&said.addresses, client.address.as_bytes()));
+        out.entry(X_FORWARDED_PROTO).or_insert(proto);
+        if !asked.is_empty() {
+            out.entry(X_FORWARDED_HOST).or_insert_with(|| asked.clone());
+        }
+        put(out, FORWARDED, joined(&said.elements, &own_element(client, asked)));
+    } else {
+        // Nothing that the client says of its way has come this far.
+        out.append(X_FORWARDED_FOR, client.address.clone());
+        out.append(X_FORWARDED_PROTO, proto);
+        if !asked.is_empty() {
+            out.append(X_FORWARDED_HOST, asked.clone());
+        }
+        put(out, FORWARDED, own_element(client, asked));
     }
-    if !asked.is_empty() && !out.contains_key(X_FORWARDED_HOST) {
-        out.insert(X_FORWARDED_HOST, asked.clone());
-    }
-    let chain = said.as_ref().map_or(&[][..], |said| &said.elements);
-    put(out, FORWARDED, joined(chain, &own_element(client, asked)));
 }
 
 fn believes(forwarding: &Forwarding, client: &Client) -> bool {
@@ -75,7 +83,8 @@ fn believes(forwarding: &Forwarding, client: &Client) -> bool {
 
 /// This hop, as `Forwarded` has it.
 fn own_element(client: &Client, asked: &HeaderValue) -> Vec<u8> {
-    let mut element = client.forwarded.as_bytes().to_vec();
+    let mut element = Vec::with_capacity(client.forwarded.len() + asked.len() + ";host=\"\"".len());
+    element.extend_from_slice(client.forwarded.as_bytes());
     if !asked.is_empty() {
         element.extend_from_slice(b";host=\"");
         element.extend_from_slice(asked.as_bytes());

@@ -6,8 +6,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VIA,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING,
+        USER_AGENT, VIA,
     },
 };
 use http_body::Body;
@@ -17,11 +17,8 @@ use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// The fields by which a POST says that it means another method.
-pub(super) const METHOD_OVERRIDES: [HeaderName; 3] = [
+pub(super) static METHOD_OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-http-method"),
     HeaderName::from_static("x-method-override"),
@@ -103,18 +100,17 @@ pub(super) fn describe_body(headers: &mut HeaderMap, method: &Method, body: &Out
 }
 
 /// The fields of a response as the client gets them.
-pub(super) fn for_client(headers: &HeaderMap, version: Version) -> HeaderMap {
-    let named = Named::by(headers);
+pub(super) fn for_client(mut headers: HeaderMap, version: Version) -> HeaderMap {
+    let named = Named::by(&headers);
     let chunked = headers.contains_key(TRANSFER_ENCODING);
-    let mut out = HeaderMap::with_capacity(headers.len() + 2);
-    for (name, value) in headers {
-        let replaced = name == CONTENT_LENGTH && chunked;
-        if !is_hop_by_hop(name) && !named.contains(name) && !replaced {
-            out.append(name.clone(), value.clone());
-        }
+    let stays = |name: &&HeaderName| is_hop_by_hop(name) || named.contains(name) || chunked && *name == CONTENT_LENGTH;
+    // Seldom more than one: to take them away costs less than to copy the others.
+    let left_behind: Vec<_> = headers.keys().filter(stays).cloned().collect();
+    for name in left_behind {
+        headers.remove(name);
     }
-    out.append(VIA, via(version));
-    out
+    headers.append(VIA, via(version));
+    headers
 }
 
 fn via(version: Version) -> HeaderValue {
@@ -127,24 +123,24 @@ fn via(version: Version) -> HeaderValue {
 
 /// The fields of one hop (RFC 9110 §7.6.1), and those that the gateway answers itself.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        HTTP2_SETTINGS,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-    ]
-    .contains(name)
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
 }
 
 /// The request fields that the gateway writes itself.
 pub(super) fn is_set_here(name: &HeaderName) -> bool {
-    [HOST, CONTENT_LENGTH, EXPECT].contains(name) || forwarded::is_forwarding(name)
+    matches!(name.as_str(), "host" | "content-length" | "expect") || forwarded::is_forwarding(name)
 }
 
 /// The fields that decide what a message means or who sent it: no `Connection` takes one away.
@@ -177,7 +173,7 @@ pub(super) fn is_protected(name: &str) -> bool {
 
 /// Whether a backend that reads `_` as `-` would take this for a field that decides something.
 fn folds_into_protected(name: &HeaderName, partition: &[HeaderName]) -> bool {
-    name.as_str().contains('_') && {
+    name.as_str().as_bytes().contains(&b'_') && {
         let folded = name.as_str().replace('_', "-");
         is_protected(&folded)
             || HeaderName::try_from(folded).is_ok_and(|name| is_hop_by_hop(&name) || partition.contains(&name))

@@ -124,7 +124,7 @@ impl Preceding {
     }
 
     fn pass_on(&self, status: StatusCode, version: Version, fields: &HeaderMap) {
-        let mut fields = headers::for_client(fields, version);
+        let mut fields = headers::for_client(fields.clone(), version);
         fields.remove(CONTENT_LENGTH);
         let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
         answer.reserve(64 * fields.len());

@@ -62,7 +62,7 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
     };
     match answer {
         Err(Failure::Refused(refused)) if refused.why == Refusal::Stale && prefers_representation(exchange) => {
-            represent(exchange, refused).await
+            Box::pin(represent(exchange, refused)).await
         }
         answer => answer,
     }
@@ -138,7 +138,8 @@ impl Demand {
             return Ok(());
         }
         let by_date = self.preconditions.if_match.is_none() && self.preconditions.if_none_match.is_none();
-        let Said::Shown(probed, probe) = probe::probe(exchange, by_date).await? else {
+        // In a box, as all that few requests do: every request would have room for it.
+        let Said::Shown(probed, probe) = Box::pin(probe::probe(exchange, by_date)).await? else {
             return Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into());
         };
         if !turn.learn(probed).await {
@@ -262,7 +263,8 @@ async fn forward_in_turn(
 ) -> Result<Response<Answer>, Failure> {
     let (reply, answer) = oneshot::channel();
     let under_way = (exchange.gateway.write_begins(), place);
-    let write = carry_out(Arc::clone(exchange), turn, ahead, body.take(), reply);
+    // In a box, so that it is not moved about on its way into the task.
+    let write = Box::pin(carry_out(Arc::clone(exchange), turn, ahead, body.take(), reply));
     exchange.goes_on.store(true, Ordering::Relaxed);
     tokio::spawn(async move {
         write.await;

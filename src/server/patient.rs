@@ -58,12 +58,15 @@ struct State {
     unsent: bool,
     /// Whether a head took too long.
     is_late: bool,
+    /// Rings at the deadline, or before it. It is left to run from one head to the next: to set it anew for every request
+    /// would cost more than to look at the deadline again when it rings.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Clock {
     /// The clock of a connection whose first head began at this time.
     pub(super) fn new(limits: &Limits, began: Instant) -> Arc<Self> {
-        let state = State { waits: true, since: began, began: Some(began), unsent: false, is_late: false };
+        let state = State { waits: true, since: began, began: Some(began), unsent: false, is_late: false, alarm: None };
         Arc::new(Self {
             header_read_timeout: limits.header_read_timeout,
             idle_timeout: limits.idle_timeout,
@@ -80,21 +83,21 @@ impl Clock {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deadline(&self) -> Instant {
-        let state = self.state();
+    fn deadline(&self, state: &State) -> Instant {
         state.began.map_or(state.since + self.idle_timeout, |began| began + self.header_read_timeout)
     }
+}
 
+impl State {
     /// Whether a wait that has reached its deadline is over. It goes on while an answer is on its way to a client that
     /// takes it slowly: no other word may be put into the midst of that.
-    fn is_over(&self) -> bool {
-        let mut state = self.state();
-        if state.unsent {
-            state.since = Instant::now();
-            state.began = state.began.map(|_| state.since);
+    fn is_over(&mut self) -> bool {
+        if self.unsent {
+            self.since = Instant::now();
+            self.began = self.began.map(|_| self.since);
             return false;
         }
-        state.is_late = state.began.is_some();
+        self.is_late = self.began.is_some();
         true
     }
 }
@@ -104,10 +107,7 @@ impl Clock {
 #[derive(Debug)]
 pub(super) struct HeadTimer(pub(super) Arc<Clock>);
 
-struct HeadWait {
-    clock: Arc<Clock>,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
+struct HeadWait(Arc<Clock>);
 
 impl rt::Timer for HeadTimer {
     fn sleep(&self, _: Duration) -> Pin<Box<dyn rt::Sleep>> {
@@ -116,7 +116,7 @@ impl rt::Timer for HeadTimer {
             (state.waits, state.since, state.began) = (true, Instant::now(), None);
         }
         drop(state);
-        Box::pin(HeadWait { clock: Arc::clone(&self.0), sleep: None })
+        Box::pin(HeadWait(Arc::clone(&self.0)))
     }
 
     fn sleep_until(&self, _: std::time::Instant) -> Pin<Box<dyn rt::Sleep>> {
@@ -129,16 +129,18 @@ impl rt::Sleep for HeadWait {}
 impl Future for HeadWait {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { clock, sleep } = &mut *self;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.state();
         loop {
-            let deadline = clock.deadline();
-            let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-            if sleep.deadline() != deadline {
-                sleep.as_mut().reset(deadline);
+            let deadline = self.0.deadline(&state);
+            let alarm = state.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            if alarm.deadline() > deadline {
+                alarm.as_mut().reset(deadline);
             }
-            ready!(sleep.as_mut().poll(cx));
-            if clock.is_over() {
+            ready!(alarm.as_mut().poll(cx));
+            if alarm.deadline() < deadline {
+                alarm.as_mut().reset(deadline);
+            } else if state.is_over() {
                 return Poll::Ready(());
             }
         }
@@ -147,7 +149,7 @@ impl Future for HeadWait {
 
 impl Drop for HeadWait {
     fn drop(&mut self) {
-        self.clock.state().waits = false;
+        self.0.state().waits = false;
     }
 }
 
@@ -249,5 +251,37 @@ impl AsyncWrite for Patient {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::rt::Timer;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn each_wait_has_its_own_time_whenever_the_alarm_of_another_rings() {
+        let began = Instant::now();
+        let state = State { waits: true, since: began, began: Some(began), unsent: false, is_late: false, alarm: None };
+        let (header_read_timeout, idle_timeout) = (10 * SECOND, 60 * SECOND);
+        let clock = Arc::new(Clock { header_read_timeout, idle_timeout, state: Mutex::new(state) });
+        let wait = || HeadTimer(Arc::clone(&clock)).sleep(Duration::ZERO);
+        let came_after = |since: Instant| (since.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+
+        assert!(timeout(5 * SECOND, wait()).await.is_err(), "a head that began, and came");
+        let since = Instant::now();
+        wait().await;
+        assert_eq!((came_after(since), clock.is_late()), (60.0, false), "none began");
+
+        let since = Instant::now();
+        let mut next = wait();
+        assert!(timeout(20 * SECOND, &mut next).await.is_err());
+        clock.state().began = Some(Instant::now());
+        next.await;
+        assert_eq!((came_after(since), clock.is_late()), (30.0, true), "one began and did not end");
     }
 }

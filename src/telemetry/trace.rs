@@ -51,8 +51,11 @@ impl Trace {
     }
 
     fn begin() -> Self {
-        let text = format!("00-{:016x}{:016x}-{:016x}-01", random(), random(), random());
-        Self { parent: HeaderValue::try_from(text).expect("digits are plain"), state: Vec::new() }
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        for at in [TRACE_ID.start, TRACE_ID.start + 16, PARENT_ID.start] {
+            write_digits(&mut text[at..at + 16], random());
+        }
+        Self { parent: HeaderValue::from_bytes(&text).expect("digits are plain"), state: Vec::new() }
     }
 
     /// Its id.
@@ -100,6 +103,14 @@ fn is_valid(parent: &[u8]) -> bool {
         && is_id(&known[TRACE_ID])
         && is_id(&known[PARENT_ID])
         && is_hex(&known[53..])
+}
+
+/// The 16 digits of a number.
+fn write_digits(out: &mut [u8], number: u64) {
+    let nibbles = number.to_be_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    for (digit, nibble) in out.iter_mut().zip(nibbles) {
+        *digit = b"0123456789abcdef"[usize::from(nibble)];
+    }
 }
 
 /// A number that nobody outside can foretell. Never zero, which is no id.

@@ -1,5 +1,7 @@
 //! Canonical paths, keys, variants and callers.
 
+use std::sync::LazyLock;
+
 use http::{
     HeaderValue,
     header::{ACCEPT, ACCEPT_LANGUAGE},
@@ -8,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const NAMER: Namer = Namer { seed: [1, 2] };
+static NAMER: LazyLock<Namer> = LazyLock::new(|| Namer::new([1, 2]));
 
 fn key_of(host: &str, target: &str, rule: &QueryRule) -> Key {
     let (path, query) = match target.split_once('?') {
