@@ -272,7 +272,7 @@ impl Gateway {
             let mut response = answer.await;
             client.informational.close().await;
             if let Some(offered) = offered {
-                offered.declined(&mut response, Policy::default().linger_time);
+                offered.declined(&mut response, Policy::default().drain_time);
             }
             until_ended.deliver(response.map(|body| body.until_answered(until_answered)))
         }
