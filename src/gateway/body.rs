@@ -1,4 +1,4 @@
-//! Bodies on their way: read ahead, passed on, or read and dropped.
+//! Bodies on their way: a request's to the backend. What a client sends is in `inbound`, what it is sent in `answer`.
 //!
 //! A request's body is passed on as complete only if the client's ended as such, and short of its announced length it
 //! has not ended (the final chunk is the backend's sign to commit). Trailers pass through a list
@@ -7,33 +7,32 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, LazyLock},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, Version, header::EXPECT, request::Parts};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use tokio::{
     sync::oneshot,
-    time::{Instant, Sleep, sleep, timeout, timeout_at},
+    time::{Sleep, sleep, timeout},
 };
 
 use super::{
-    client::{Client, UntilAnswered},
     informational::{Held, UntilAsked},
     seen::Incoming,
     trailers::Trailers,
 };
-use crate::{
-    core::policy::Policy,
-    upstream::{self, AnswerError, FromUpstream, Progress},
-};
+use crate::{core::policy::Policy, upstream::Progress};
 
-/// The limits before a route is known.
-static DEFAULT: LazyLock<Policy> = LazyLock::new(Policy::default);
+mod answer;
+mod inbound;
+
+pub use answer::Answer;
+pub(super) use inbound::{Ahead, Inbound, linger};
+use inbound::{Allowance, gone, is_short, swallow};
 
 /// Why a client's body can't be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -333,377 +332,6 @@ impl Body for Outgoing {
                 Some(rest) => SizeHint::with_exact(rest + stream.prefix.len() as u64),
                 None => SizeHint::default(),
             },
-        }
-    }
-}
-
-/// A client's body, as far as nobody has taken it.
-#[derive(Debug)]
-pub(super) struct Inbound {
-    body: Option<Incoming>,
-    /// What was read ahead of it and put back.
-    ahead: Ahead,
-    /// Whether the client sends nothing before it is asked to, which the first look at the body does.
-    awaits_continue: bool,
-    is_http2: bool,
-    /// What may stand behind it.
-    trailers: Trailers,
-    client: Arc<Client>,
-    allowance: Allowance,
-}
-
-/// What a client may take for its body, and what it has taken.
-#[derive(Debug, Clone, Copy)]
-struct Allowance {
-    /// The bytes of it.
-    max: Option<u64>,
-    /// The longest pause; and how long nobody asks how much came on average.
-    idle: Duration,
-    /// The bytes a second on average; zero: any.
-    rate: u64,
-    received: u64,
-    /// How long the client has been waited for in all. Time that the backend takes is not the client's.
-    waited: Duration,
-    /// Since when it is waited for.
-    since: Option<Instant>,
-}
-
-impl Allowance {
-    fn of(policy: &Policy) -> Self {
-        Self {
-            max: policy.max_body,
-            idle: policy.body_idle_timeout,
-            rate: policy.body_rate,
-            received: 0,
-            waited: Duration::ZERO,
-            since: None,
-        }
-    }
-
-    /// The client is waited for from now on. Returns until when, and what it has failed to do by then.
-    fn waits(&mut self) -> (Instant, BodyError) {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let deserved = self.received.saturating_mul(1000).checked_div(self.rate).map(Duration::from_millis);
-        match deserved.map(|time| time.max(self.idle).saturating_sub(self.waited)) {
-            Some(left) if left < self.idle => (since + left, BodyError::Slow),
-            Some(_) | None => (since + self.idle, BodyError::Idle),
-        }
-    }
-
-    /// The client is not waited for any more.
-    fn waited(&mut self) {
-        self.waited += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
-    }
-
-    /// So much has come.
-    fn took(&mut self, bytes: usize) -> Result<(), BodyError> {
-        self.received = self.received.saturating_add(bytes as u64);
-        self.admits(self.received)
-    }
-
-    fn admits(&self, bytes: u64) -> Result<(), BodyError> {
-        self.max.filter(|max| bytes > *max).map_or(Ok(()), |max| Err(BodyError::TooLong(max)))
-    }
-}
-
-/// What was read of a body before it is passed on.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Ahead {
-    pub(super) bytes: Bytes,
-    /// What stood behind it, if that was all of it.
-    pub(super) trailers: Option<HeaderMap>,
-}
-
-impl Inbound {
-    /// The body of the request with this head.
-    pub(super) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
-        // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
-        let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
-        let awaits_continue = may_wait && !body.is_end_stream();
-        let is_http2 = head.version == Version::HTTP_2;
-        Self {
-            body: Some(body),
-            ahead: Ahead::default(),
-            awaits_continue,
-            is_http2,
-            trailers: Trailers::default(),
-            client: Arc::clone(client),
-            allowance: Allowance::of(&DEFAULT),
-        }
-    }
-
-    /// What may stand behind it. Before this is said, nothing may.
-    pub(super) fn let_through(&mut self, trailers: Trailers) {
-        self.trailers = trailers;
-    }
-
-    /// Has its route's limits hold for it.
-    ///
-    /// # Errors
-    ///
-    /// A length that is over them. Nothing of the body has been asked for then.
-    pub(super) fn limit(&mut self, policy: &Policy) -> Result<(), BodyError> {
-        let ahead = self.ahead.bytes.len() as u64;
-        self.allowance = Allowance { received: ahead, ..Allowance::of(policy) };
-        let rest = self.body.as_ref().map_or(0, |body| body.size_hint().lower());
-        self.allowance.admits(ahead.saturating_add(rest))
-    }
-
-    /// Whether the client has not been asked for its body yet, and waits for that.
-    pub(super) fn awaits_continue(&self) -> bool {
-        self.awaits_continue
-    }
-
-    /// Whether its length is known beforehand.
-    pub(super) fn is_sized(&self) -> bool {
-        !self.ahead.bytes.is_empty()
-            || self.ahead.trailers.is_some()
-            || self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
-    }
-
-    /// What is left of it; `None` if that is nothing.
-    pub(super) fn take(&mut self) -> Option<Self> {
-        let body = self.body.take().filter(|body| !body.is_end_stream())?;
-        let (trailers, client) = (self.trailers.clone(), Arc::clone(&self.client));
-        Some(Self { body: Some(body), ahead: Ahead::default(), trailers, client, ..*self })
-    }
-
-    /// Reads it ahead. What is more than `limit` bytes is left, and not asked for where its length says so beforehand.
-    ///
-    /// # Errors
-    ///
-    /// A client that pauses for too long, is too slow or sends too much, or whose body breaks off.
-    ///
-    /// # Cancel safety
-    ///
-    /// What has been read is lost; the rest can still be drained.
-    pub(super) async fn read_ahead(&mut self, limit: usize) -> Result<Ahead, BodyError> {
-        let before = std::mem::take(&mut self.ahead);
-        let Some(body) = self.body.as_mut().filter(|body| body.size_hint().lower() <= limit as u64) else {
-            return Ok(before);
-        };
-        self.awaits_continue = false;
-        let (mut ahead, mut trailers) = (Pieces { first: before.bytes, ..Pieces::default() }, before.trailers);
-        while !body.is_end_stream() {
-            if ahead.len() > limit {
-                return Ok(Ahead { bytes: ahead.joined(), trailers: None });
-            }
-            let (until, late) = self.allowance.waits();
-            let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
-            self.allowance.waited();
-            match frame? {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        self.allowance.took(data.len())?;
-                        ahead.extend(data);
-                    }
-                    Err(frame) => trailers = frame.trailers_ref().and_then(|came| self.trailers.filter(came)),
-                },
-                Some(Err(error)) => return Err(BodyError::Broken(error)),
-                None if is_short(body, self.is_http2) => return Err(BodyError::Short),
-                None => break,
-            }
-        }
-        self.body = None;
-        Ok(Ahead { bytes: ahead.joined(), trailers })
-    }
-
-    /// What is left of a body whose sender is not waited for any more. None of a client that was not asked for it.
-    pub(super) fn into_rest(self) -> Option<Incoming> {
-        self.body.filter(|body| !self.awaits_continue && !body.is_end_stream())
-    }
-
-    /// Puts back what was read ahead, for somebody else to read.
-    pub(super) fn put_back(&mut self, ahead: Ahead) {
-        self.ahead = ahead;
-    }
-
-    /// Reads and drops what a refused request still sends, so that the answer is not destroyed on its way by the reset
-    /// that follows closing on unread bytes. Returns the body if there was more than `bytes` of it, or more than came
-    /// within `time`. Of a client that was not asked for its body nothing is read.
-    pub(super) async fn drain(mut self, bytes: u64, time: Duration) -> Option<Incoming> {
-        if self.awaits_continue {
-            return None;
-        }
-        let mut body = self.body.take()?;
-        let deadline = Instant::now() + time;
-        let mut dropped = 0;
-        while dropped <= bytes {
-            match timeout_at(deadline, next_frame(&mut body, &self.client)).await {
-                Ok(Ok(Some(Ok(frame)))) => dropped += frame.data_ref().map_or(0, |data| data.len() as u64),
-                Ok(Ok(Some(Err(_)) | None) | Err(_)) => return None,
-                Err(_) => break,
-            }
-        }
-        Some(body)
-    }
-}
-
-/// Pieces of a body. Most bodies come in one, which is passed on without a copy.
-#[derive(Default)]
-struct Pieces {
-    first: Bytes,
-    all: BytesMut,
-}
-
-impl Pieces {
-    fn len(&self) -> usize {
-        self.first.len().max(self.all.len())
-    }
-
-    fn extend(&mut self, piece: Bytes) {
-        if self.first.is_empty() {
-            self.first = piece;
-            return;
-        }
-        if self.all.is_empty() {
-            self.all.extend_from_slice(&self.first);
-        }
-        self.all.extend_from_slice(&piece);
-    }
-
-    fn joined(self) -> Bytes {
-        if self.all.is_empty() { self.first } else { self.all.freeze() }
-    }
-}
-
-/// Whether a body that says that it is at its end has not come to it: it is shorter than its length, or its HTTP/2 stream
-/// was reset, which hyper shows as an end where the reset is without an error.
-fn is_short(body: &Incoming, is_http2: bool) -> bool {
-    body.size_hint().lower() > 0 || is_http2 && !body.is_end_stream()
-}
-
-/// What comes next of a body, unless nothing more comes. By the time that a client's end is seen, everything that came
-/// before it has been handed on, so that a frame that is there is found first.
-async fn next_frame(
-    body: &mut Incoming,
-    client: &Client,
-) -> Result<Option<Result<Frame<Bytes>, hyper::Error>>, BodyError> {
-    tokio::select! {
-        biased;
-        frame = body.frame() => Ok(frame),
-        () = client.gone() => Err(BodyError::Gone),
-    }
-}
-
-async fn gone(client: Arc<Client>) {
-    client.gone().await;
-}
-
-/// Goes on reading and dropping beside the answer, which says that the connection closes: for a client that reads the
-/// answer only after it has sent everything, this is the difference between an answer and a broken connection.
-pub(super) async fn linger(body: Incoming, time: Duration) {
-    // Over time or at the end, there is nothing left to do for the answer.
-    let _ = timeout(time, swallow(body, time)).await;
-}
-
-async fn swallow(mut body: Incoming, idle: Duration) {
-    while let Ok(Some(Ok(_))) = timeout(idle, body.frame()).await {}
-}
-
-/// The body of an answer to a client.
-#[derive(Debug)]
-pub struct Answer {
-    source: Source,
-    /// What of the backend's may stand behind it.
-    trailers: Trailers,
-    until_answered: Option<UntilAnswered>,
-    cut: Option<Cut>,
-}
-
-#[derive(Debug)]
-enum Source {
-    Own(Bytes),
-    Backend(FromUpstream<Outgoing>),
-    /// None, although its length is said: what a 304 says is that of the representation (RFC 9110 §8.6). hyper says only
-    /// what a body says of itself.
-    Elsewhere(u64),
-}
-
-/// Closes the backend's connection once the answer is through, since the request that it answers never will be.
-#[derive(Debug)]
-struct Cut(upstream::Handle);
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Answer {
-    /// A body of the gateway's own.
-    pub(super) fn own(bytes: Bytes) -> Self {
-        Self::of(Source::Own(bytes))
-    }
-
-    /// The backend's, without its trailers.
-    pub(super) fn backend(body: FromUpstream<Outgoing>) -> Self {
-        Self::of(Source::Backend(body))
-    }
-
-    /// None, of a representation of so many bytes.
-    pub(super) fn elsewhere(length: u64) -> Self {
-        Self::of(Source::Elsewhere(length))
-    }
-
-    fn of(source: Source) -> Self {
-        Self { source, trailers: Trailers::default(), until_answered: None, cut: None }
-    }
-
-    /// With these trailers.
-    pub(super) fn let_through(mut self, trailers: Trailers) -> Self {
-        self.trailers = trailers;
-        self
-    }
-
-    /// The connection that it comes by is closed when it is through.
-    pub(super) fn cutting(mut self, connection: upstream::Handle) -> Self {
-        self.cut = Some(Cut(connection));
-        self
-    }
-
-    pub(super) fn until_answered(mut self, until_answered: UntilAnswered) -> Self {
-        self.until_answered = Some(until_answered);
-        self
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = AnswerError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        match &mut self.source {
-            Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Source::Elsewhere(_) => Poll::Ready(None),
-            Source::Backend(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_trailers() {
-                    Ok(trailers) => {
-                        // Nothing follows; looking for it gives the connection back.
-                        let _ = Pin::new(body).poll_frame(cx);
-                        Poll::Ready(self.trailers.filter(&trailers).map(|trailers| Ok(Frame::trailers(trailers))))
-                    }
-                    Err(frame) => Poll::Ready(Some(Ok(frame))),
-                },
-                end => Poll::Ready(end),
-            },
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Own(bytes) => bytes.is_empty(),
-            Source::Backend(body) => body.is_end_stream(),
-            Source::Elsewhere(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Backend(body) => body.size_hint(),
-            Source::Elsewhere(length) => SizeHint::with_exact(*length),
         }
     }
 }
