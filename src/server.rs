@@ -40,6 +40,7 @@ use crate::{
 use connection::Door;
 use limits::Places;
 
+mod chatter;
 mod connection;
 mod limits;
 mod patient;

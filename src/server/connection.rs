@@ -4,7 +4,7 @@
 //! client's address; the TLS handshake. Then HTTP/2 is what TLS agreed on, or what the first bytes say that come (prior
 //! knowledge); everything else is HTTP/1. All of that must be through within `header_read_timeout`.
 //!
-//! Floods of SETTINGS and PING frames cost time in proportion to their bytes, and no memory; nothing here looks for them.
+//! Floods of frames that carry nothing are cut by `chatter`.
 
 use std::{
     convert::Infallible,
@@ -33,7 +33,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    LAST_CALL, Live, last_call,
+    LAST_CALL, Live,
+    chatter::Quiet,
+    last_call,
     limits::Places,
     patient::{Clock, HeadTimer, Patient},
     proxy_protocol,
@@ -261,7 +263,7 @@ async fn serve_http2(
         .max_local_error_reset_streams(ERROR_RESETS)
         .max_send_buf_size(UNSENT)
         .enable_connect_protocol();
-    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(Quiet::new(stream)), service));
     let (over, patience) = tokio::select! {
         ended = connection.as_mut() => return ended,
         over = streams.over(limits.requests_per_connection, limits.idle_timeout) => (Some(over), limits.send_timeout),

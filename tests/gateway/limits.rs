@@ -7,7 +7,7 @@ use http::Request;
 use tokio::{net::TcpStream, task::JoinSet};
 
 use crate::support::{
-    Answer, Call, Gateway, H2, Raw, Script, begin,
+    Answer, Call, Gateway, H2, Raw, Script, Store, begin,
     client::HOST_NAME,
     gateway::Settings,
     outside,
@@ -403,4 +403,21 @@ async fn a_client_that_gives_up_all_its_requests_is_cut() {
         assert!(count < 1000, "it goes on");
     }
     assert!(count > 100, "but a few are nothing to complain of: {count}");
+}
+
+/// Each is answered, and none asks for anything.
+#[tokio::test]
+async fn a_client_that_floods_with_frames_that_carry_nothing_is_cut() {
+    let store = Store::start().await;
+    store.set("/note", "one");
+    let gateway = Gateway::before(store.address).one_worker().start();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    for flood in [&settings[..], &ping[..]] {
+        let mut raw = gateway.raw().await;
+        raw.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat()).await;
+        raw.try_send(flood.repeat(5000)).await;
+        raw.ended().await;
+        gateway.get("/note").expect(200).await;
+    }
 }
