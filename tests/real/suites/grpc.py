@@ -159,6 +159,11 @@ def try_given_up(checks: Checks, way: str, channel: grpc.Channel) -> None:
     checks.equal(f"{way}: a call with a deadline", grpc.StatusCode.DEADLINE_EXCEEDED, seen)
     after = int(given_up(b"%d" % (before + 1), timeout=SECONDS))
     checks.equal(f"{way}: and the service hears of the deadline", before + 1, after)
+    stream = call(channel, "unary_stream", "Endless")(b"", timeout=SECONDS)
+    next(stream)
+    stream.cancel()
+    again = int(given_up(b"%d" % (after + 1), timeout=SECONDS))
+    checks.equal(f"{way}: a stream that the client gives up ends at the service", after + 1, again)
 
 
 def try_many(checks: Checks, way: str, channel: grpc.Channel) -> None:
