@@ -50,9 +50,10 @@ mod write;
 use answer::Sent;
 
 pub use answer::Failure;
-pub use body::Answer;
+pub use body::{Answer, Broken, FromClient};
 pub use client::Client;
 pub use seen::Delivery;
+pub use tunnel::{Upgrade, Upgraded};
 
 use informational::Preceding;
 use names::Names;
@@ -259,7 +260,7 @@ impl Gateway {
     pub fn handle(
         self: Arc<Self>,
         client: Arc<Client>,
-        request: Request<hyper::body::Incoming>,
+        request: Request<FromClient>,
     ) -> impl Future<Output = Response<Delivery>> {
         // Before the future is first polled: the end of the client's connection may be seen before that.
         let until_answered = client.begin_exchange();
@@ -281,7 +282,7 @@ impl Gateway {
     async fn answer(
         self: Arc<Self>,
         client: Arc<Client>,
-        request: Request<hyper::body::Incoming>,
+        request: Request<FromClient>,
         seen: Arc<Seen>,
     ) -> Response<Answer> {
         let (mut head, body) = request.into_parts();

@@ -42,6 +42,8 @@ use limits::Places;
 
 mod chatter;
 mod connection;
+mod http1;
+mod http2;
 mod limits;
 mod patient;
 mod proxy_protocol;

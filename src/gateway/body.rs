@@ -28,9 +28,11 @@ use super::{
 use crate::{core::policy::Policy, upstream::Progress};
 
 mod answer;
+mod from_client;
 mod inbound;
 
 pub use answer::Answer;
+pub use from_client::{Broken, FromClient};
 pub(super) use inbound::{Ahead, Inbound, linger};
 use inbound::{Allowance, gone, is_short, swallow};
 
@@ -48,7 +50,7 @@ pub enum BodyError {
     TooLong(u64),
     /// The connection broke, or the framing did.
     #[error("the request's body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Broken),
     /// The client has ended its side of the connection in the midst of it.
     #[error("the client hung up in the midst of the request's body")]
     Gone,

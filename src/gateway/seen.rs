@@ -23,7 +23,12 @@ use http::{
 };
 use http_body::{Body, Frame, SizeHint};
 
-use super::{answer::Failure, body::Answer, forward::Received, probe::Said};
+use super::{
+    answer::Failure,
+    body::{Answer, Broken, FromClient},
+    forward::Received,
+    probe::Said,
+};
 use crate::{
     config::{Config, Origin},
     core::record::{Probed, State, View},
@@ -341,12 +346,12 @@ fn protocol(version: Version) -> &'static str {
 
 /// The body of a request, whose bytes are counted as they come.
 pub(super) struct Incoming {
-    body: hyper::body::Incoming,
+    body: FromClient,
     seen: Arc<Seen>,
 }
 
 impl Incoming {
-    pub(super) fn new(body: hyper::body::Incoming, seen: &Arc<Seen>) -> Self {
+    pub(super) fn new(body: FromClient, seen: &Arc<Seen>) -> Self {
         Self { body, seen: Arc::clone(seen) }
     }
 }
@@ -359,9 +364,9 @@ impl fmt::Debug for Incoming {
 
 impl Body for Incoming {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
             self.seen.received.fetch_add(data.len() as u64, Ordering::Relaxed);

@@ -7,11 +7,12 @@
 //! requests that nobody has judged are not asked for.
 
 use std::{
+    fmt,
     hash::{BuildHasher, RandomState},
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -23,11 +24,7 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
-use hyper::{
-    ext::Protocol,
-    upgrade::{OnUpgrade, Upgraded},
-};
-use hyper_util::rt::TokioIo;
+use hyper::ext::Protocol;
 use sha1::{Digest, Sha1};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
@@ -48,6 +45,38 @@ const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+/// A client's connection, or a stream of it, that goes on with something else than HTTP.
+pub type Upgraded = Box<dyn Duplex>;
+
+/// Bytes both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+type Opening = Pin<Box<dyn Future<Output = io::Result<Upgraded>> + Send>>;
+
+/// In the extensions of a request that asks to go on with another protocol: its connection, once the answer is sent.
+/// Whoever asks first gets it.
+#[derive(Clone)]
+pub struct Upgrade(Arc<Mutex<Option<Opening>>>);
+
+impl Upgrade {
+    /// What is handed over once `opening` is ready.
+    pub fn new(opening: impl Future<Output = io::Result<Upgraded>> + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::pin(opening)))))
+    }
+
+    async fn ready(self) -> io::Result<Upgraded> {
+        let opening = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        opening.ok_or(io::ErrorKind::AlreadyExists)?.await
+    }
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade").finish_non_exhaustive()
+    }
+}
+
 /// A client's wish to go on with another protocol.
 #[derive(Debug)]
 pub(super) struct Wish {
@@ -55,8 +84,8 @@ pub(super) struct Wish {
     protocols: HeaderValue,
     /// Whether it is an extended CONNECT, of one stream of an HTTP/2 connection.
     is_connect: bool,
-    /// Ready once the client has been told that it may.
-    client: OnUpgrade,
+    /// Its connection, once it has been told that it may.
+    client: Upgrade,
 }
 
 impl Wish {
@@ -79,7 +108,7 @@ impl Wish {
         } else {
             None
         };
-        let client = head.extensions.remove::<OnUpgrade>();
+        let client = head.extensions.remove::<Upgrade>();
         Ok(protocols.zip(client).map(|(protocols, client)| Self { protocols, is_connect, client }))
     }
 
@@ -189,12 +218,11 @@ pub(super) fn pass_on(exchange: &Exchange, wish: &Wish, mut received: Received) 
 }
 
 /// Carries bytes both ways until both ends have ended, one has broken, or nothing was said for so long.
-async fn carry(client: OnUpgrade, backend: Tunnel, idle: Duration) {
-    let client = async { client.await.map_err(io::Error::other) };
-    let both = timeout(idle, async { tokio::try_join!(client, backend.open()) });
+async fn carry(client: Upgrade, backend: Tunnel, idle: Duration) {
+    let both = timeout(idle, async { tokio::try_join!(client.ready(), backend.open()) });
     let Ok(Ok((client, backend))) = both.await else { return };
     let said = Arc::new(LastSaid { began: Instant::now(), millis: AtomicU64::new(0) });
-    let mut client = Watched { end: TokioIo::new(client), said: Arc::clone(&said) };
+    let mut client = Watched { end: client, said: Arc::clone(&said) };
     let mut backend = Watched { end: backend, said: Arc::clone(&said) };
     tokio::select! {
         ended = copy_bidirectional(&mut client, &mut backend) => match ended {
@@ -268,7 +296,7 @@ impl<E: AsyncWrite + Unpin> AsyncWrite for Watched<E> {
 
 /// An HTTP/1.1 connection that a request would have go on with another protocol, wherever that request leads.
 #[derive(Debug)]
-pub(super) struct Offered(OnUpgrade);
+pub(super) struct Offered(Upgrade);
 
 impl Offered {
     /// The connection by which a request came, if it would. Not of a client that would as well go on with HTTP/2: some
@@ -276,7 +304,7 @@ impl Offered {
     pub(super) fn by<B>(request: &Request<B>) -> Option<Self> {
         let is_http2 = request.version() == Version::HTTP_2;
         let would = request.method() == Method::CONNECT || protocols(request.headers()).is_some();
-        request.extensions().get::<OnUpgrade>().filter(|_| would && !is_http2).cloned().map(Self)
+        request.extensions().get::<Upgrade>().filter(|_| would && !is_http2).cloned().map(Self)
     }
 
     /// After another answer than `101` nobody can be sure that both ends know what the next bytes are; so there is nothing
@@ -287,14 +315,14 @@ impl Offered {
         }
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         tokio::spawn(async move {
-            let Ok(connection) = self.0.await else { return };
+            let Ok(connection) = self.0.ready().await else { return };
             // Over time, at the end or broken, there is nothing left to do for the answer.
-            let _ = timeout(linger, end(TokioIo::new(connection))).await;
+            let _ = timeout(linger, end(connection)).await;
         });
     }
 }
 
-async fn end(mut connection: TokioIo<Upgraded>) -> io::Result<()> {
+async fn end(mut connection: Upgraded) -> io::Result<()> {
     connection.shutdown().await?;
     let mut dropped = [0; 4096];
     while connection.read(&mut dropped).await? > 0 {}

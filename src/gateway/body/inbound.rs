@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     super::{client::Client, seen::Incoming, trailers::Trailers},
-    BodyError,
+    BodyError, Broken,
 };
 use crate::core::policy::Policy;
 
@@ -258,10 +258,7 @@ pub(super) fn is_short(body: &Incoming, is_http2: bool) -> bool {
 
 /// What comes next of a body, unless nothing more comes. By the time that a client's end is seen, everything that came
 /// before it has been handed on, so that a frame that is there is found first.
-async fn next_frame(
-    body: &mut Incoming,
-    client: &Client,
-) -> Result<Option<Result<Frame<Bytes>, hyper::Error>>, BodyError> {
+async fn next_frame(body: &mut Incoming, client: &Client) -> Result<Option<Result<Frame<Bytes>, Broken>>, BodyError> {
     tokio::select! {
         biased;
         frame = body.frame() => Ok(frame),
