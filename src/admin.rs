@@ -120,7 +120,11 @@ impl Admin {
     fn metrics(&self) -> Reply {
         let shared = self.control.shared();
         let (records, capacity) = (shared.tracker.len(), shared.tracker.capacity());
-        let metrics = shared.telemetry.scrape(Now { records, capacity, servers: self.control.servers() });
+        let memory = &shared.memory;
+        let memory =
+            metrics::Remembered { usage: memory.usage(), capacity: memory.capacity(), under_way: memory.under_way() };
+        let servers = self.control.servers();
+        let metrics = shared.telemetry.scrape(Now { records, capacity, servers, memory: Some(memory) });
         reply(StatusCode::OK, metrics::MEDIA_TYPE, metrics)
     }
 
@@ -140,7 +144,10 @@ impl Admin {
             Err((status, why)) => return problem(status, why),
         };
         match self.control.shared().tracker.forget(named.key).await {
-            Ok(forgotten) => reply(StatusCode::OK, JSON, pretty(&json!({ "forgotten": forgotten }))),
+            Ok(forgotten) => {
+                self.control.gateway().forget_repeats(named.key);
+                reply(StatusCode::OK, JSON, pretty(&json!({ "forgotten": forgotten })))
+            }
             Err(taken @ Taken) => problem(StatusCode::CONFLICT, format!("{taken}; it may be forgotten after that")),
         }
     }

@@ -43,6 +43,8 @@ pub struct Config {
     pub limits: Limits,
     /// The bounds of what is remembered.
     pub tracker: Tracker,
+    /// The bounds of what is remembered of requests that may come again.
+    pub memory: Memory,
     /// Where an operator asks; `None`: nowhere.
     pub admin: Option<Admin>,
     /// How the log is written.
@@ -269,6 +271,15 @@ pub struct Tracker {
     pub capacity: usize,
     /// The longest tag that is remembered, in bytes; a longer one counts as none.
     pub tag_bytes: usize,
+}
+
+/// The bounds of what is remembered of requests that may come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Answers and values.
+    pub entries: usize,
+    /// The bytes that they take.
+    pub bytes: usize,
 }
 
 /// Where an operator asks.

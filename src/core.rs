@@ -5,9 +5,13 @@
 //! the types of `http` come in; a test holds this folder to it.
 
 pub mod etag;
+pub mod fingerprint;
+pub mod idempotency;
+pub mod pointer;
 pub mod policy;
 pub mod precondition;
 pub mod record;
+pub mod repeats;
 pub mod resource;
 pub mod verdict;
 

@@ -24,6 +24,7 @@ use crate::{
         record::Stamp,
         resource::{Key, Namer, Target},
     },
+    memory::Memory,
     telemetry::{Telemetry, metrics::Connected},
     tracker::{
         Busy, Tracker, Watcher,
@@ -38,18 +39,22 @@ mod client;
 mod forward;
 mod forwarded;
 mod headers;
+mod idempotency;
 mod informational;
 mod names;
 mod probe;
+mod repeats;
+mod replay;
 mod route;
 mod seen;
 mod trailers;
 mod tunnel;
+mod unique;
 mod write;
 
 use answer::Sent;
 
-pub use answer::Failure;
+pub use answer::{Failure, Repeat, Unexaminable};
 pub use body::{Answer, Broken, FromClient};
 pub use client::Client;
 pub use seen::Delivery;
@@ -68,6 +73,8 @@ type Upstream = upstream::Upstream<body::Outgoing>;
 pub struct Shared {
     /// The records of all resources.
     pub tracker: Arc<Tracker>,
+    /// What is remembered of requests that may come again.
+    pub memory: Arc<Memory>,
     /// What gives them their names.
     pub namer: Namer,
     /// What is counted, and the access log.
@@ -178,12 +185,12 @@ impl Succession {
 impl Shared {
     /// What the workers of a new process share.
     #[must_use]
-    pub fn new(tracker: Tracker, namer: Namer) -> Self {
+    pub fn new(tracker: Tracker, memory: Arc<Memory>, namer: Namer) -> Self {
         let telemetry = Arc::new(Telemetry::default());
         let watcher: Arc<dyn Watcher> = telemetry.metrics.clone();
         let tracker = Arc::new(tracker.watched_by(watcher));
         let gate = Gate::new(Arc::clone(&tracker));
-        Self { tracker, namer, telemetry, gate, writes: Arc::default(), tunnels: Arc::default() }
+        Self { tracker, memory, namer, telemetry, gate, writes: Arc::default(), tunnels: Arc::default() }
     }
 
     /// How many writes are being sent, under whatever configuration they began. A stop waits for them.

@@ -1,10 +1,11 @@
 //! A gateway that gives optimistic concurrency control to an HTTP service that has none.
 //!
-//! In reading order: [`core`] holds the rules, [`tracker`] the records of all resources and who may write them,
+//! In reading order: [`core`] holds the rules, [`tracker`] the records of all resources and who may write them, [`memory`] what requests that come again are known by,
 //! [`gateway`] the path of one request, [`upstream`] the backends, [`server`] the listeners, [`admin`] what an operator asks, [`tls`] certificates, [`config`] what an operator
 //! chose, [`cli`] the commands.
 
 pub mod core;
+pub mod memory;
 pub mod tracker;
 
 pub mod gateway;

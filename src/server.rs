@@ -32,6 +32,7 @@ use crate::{
     config::{Config, Listener},
     core::resource::Namer,
     gateway::{FirstNames, Gateway, Shared},
+    memory::{Capacity, Memory},
     tls,
     tracker::Tracker,
     upstream::Fleet,
@@ -107,8 +108,10 @@ impl Server {
         let (sockets, addresses) = sockets::listen(&config.listeners, config.workers, passed, lock.is_some())?;
         let admin = config.admin.map(|admin| sockets::listen_alone(admin.address, lock.is_some())).transpose()?;
         let config = Arc::new(config);
-        let namer = Namer::new([RandomState::new().hash_one(0), RandomState::new().hash_one(1)]);
-        let shared = Shared::new(Tracker::new(config.tracker.capacity, config.tracker.tag_bytes), namer);
+        let seed = || [RandomState::new().hash_one(0), RandomState::new().hash_one(1)];
+        let capacity = Capacity { entries: config.memory.entries, bytes: config.memory.bytes };
+        let tracker = Tracker::new(config.tracker.capacity, config.tracker.tag_bytes);
+        let shared = Shared::new(tracker, Memory::new(capacity, seed()), Namer::new(seed()));
         let mut names = FirstNames::new(&config);
         let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once());
         if waits {

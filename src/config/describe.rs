@@ -6,7 +6,10 @@ use super::{
     Balance, Config, Ejection, ForwardedRule, Health, HostRule, Limits, Listener, LogFormat, Protocol, Upstream,
     raw::form::{duration_text, size_text},
 };
-use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify};
+use crate::core::{
+    policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify},
+    repeats::{Found, Repeats},
+};
 
 impl Config {
     /// What the configuration means, in words, for somebody who wants to know whether it says what they wanted.
@@ -53,10 +56,12 @@ impl Config {
         });
         format!(
             "{limits}\n\
-             Remembers {} resources at most, with tags of up to {}. Logs {} at {:?}, {} access log. {admin}\n\
+             Remembers {} resources at most, with tags of up to {}; and {} requests and values, in {} at most. Logs {} at {:?}, {} access log. {admin}\n\
              Runs {} workers; the file is read again {reload}; a stop waits {} for what is under way.{takeover}",
             self.tracker.capacity,
             size_text(self.tracker.tag_bytes as u64),
+            self.memory.entries,
+            size_text(self.memory.bytes as u64),
             match self.log.format {
                 LogFormat::Text => "text",
                 LogFormat::Json => "JSON",
@@ -222,6 +227,40 @@ fn departures(policy: &Policy) -> Vec<String> {
     if !policy.forward_preconditions {
         rules.push("The backend does not see the preconditions.".to_owned());
     }
+    rules.extend(repeats(&policy.repeats));
+    rules
+}
+
+/// What becomes of requests that come again.
+fn repeats(repeats: &Repeats) -> Vec<String> {
+    let mut rules = Vec::new();
+    if let Some(time) = repeats.replay {
+        let time = duration_text(time);
+        rules.push(format!("The last conditional PUT or DELETE is answered again within {time} if it comes again."));
+    }
+    if let Some(time) = repeats.idempotency {
+        let time = duration_text(time);
+        rules.push(format!("A POST or PATCH with an Idempotency-Key runs once; its answer is kept for {time}."));
+    }
+    if !repeats.unique.is_empty() {
+        let memory = match repeats.unique_memory {
+            None => "as long as there is room".to_owned(),
+            Some(time) => format!("for {}", duration_text(time)),
+        };
+        let places = listed(&repeats.unique, "and");
+        rules.push(format!(
+            "A POST creates nothing whose {places} is there already; what was created is known {memory}."
+        ));
+    }
+    if !repeats.unique_lookup.is_empty() {
+        let found = match &repeats.unique_found {
+            Found::Json => "a JSON array or object that is not empty".to_owned(),
+            Found::At(place) => format!("JSON with something at {place}"),
+            Found::Status => "a 2xx".to_owned(),
+        };
+        let asked = listed(&repeats.unique_lookup, "and");
+        rules.push(format!("Before that the backend is asked for {asked}; {found} means that it is there."));
+    }
     rules
 }
 
@@ -237,6 +276,7 @@ fn settings(policy: &Policy) -> Vec<String> {
     ];
     let sizes = [
         ("buffer", policy.buffer as u64, standard.buffer as u64),
+        ("answer_bytes", policy.repeats.answer_bytes as u64, standard.repeats.answer_bytes as u64),
         ("drain_bytes", policy.drain_bytes, standard.drain_bytes),
         ("body_rate", policy.body_rate, standard.body_rate),
     ];

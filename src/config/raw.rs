@@ -15,11 +15,12 @@ use toml::de::DeTable;
 
 use super::{
     Admin, CertificateFiles, Config, ConfigErrors, ForwardedRule, Forwarding, Limits, Listener, ListenerTls, Log,
-    LogFormat, PathPattern, Route, Tracker, Upstream,
+    LogFormat, Memory, PathPattern, Route, Tracker, Upstream,
 };
 use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify};
 
 pub(super) mod form;
+mod repeats;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ fn config(mut top: Section) -> Config {
         },
         limits: limits(top.section("limits")),
         tracker: tracker(top.section("tracker")),
+        memory: memory(top.section("memory")),
         admin: top.optional_section("admin").ok().flatten().map(admin),
         log: log(top.section("log")),
         workers: top.value("workers", default_workers(), count(1..=1024)),
@@ -231,6 +233,7 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         drain_bytes: s.value("drain_bytes", defaults.drain_bytes, size(0..=GIB)),
         drain_time: s.value("drain_time", defaults.drain_time, duration(PAUSE)),
         linger_time: s.value("linger_time", defaults.linger_time, duration(PAUSE)),
+        repeats: repeats::repeats(s, defaults.repeats),
     };
     s.value("version", (), version);
     section.finish();
@@ -256,6 +259,15 @@ fn tracker(mut section: Section) -> Tracker {
     };
     section.finish();
     tracker
+}
+
+fn memory(mut section: Section) -> Memory {
+    let memory = Memory {
+        entries: section.value("entries", 1_000_000, count(1..=100_000_000)),
+        bytes: section.value("bytes", 256 * 1024 * 1024, size(4 * MIB..=1024 * GIB)),
+    };
+    section.finish();
+    memory
 }
 
 fn log(mut section: Section) -> Log {

@@ -3,7 +3,11 @@
 use http::{HeaderName, Method, StatusCode};
 
 use super::*;
-use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, QueryRule, Verify};
+use crate::core::{
+    pointer::{Pointer, Template},
+    policy::{Comparison, MethodOverride, Missing, Mode, QueryRule, Verify},
+    repeats::{Found, Repeats},
+};
 
 const BASE: &str = "[[listeners]]\naddress = \"127.0.0.1:80\"\n[upstreams.a]\nservers = [\"http://h\"]\n";
 
@@ -147,7 +151,9 @@ fn every_key_of_the_guard_can_be_set() {
          comparison = \"weak\"\nencoding_suffixes = false\nverify = \"always\"\nmax_age = \"36h\"\n\
          version = \"etag\"\nquery = [\"id\"]\npartition = [\"Authorization\"]\nmethod_override = \"refuse\"\n\
          forward_preconditions = false\nwait = \"0s\"\nline = 5\nsettle = \"0s\"\nbuffer = 0\n\
-         body_idle_timeout = \"1ms\"\nmax_body = \"2GiB\"\nbody_rate = 0\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"",
+         body_idle_timeout = \"1ms\"\nmax_body = \"2GiB\"\nbody_rate = 0\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"\n\
+         replay = \"30s\"\nidempotency = \"7d\"\nanswer_bytes = 5\nunique = [\"/email\", \"/a~1b\"]\n\
+         unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -172,8 +178,45 @@ fn every_key_of_the_guard_can_be_set() {
         drain_bytes: 1024 * 1024 * 1024,
         drain_time: Duration::ZERO,
         linger_time: Duration::from_secs(3600),
+        repeats: Repeats {
+            replay: Some(seconds(30)),
+            idempotency: Some(seconds(7 * 86_400)),
+            answer_bytes: 5,
+            unique: vec![pointer("/email"), pointer("/a~1b")],
+            unique_lookup: vec![template("/users?email={/email}")],
+            unique_found: Found::At(pointer("/items")),
+            unique_memory: Some(seconds(60)),
+        },
     };
     assert_eq!(policy, expected);
+}
+
+fn pointer(text: &str) -> Pointer {
+    Pointer::parse(text).expect("a pointer")
+}
+
+fn template(text: &str) -> Template {
+    Template::parse(text).expect("a template")
+}
+
+#[test]
+fn what_is_remembered_can_be_turned_off_by_a_route() {
+    let routes = parsed(&format!(
+        "{BASE}[guard]\nreplay = \"30s\"\nidempotency = \"1h\"\nunique = [\"/email\"]\nunique_lookup = [\"/u/{{/email}}\"]\n\
+         [[routes]]\npath = \"/a\"\nguard = {{ replay = \"0s\", idempotency = \"0s\", unique = [], unique_lookup = [] }}\n\
+         [[routes]]\nguard = {{ unique_found = \"status\" }}\n"
+    ))
+    .routes;
+    assert!(routes[0].policy.repeats.are_off());
+    let expected = Repeats {
+        replay: Some(seconds(30)),
+        idempotency: Some(seconds(3600)),
+        unique: vec![pointer("/email")],
+        unique_lookup: vec![template("/u/{/email}")],
+        unique_found: Found::Status,
+        ..Repeats::default()
+    };
+    assert_eq!(routes[1].policy.repeats, expected);
 }
 
 #[test]
@@ -463,7 +506,7 @@ fn the_full_sample_says_the_defaults() {
 #[test]
 fn the_full_sample_has_every_key() {
     let full = &samples(".toml")[0].1;
-    let text = "zzzzzzzzzz = 1\nlimits.zzzzzzzzzz = 1\nadmin.zzzzzzzzzz = 1\nguard.zzzzzzzzzz = 1\ntracker.zzzzzzzzzz = 1\nlog.zzzzzzzzzz = 1\n\
+    let text = "zzzzzzzzzz = 1\nlimits.zzzzzzzzzz = 1\nadmin.zzzzzzzzzz = 1\nguard.zzzzzzzzzz = 1\ntracker.zzzzzzzzzz = 1\nmemory.zzzzzzzzzz = 1\nlog.zzzzzzzzzz = 1\n\
                 upstreams.a.zzzzzzzzzz = 1\n[[listeners]]\nzzzzzzzzzz = 1\n[[routes]]\nzzzzzzzzzz = 1\n";
     let errors = Config::parse(text).expect_err("unknown keys").errors;
     let lists: Vec<_> = errors
@@ -471,7 +514,7 @@ fn the_full_sample_has_every_key() {
         .filter_map(|error| error.message.split_once("the keys here are "))
         .map(|(_, keys)| keys)
         .collect();
-    assert_eq!(lists.len(), 9, "{errors:?}");
+    assert_eq!(lists.len(), 10, "{errors:?}");
     for key in lists.into_iter().flat_map(|keys| keys.split(", ")) {
         let forms =
             [format!("{key} = "), format!("# {key} = "), format!("[{key}"), format!("# [{key}]"), format!("[[{key}]]")];
@@ -519,7 +562,7 @@ Route 3: host any, path /{*path}, to \"b\".
 A client has 10s for a request's head, 1m to take what it is sent, 1m between requests.
 A head has at most 100 fields, 64KiB in all and 8KiB for the target. There are at most 16384 connections, 1024 of one \
 address, with 10000 requests each; over HTTP/2 256 at once, 256 of them writes.
-Remembers 1000000 resources at most, with tags of up to 1KiB. Logs text at \"info\", without an access log. \
+Remembers 1000000 resources at most, with tags of up to 1KiB; and 1000000 requests and values, in 256MiB at most. Logs text at \"info\", without an access log. \
 There is no admin listener.
 Runs 2 workers; the file is read again on SIGHUP, and looked at every 2s; a stop waits 30s for what is under way.
 ";
@@ -545,6 +588,15 @@ fn every_departure_is_told() {
         ("drain_bytes = 1", "Also set: drain_bytes 1B."),
         ("max_body = 1", "Also set: max_body 1B."),
         ("body_rate = 0", "Also set: body_rate 0."),
+        ("answer_bytes = 0", "Also set: answer_bytes 0."),
+        ("replay = \"30s\"", "is answered again within 30s"),
+        ("idempotency = \"1d\"", "runs once; its answer is kept for 1d."),
+        ("unique = [\"/email\"]", "whose /email is there already; what was created is known as long as there is room."),
+        ("unique = [\"/a\", \"/b\"]\nunique_memory = \"1h\"", "whose /a and /b is there already"),
+        (
+            "unique = [\"/email\"]\nunique_lookup = \"/u?e={/email}\"\nunique_found = \"/items\"",
+            "asked for /u?e={/email}; JSON with something at /items means that it is there.",
+        ),
     ] {
         let plain = parsed(BASE).describe();
         let described = parsed(&format!("{BASE}[guard]\n{keys}\n")).describe();

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
+use super::repeats::Repeats;
+
 /// What a route's guard does with a write, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -54,6 +56,8 @@ pub struct Policy {
     pub drain_time: Duration,
     /// How long the rest of a body that nobody takes any more is read at most, beside an answer that is on its way.
     pub linger_time: Duration,
+    /// What becomes of requests that come again.
+    pub repeats: Repeats,
 }
 
 impl Default for Policy {
@@ -81,6 +85,7 @@ impl Default for Policy {
             drain_bytes: 1024 * 1024,
             drain_time: Duration::from_secs(5),
             linger_time: Duration::from_secs(600),
+            repeats: Repeats::default(),
         }
     }
 }

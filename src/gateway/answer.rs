@@ -8,7 +8,10 @@ use std::{error::Error, io};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
-    header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH, LINK, RETRY_AFTER},
+    header::{
+        ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH,
+        LINK, RETRY_AFTER,
+    },
     request::Parts,
     uri::PathAndQuery,
 };
@@ -21,9 +24,14 @@ use super::{
 };
 use crate::{
     core::{etag::EntityTag, precondition::Malformed, resource::TargetError, verdict::Refusal},
+    memory::Recorded,
     tracker::Busy,
     upstream::{Broken, Fault, SendError},
 };
+
+mod repeat;
+
+pub use repeat::{Repeat, Unexaminable};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
@@ -64,6 +72,8 @@ pub enum Failure {
     Represented(Box<Received>, StatusCode),
     /// It took longer than `request_timeout` until the backend's answer.
     RequestTimeout(Sent),
+    /// It came before, or creates what is there already.
+    Repeat(Repeat),
     /// The task that carried the write out is gone; nobody knows what became of the write.
     Lost,
 }
@@ -82,6 +92,12 @@ pub enum Sent {
 impl From<Box<Refused>> for Failure {
     fn from(refused: Box<Refused>) -> Self {
         Self::Refused(refused)
+    }
+}
+
+impl From<Repeat> for Failure {
+    fn from(repeat: Repeat) -> Self {
+        Self::Repeat(repeat)
     }
 }
 
@@ -251,6 +267,7 @@ impl Failure {
             },
             Self::Upstream(error, sent) => upstream_problem(error, *sent),
             Self::RequestTimeout(sent) => late_problem(*sent),
+            Self::Repeat(repeat) => repeat.problem(),
             Self::Relayed(_) | Self::Represented(..) | Self::Lost => Problem {
                 status: StatusCode::BAD_GATEWAY,
                 kind: "in-doubt",
@@ -434,6 +451,8 @@ struct Details<'a> {
     instance: Option<&'a str>,
     #[serde(flatten)]
     conflict: Option<Conflict<'a>>,
+    #[serde(flatten)]
+    repeat: Option<repeat::Members<'a>>,
 }
 
 #[derive(Serialize)]
@@ -447,6 +466,7 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
     let problem = failure.problem();
     let conflict = if let Failure::Refused(refused) = failure { refused.told() } else { None };
     let (path, if_match) = (about.path(), about.if_match());
+    let repeat = if let Failure::Repeat(repeat) = failure { Some(repeat) } else { None };
     let details = Details {
         kind: format!("urn:ifmatch:{}", problem.kind),
         title: problem.title,
@@ -460,12 +480,14 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
             if_match: &if_match,
             latest: &path,
         }),
+        repeat: repeat.map(Repeat::members),
     };
     let mut fields = HeaderMap::new();
     if let Some([only]) = conflict.map(Vec::as_slice) {
         fields.insert(ETAG, only.to_header_value());
     }
     let is_passing = matches!(failure, Failure::Busy(_))
+        || repeat.is_some_and(Repeat::is_passing)
         || matches!(failure, Failure::Upstream(error, _) if matches!(error.fault, Fault::NoServer | Fault::Full(_)));
     if is_passing {
         fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -474,12 +496,32 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
         let link = format!("<{path}>; rel=\"latest-version\"; anchor=\"{path}\"");
         fields.extend(HeaderValue::from_str(&link).ok().map(|link| (LINK, link)));
     }
+    if let Some(repeat) = repeat {
+        repeat.link(&path, &mut fields);
+    }
     fields.insert(CONTENT_TYPE, about.media_type());
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
     let body = serde_json::to_vec(&details).expect("strings and numbers can be written as JSON");
     let mut response = Response::new(Answer::own(Bytes::from(body)));
     *response.status_mut() = problem.status;
+    *response.headers_mut() = fields;
+    response
+}
+
+/// An answer that was given before. `Proxy-Status` says that the backend has not seen this request.
+pub(super) fn again(recorded: &Recorded, with_content: bool) -> Response<Answer> {
+    let mut fields = recorded.fields();
+    if !with_content {
+        for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE] {
+            fields.remove(name);
+        }
+    }
+    let details = if with_content { "replayed" } else { "replayed without its content" };
+    let status = format!("ifmatch; details=\"{details}\"");
+    fields.append(PROXY_STATUS, HeaderValue::try_from(status).expect("plain ASCII"));
+    let mut response = Response::new(Answer::own(recorded.content()));
+    *response.status_mut() = recorded.status();
     *response.headers_mut() = fields;
     response
 }

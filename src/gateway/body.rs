@@ -7,7 +7,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -25,16 +25,24 @@ use super::{
     seen::Incoming,
     trailers::Trailers,
 };
-use crate::{core::policy::Policy, upstream::Progress};
+use crate::{
+    core::{
+        fingerprint::{Fingerprint, Printing},
+        policy::Policy,
+    },
+    upstream::Progress,
+};
 
 mod answer;
 mod from_client;
 mod inbound;
+mod recording;
 
 pub use answer::Answer;
 pub use from_client::{Broken, FromClient};
 pub(super) use inbound::{Ahead, Inbound, linger};
 use inbound::{Allowance, gone, is_short, swallow};
+pub(super) use recording::Keep;
 
 /// Why a client's body can't be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -117,8 +125,16 @@ pub struct Stream {
     progress: Arc<Progress>,
     /// Sent `true` once the body has ended as it should; dropped with the body otherwise.
     ended: Option<oneshot::Sender<bool>>,
+    /// Taken of it while it passes.
+    printing: Option<Printed>,
     /// Ready once nothing more comes from the client.
     gone: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// A fingerprint that is being taken, and where it goes.
+struct Printed {
+    printing: Printing,
+    printed: Arc<OnceLock<Fingerprint>>,
 }
 
 impl Outgoing {
@@ -148,6 +164,7 @@ impl Outgoing {
             drain_time: policy.drain_time,
             progress: Arc::clone(progress),
             ended: Some(ended),
+            printing: None,
             gone: Box::pin(gone(rest.client)),
         };
         (Self::Stream(Box::new(stream)), receiver)
@@ -169,6 +186,14 @@ impl Outgoing {
             Self::Trailed(_, Some(trailers)) => Trailers::known(trailers),
             Self::Stream(stream) if stream.is_open => stream.trailers.clone(),
             Self::Stream(_) => Trailers::default(),
+        }
+    }
+
+    /// Has its fingerprint taken while it passes, if it is still to come.
+    pub(super) fn print(&mut self, printing: Printing, printed: &Arc<OnceLock<Fingerprint>>) {
+        match self {
+            Self::Empty | Self::Whole(_) | Self::Trailed(..) => {}
+            Self::Stream(stream) => stream.printing = Some(Printed { printing, printed: Arc::clone(printed) }),
         }
     }
 
@@ -280,6 +305,10 @@ impl Stream {
     }
 
     fn finish(&mut self) {
+        if let Some(Printed { printing, printed }) = self.printing.take() {
+            // It is taken once.
+            let _ = printed.set(printing.finish());
+        }
         if let Some(ended) = self.ended.take() {
             // Nobody listens any more where the answer came first and the turn is over.
             let _ = ended.send(true);
@@ -304,6 +333,9 @@ impl Body for Outgoing {
             Self::Trailed(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream(stream) => {
                 let next = ready!(stream.poll_next(cx));
+                if let (Some(Ok(frame)), Some(Printed { printing, .. })) = (&next, &mut stream.printing) {
+                    printing.piece(frame.data_ref().map_or(&[], |data| data));
+                }
                 if let Some(Err(error)) = &next {
                     stream.break_off(error.leaves_a_rest());
                 } else if stream.is_at_end() {

@@ -17,7 +17,7 @@ use super::{
     headers,
 };
 use crate::{
-    core::{record::Probed, verdict::Probe},
+    core::{record::Probed, resource::Target, verdict::Probe},
     upstream::{Avoid, Progress},
 };
 
@@ -48,12 +48,24 @@ async fn ask(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
 
 /// Sends a HEAD or a GET of the gateway's own. It goes once more where a client's read would.
 pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received, Failure> {
-    let fields = headers::for_probe(exchange);
+    send_to(exchange, method, &exchange.target, |_| {}).await
+}
+
+/// The same for another target of the backend, with other fields.
+pub(super) async fn send_to(
+    exchange: &Exchange,
+    method: Method,
+    target: &Target,
+    change: impl FnOnce(&mut HeaderMap),
+) -> Result<Received, Failure> {
+    let mut fields = headers::for_probe(exchange);
+    change(&mut fields);
     let servers = exchange.upstream().config().servers.len();
     let (mut attempts, mut avoid) = (3, None);
     let received = loop {
         attempts -= 1;
         let mut request = forward::assemble(exchange, method.clone(), fields.clone(), Outgoing::Empty);
+        *request.uri_mut() = target.as_path_and_query().clone().into();
         if let Some(server) = avoid {
             request.extensions_mut().insert(Avoid(server));
         }
@@ -64,7 +76,7 @@ pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received
         }
     };
     let trace = exchange.seen.trace_id();
-    tracing::debug!(%trace, path = exchange.target.path(), %method, status = received.status().as_u16(), "probed");
+    tracing::debug!(%trace, path = target.path(), %method, status = received.status().as_u16(), "probed");
     Ok(received)
 }
 

@@ -24,7 +24,7 @@ use http::{
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    answer::Failure,
+    answer::{Failure, Repeat},
     body::{Answer, Broken, FromClient},
     forward::Received,
     probe::Said,
@@ -286,6 +286,13 @@ fn verdict(failure: &Failure) -> Option<Verdict> {
         Failure::Represented(..) => Some(Verdict::Stale),
         Failure::Busy(_) => Some(Verdict::Busy),
         Failure::Malformed(_) => Some(Verdict::Malformed),
+        Failure::Repeat(repeat) => Some(match repeat {
+            Repeat::Duplicate { .. } | Repeat::DuplicateInDoubt { .. } => Verdict::Duplicate,
+            Repeat::Running => Verdict::Busy,
+            Repeat::LookupFailed(_) => Verdict::Unverifiable,
+            Repeat::MalformedKey(_) | Repeat::Unexaminable(_) => Verdict::Malformed,
+            Repeat::OtherPayload | Repeat::InDoubt | Repeat::NotKept { .. } => Verdict::KeyUsed,
+        }),
         Failure::Upstream(..)
         | Failure::Lost
         | Failure::Target(_)

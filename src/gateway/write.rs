@@ -28,7 +28,8 @@ use super::{
     forward::{self, Received, Tagged},
     headers::METHOD_OVERRIDES,
     probe::{self, Said},
-    route,
+    repeats::{self, Begun, Notes},
+    replay, route,
 };
 use crate::{
     core::{
@@ -46,17 +47,17 @@ use crate::{
 /// Answers a write.
 pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     let answer = match exchange.policy().mode {
-        Mode::Off => forward_unguarded(exchange, body).await,
+        Mode::Off => forward_unguarded(exchange, None, body).await,
         Mode::Observe => {
             report(exchange).await;
-            forward_unguarded(exchange, body).await
+            forward_unguarded(exchange, None, body).await
         }
         Mode::Enforce => {
             let demand = Demand::of(exchange)?;
-            if demand.is_guarded() {
-                guarded(exchange, demand, body).await
-            } else {
-                forward_unguarded(exchange, body).await
+            match repeats::begin(exchange, &demand.preconditions, body).await? {
+                Begun::Answered(response) => Ok(response),
+                Begun::Runs(notes) if demand.is_guarded() => guarded(exchange, demand, notes, body).await,
+                Begun::Runs(notes) => forward_unguarded(exchange, notes, body).await,
             }
         }
     };
@@ -68,34 +69,60 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
     }
 }
 
-async fn guarded(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
-    demand.judge_on_arrival(exchange).await?;
+async fn guarded(
+    exchange: &Arc<Exchange>,
+    demand: Demand,
+    mut notes: Option<Box<Notes>>,
+    body: &mut Inbound,
+) -> Result<Response<Answer>, Failure> {
+    let may_be_known = repeats::may_be_known(exchange, notes.as_deref());
+    if !may_be_known {
+        demand.judge_on_arrival(exchange).await?;
+    }
     let place = take_place(exchange).await?;
-    if body.awaits_continue() {
+    if body.awaits_continue() && !may_be_known {
         // Its body must not be asked for only to be refused, so this verdict has to be as good as the binding one.
         let mut turn = take_turn(exchange, Access::Guarded).await?;
         demand.judge_in_turn(exchange, &mut turn).await?;
     }
     let ahead = read_ahead(exchange.policy(), body).await?;
+    repeats::read(exchange, notes.as_mut(), &ahead, body.is_read()).await?;
     let mut turn = take_turn_with(exchange, Access::Guarded, &ahead, body).await?;
-    demand.judge_in_turn(exchange, &mut turn).await?;
+    if let Some(notes) = &notes
+        && let Some(known) = repeats::known(exchange, notes)
+    {
+        drop(turn);
+        return replay::answer(exchange, notes, known).await;
+    }
+    if let Err(refused) = demand.judge_in_turn(exchange, &mut turn).await {
+        drop(turn);
+        return replay::answer_refused(exchange, notes.as_mut(), ahead, body, refused).await;
+    }
+    repeats::look_up(exchange, notes.as_deref()).await?;
     if exchange.gateway.is_renamed() {
         // Writes under the new names tell those of what they change, and not the name that this one was judged by.
         body.put_back(ahead);
         return Err(Failure::Busy(Busy::Renamed));
     }
     exchange.seen.verdict(metrics::Verdict::Forward);
-    forward_in_turn(exchange, turn, ahead, body, place).await
+    forward_in_turn(exchange, turn, notes, ahead, body, place).await
 }
 
 /// A write that nobody judges still counts: it is under way, and its outcome is recorded (rules 3, 4 and 6), also on a
 /// route that is off, since another route may lead to the same resource. Its body is read ahead only where its length says that it is small: one without a length may be half of a conversation.
-async fn forward_unguarded(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+async fn forward_unguarded(
+    exchange: &Arc<Exchange>,
+    mut notes: Option<Box<Notes>>,
+    body: &mut Inbound,
+) -> Result<Response<Answer>, Failure> {
     let place = take_place(exchange).await?;
     let policy = exchange.policy();
-    let ahead = if body.is_sized() { read_ahead(policy, body).await? } else { Ahead::default() };
+    let is_read = body.is_sized() || repeats::needs_body(notes.as_deref());
+    let ahead = if is_read { read_ahead(policy, body).await? } else { Ahead::default() };
+    repeats::read(exchange, notes.as_mut(), &ahead, body.is_read()).await?;
     let turn = take_turn_with(exchange, Access::Unguarded, &ahead, body).await?;
-    forward_in_turn(exchange, turn, ahead, body, place).await
+    repeats::look_up(exchange, notes.as_deref()).await?;
+    forward_in_turn(exchange, turn, notes, ahead, body, place).await
 }
 
 async fn read_ahead(policy: &Policy, body: &mut Inbound) -> Result<Ahead, Failure> {
@@ -257,6 +284,7 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
 async fn forward_in_turn(
     exchange: &Arc<Exchange>,
     turn: Turn,
+    notes: Option<Box<Notes>>,
     ahead: Ahead,
     body: &mut Inbound,
     place: OwnedSemaphorePermit,
@@ -264,7 +292,7 @@ async fn forward_in_turn(
     let (reply, answer) = oneshot::channel();
     let under_way = (exchange.gateway.write_begins(), place);
     // In a box, so that it is not moved about on its way into the task.
-    let write = Box::pin(carry_out(Arc::clone(exchange), turn, ahead, body.take(), reply));
+    let write = Box::pin(carry_out(Arc::clone(exchange), turn, notes, ahead, body.take(), reply));
     exchange.goes_on.store(true, Ordering::Relaxed);
     tokio::spawn(async move {
         write.await;
@@ -277,12 +305,22 @@ type Reply = oneshot::Sender<Result<Response<Answer>, Failure>>;
 
 /// Sends a write and settles its turn with what became of it, whether or not the client is still there. The turn is
 /// settled before the client hears of it: the client's next write may follow at once.
-async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Ahead, rest: Option<Inbound>, reply: Reply) {
+async fn carry_out(
+    exchange: Arc<Exchange>,
+    mut turn: Turn,
+    mut notes: Option<Box<Notes>>,
+    ahead: Ahead,
+    rest: Option<Inbound>,
+    reply: Reply,
+) {
     if let Err(TurnLost) = turn.confirm().await {
         return answer(reply, Err(Failure::Busy(Busy::TimedOut)));
     }
     change(&exchange, route::destinations(&exchange)).await;
-    let (outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
+    let (mut outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
+    if let Some(notes) = &mut notes {
+        notes.confirm(&exchange, &mut outgoing);
+    }
     let held = outgoing.held();
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
     let sent = exchange.send(request, &progress).await;
@@ -294,9 +332,12 @@ async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Ahead, rest: 
             if error.sent {
                 tracing::warn!(%trace, %method, path, upstream, error = %Causes(&error), "a write is in doubt");
                 exchange.seen.in_doubt();
+                drop(notes);
+                repeats::changed(&exchange, None);
                 drop(turn);
             } else {
                 tracing::debug!(%trace, %method, path, upstream, error = %Causes(&error), "a write was not sent");
+                repeats::release(notes);
                 turn.settle(Outcome::NotApplied).await;
             }
             answer(reply, Err(Failure::Upstream(error, Sent::Write)));
@@ -309,17 +350,20 @@ async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Ahead, rest: 
             if held.is_some_and(|held| held.give_up()) {
                 // Nothing of the body is under way, and nothing ever will be.
                 let response = forward::pass_on_without_body(&exchange, received);
+                let response = repeats::settle(notes, &exchange, outcome.as_ref(), false, response);
                 settle(turn, outcome).await;
                 return answer(reply, Ok(response));
             }
             let connection = received.body().connection().clone();
             let mut under_way = Some(UnderWay { ended, broke_off: false, progress, connection });
             let still_under_way = under_way.take_if(|body| !body.is_over());
-            let response = Ok(forward::pass_on(&exchange, received));
+            let response = forward::pass_on(&exchange, received);
+            let is_whole = still_under_way.is_none();
+            let response = repeats::settle(notes, &exchange, outcome.as_ref(), is_whole, response);
             if let Some(body) = still_under_way {
                 // The backend answered before it had the whole body. The client may wait for that answer before it goes
                 // on, or gives up, so it gets it now; the turn ends when the body does.
-                answer(reply, response);
+                answer(reply, Ok(response));
                 if outcome.as_ref().is_some_and(stands_without_body) {
                     body.end_within(exchange.policy().drain_time).await;
                     settle(turn, outcome).await;
@@ -329,7 +373,7 @@ async fn carry_out(exchange: Arc<Exchange>, mut turn: Turn, ahead: Ahead, rest: 
                 }
             } else {
                 settle(turn, outcome).await;
-                answer(reply, response);
+                answer(reply, Ok(response));
             }
         }
     }
@@ -453,6 +497,7 @@ async fn note_changes(exchange: &Exchange, received: Option<&Received>) {
 async fn change(exchange: &Exchange, keys: Vec<Key>) {
     for key in keys {
         exchange.gateway.tracker.change(key).await;
+        repeats::changed_elsewhere(&exchange.gateway, key);
     }
 }
 

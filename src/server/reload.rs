@@ -424,6 +424,8 @@ fn without_restart(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     keep(&mut keys, "workers", old.workers, &mut new.workers);
     keep(&mut keys, "tracker.capacity", old.tracker.capacity, &mut new.tracker.capacity);
     keep(&mut keys, "tracker.tag_bytes", old.tracker.tag_bytes, &mut new.tracker.tag_bytes);
+    keep(&mut keys, "memory.entries", old.memory.entries, &mut new.memory.entries);
+    keep(&mut keys, "memory.bytes", old.memory.bytes, &mut new.memory.bytes);
     keep(&mut keys, "admin.address", old.admin, &mut new.admin);
     keep(&mut keys, "log.format", old.log.format, &mut new.log.format);
     keep(&mut keys, "log.level", old.log.level.clone(), &mut new.log.level);
@@ -456,7 +458,7 @@ mod tests {
         let new = config(
             "workers = 2\ntakeover = \"/lock\"\ndrain_timeout = \"7s\"",
             "proxy_protocol = true\ntls = { cert = \"c\", key = \"k\" }",
-            "[tracker]\ncapacity = 5\ntag_bytes = \"5B\"\n[admin]\n[log]\nformat = \"json\"\nlevel = \"debug\"\n\
+            "[tracker]\ncapacity = 5\ntag_bytes = \"5B\"\n[memory]\nentries = 5\nbytes = \"5MiB\"\n[admin]\n[log]\nformat = \"json\"\nlevel = \"debug\"\n\
              access = true\n[limits]\nheaders = 7\n[guard]\nwait = \"7s\"",
         );
         let (applied, keys) = without_restart(&old, new.clone());
@@ -468,6 +470,8 @@ mod tests {
                 "workers",
                 "tracker.capacity",
                 "tracker.tag_bytes",
+                "memory.entries",
+                "memory.bytes",
                 "admin.address",
                 "log.format",
                 "log.level",

@@ -22,7 +22,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{config, core::verdict::Refusal, tracker::Watcher};
+use crate::{config, core::verdict::Refusal, memory, tracker::Watcher};
 
 /// The media type of what `Metrics::scrape` gives.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -60,11 +60,17 @@ pub enum Verdict {
     Malformed,
     /// Forwarded by a route in `observe` mode; an enforcing one would have refused it.
     WouldRefuse,
+    /// It came again, and was answered as before.
+    Replayed,
+    /// Its `Idempotency-Key` belongs to another request, or to one whose answer is not there.
+    KeyUsed,
+    /// What it would create is there.
+    Duplicate,
 }
 
 impl Verdict {
     /// All of them, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Forward,
         Self::Stale,
         Self::Exists,
@@ -73,6 +79,9 @@ impl Verdict {
         Self::Unverifiable,
         Self::Malformed,
         Self::WouldRefuse,
+        Self::Replayed,
+        Self::KeyUsed,
+        Self::Duplicate,
     ];
 
     /// Its word in labels and lines.
@@ -87,6 +96,9 @@ impl Verdict {
             Self::Unverifiable => "unverifiable",
             Self::Malformed => "malformed",
             Self::WouldRefuse => "would_refuse",
+            Self::Replayed => "replayed",
+            Self::KeyUsed => "key_used",
+            Self::Duplicate => "duplicate",
         }
     }
 }
@@ -150,6 +162,19 @@ pub struct Now {
     pub capacity: usize,
     /// All servers.
     pub servers: Vec<ServerState>,
+    /// What is remembered of requests; `None` where nobody looked.
+    pub memory: Option<Remembered>,
+}
+
+/// What is remembered of requests that may come again.
+#[derive(Debug, Clone, Copy)]
+pub struct Remembered {
+    /// By kind.
+    pub usage: [memory::Usage; memory::Kind::ALL.len()],
+    /// What there may be.
+    pub capacity: memory::Capacity,
+    /// What is under way and may not be done twice at once.
+    pub under_way: usize,
 }
 
 /// All that is counted.
@@ -182,6 +207,7 @@ struct Families {
     records: Gauge,
     capacity: Gauge,
     evictions: Counter,
+    memory: MemoryFamilies,
     upstream_requests: Family<UpstreamLabels, Counter>,
     upstream_errors: Family<ErrorLabels, Counter>,
     upstream_responses: Histograms<UpstreamLabels>,
@@ -194,6 +220,52 @@ struct Families {
     sent: Counter,
     access_log_dropped: Counter,
     reloads: Family<ReloadLabels, Counter>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct MemoryFamilies {
+    entries: Family<KindLabels, Gauge>,
+    bytes: Family<KindLabels, Gauge>,
+    evictions: Family<KindLabels, Counter>,
+    answers: Family<KindLabels, Counter>,
+    entries_capacity: Gauge,
+    bytes_capacity: Gauge,
+    under_way: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+impl MemoryFamilies {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Answers and values that are remembered now";
+        registry.register("memory_entries", help, self.entries.clone());
+        let help = "Answers and values that can be remembered";
+        registry.register("memory_entries_capacity", help, self.entries_capacity.clone());
+        registry.register_with_unit("memory", "What they take", Unit::Bytes, self.bytes.clone());
+        let help = "What they may take";
+        registry.register_with_unit("memory_capacity", help, Unit::Bytes, self.bytes_capacity.clone());
+        registry.register("memory_evictions", "Those dropped to make room", self.evictions.clone());
+        let help = "Requests that were answered by what is remembered, refusals included";
+        registry.register("memory_answers", help, self.answers.clone());
+        let help = "Keys and values of requests that are under way now";
+        registry.register("memory_claims", help, self.under_way.clone());
+    }
+
+    fn set(&self, remembered: &Remembered) {
+        for usage in &remembered.usage {
+            let labels = KindLabels { kind: usage.kind.as_str() };
+            self.entries.get_or_create(&labels).set(signed(usage.entries));
+            self.bytes.get_or_create(&labels).set(signed(usage.bytes));
+            self.evictions.get_or_create(&labels).inner().store(usage.evictions, Ordering::Relaxed);
+            self.answers.get_or_create(&labels).inner().store(usage.answers, Ordering::Relaxed);
+        }
+        self.entries_capacity.set(signed(remembered.capacity.entries));
+        self.bytes_capacity.set(signed(remembered.capacity.bytes));
+        self.under_way.set(signed(remembered.under_way));
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -285,6 +357,7 @@ impl Families {
             records: Gauge::default(),
             capacity: Gauge::default(),
             evictions: Counter::default(),
+            memory: MemoryFamilies::default(),
             upstream_requests: Family::default(),
             upstream_errors: Family::default(),
             upstream_responses: Family::new_with_constructor(seconds),
@@ -336,6 +409,7 @@ impl Families {
         registry.register("records", "Resources that are remembered now", self.records.clone());
         registry.register("records_capacity", "Resources that can be remembered", self.capacity.clone());
         registry.register("evictions", "Records dropped to make room", self.evictions.clone());
+        self.memory.register(registry);
     }
 
     fn register_connections(&self, registry: &mut Registry) {
@@ -413,6 +487,9 @@ impl Metrics {
         families.records.set(signed(now.records));
         families.capacity.set(signed(now.capacity));
         families.access_log_dropped.inner().store(dropped_lines as u64, Ordering::Relaxed);
+        if let Some(remembered) = &now.memory {
+            families.memory.set(remembered);
+        }
         families.upstream_connections.clear();
         families.upstream_healthy.clear();
         families.upstream_failures.clear();
@@ -445,6 +522,9 @@ impl Metrics {
             busy = of(Verdict::Busy),
             malformed = of(Verdict::Malformed),
             would_refuse = of(Verdict::WouldRefuse),
+            replayed = of(Verdict::Replayed),
+            key_used = of(Verdict::KeyUsed),
+            duplicate = of(Verdict::Duplicate),
             in_doubt = routes.values().map(|route| route.in_doubt.get()).sum::<u64>(),
             "verdicts since the start"
         );

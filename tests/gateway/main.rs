@@ -3,6 +3,7 @@
 mod support;
 
 mod race;
+mod replay;
 mod turns;
 
 mod half_close;
@@ -19,6 +20,9 @@ mod body_limits;
 mod forwarded;
 mod refusal;
 mod ways_around;
+
+mod idempotency;
+mod unique;
 
 mod grpc;
 mod informational;

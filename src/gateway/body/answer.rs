@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{
     super::{client::UntilAnswered, trailers::Trailers},
     Outgoing,
+    recording::{Keep, Recorded},
 };
 use crate::upstream::{self, AnswerError, FromUpstream};
 
@@ -28,6 +30,8 @@ pub struct Answer {
 enum Source {
     Own(Bytes),
     Backend(FromUpstream<Outgoing>),
+    /// The backend's, while it is written down.
+    Recorded(Box<Recorded>),
     /// None, although its length is said: what a 304 says is that of the representation (RFC 9110 §8.6). hyper says only
     /// what a body says of itself.
     Elsewhere(u64),
@@ -75,6 +79,18 @@ impl Answer {
         self
     }
 
+    /// What of it comes from the backend is written down, up to so many bytes.
+    pub(in crate::gateway) fn recorded(mut self, limit: usize, linger_time: Duration, keep: Box<dyn Keep>) -> Self {
+        self.source = match self.source {
+            Source::Backend(body) => Source::Recorded(Box::new(Recorded::new(body, limit, linger_time, keep))),
+            source @ (Source::Own(_) | Source::Elsewhere(_) | Source::Recorded(_)) => {
+                keep.keep(None);
+                source
+            }
+        };
+        self
+    }
+
     pub(in crate::gateway) fn until_answered(mut self, until_answered: UntilAnswered) -> Self {
         self.until_answered = Some(until_answered);
         self
@@ -101,6 +117,16 @@ impl Body for Answer {
                 },
                 end => Poll::Ready(end),
             },
+            Source::Recorded(body) => match ready!(body.poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_trailers() {
+                    Ok(trailers) => {
+                        let _ = body.poll_frame(cx);
+                        Poll::Ready(self.trailers.filter(&trailers).map(|trailers| Ok(Frame::trailers(trailers))))
+                    }
+                    Err(frame) => Poll::Ready(Some(Ok(frame))),
+                },
+                end => Poll::Ready(end),
+            },
         }
     }
 
@@ -108,6 +134,7 @@ impl Body for Answer {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
             Source::Backend(body) => body.is_end_stream(),
+            Source::Recorded(body) => body.is_end_stream(),
             Source::Elsewhere(_) => false,
         }
     }
@@ -116,6 +143,7 @@ impl Body for Answer {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Backend(body) => body.size_hint(),
+            Source::Recorded(body) => body.size_hint(),
             Source::Elsewhere(length) => SizeHint::with_exact(*length),
         }
     }

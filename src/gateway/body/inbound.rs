@@ -15,7 +15,10 @@ use super::{
     super::{client::Client, seen::Incoming, trailers::Trailers},
     BodyError, Broken,
 };
-use crate::core::policy::Policy;
+use crate::core::{
+    fingerprint::{Fingerprint, Printing},
+    policy::Policy,
+};
 
 /// The limits before a route is known.
 static DEFAULT: LazyLock<Policy> = LazyLock::new(Policy::default);
@@ -189,6 +192,42 @@ impl Inbound {
         }
         self.body = None;
         Ok(Ahead { bytes: ahead.joined(), trailers })
+    }
+
+    /// Whether nothing of it is left to be read.
+    pub(in crate::gateway) fn is_read(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    /// Reads all of it and drops it, but for its fingerprint.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inbound::read_ahead`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Inbound::read_ahead`].
+    pub(in crate::gateway) async fn fingerprint(&mut self, mut printing: Printing) -> Result<Fingerprint, BodyError> {
+        printing.piece(&std::mem::take(&mut self.ahead).bytes);
+        self.awaits_continue = false;
+        while let Some(body) = self.body.as_mut().filter(|body| !body.is_end_stream()) {
+            let (until, late) = self.allowance.waits();
+            let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
+            self.allowance.waited();
+            match frame? {
+                Some(Ok(frame)) => {
+                    let data = frame.data_ref().map_or(&[][..], |data| data);
+                    self.allowance.took(data.len())?;
+                    printing.piece(data);
+                }
+                Some(Err(error)) => return Err(BodyError::Broken(error)),
+                None if is_short(body, self.is_http2) => return Err(BodyError::Short),
+                None => break,
+            }
+        }
+        self.body = None;
+        Ok(printing.finish())
     }
 
     /// What is left of a body whose sender is not waited for any more. None of a client that was not asked for it.
