@@ -16,6 +16,7 @@ use std::{
     collections::HashMap,
     hash::BuildHasherDefault,
     mem::ManuallyDrop,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,7 +25,7 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, futures::OwnedNotified},
     time::{Instant, timeout},
 };
 
@@ -149,6 +150,18 @@ enum Broken {
     DoubtFrees,
     /// A change of a resource leaves what was remembered of it.
     NothingIsForgotten,
+    /// A claim is the client's, and goes with it although the backend may be at work.
+    #[cfg(test)]
+    ClaimEndsWithClient,
+    /// The same write is the same whoever sends it.
+    #[cfg(test)]
+    CallerIgnored,
+    /// A request is the same whatever its body.
+    #[cfg(test)]
+    BodyIgnored,
+    /// The backend is asked for a value before that is claimed.
+    #[cfg(test)]
+    AskedTooEarly,
 }
 
 /// How much may be remembered.
@@ -172,8 +185,14 @@ struct Inner {
 struct UnderWay {
     id: u64,
     identity: Option<Identity>,
-    /// Dropped when it is over.
-    ended: watch::Sender<()>,
+    ended: Arc<Notify>,
+}
+
+/// Over, those who wait for it go on, in the order in which they came.
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.ended.notify_waiters();
+    }
 }
 
 /// What is known under a name.
@@ -290,7 +309,7 @@ impl Memory {
         self.is_used.store(true, Ordering::Release);
         let id = inner.next_id;
         inner.next_id += 1;
-        inner.under_way.insert(Name(name), UnderWay { id, identity, ended: watch::Sender::new(()) });
+        inner.under_way.insert(Name(name), UnderWay { id, identity, ended: Arc::default() });
         Claim { memory: Arc::clone(self), kind, name, id, in_doubt: None, is_over: false }
     }
 
@@ -442,14 +461,16 @@ impl Drop for Claim {
 /// A place to wait until a claim is over.
 #[derive(Debug)]
 pub struct Waiting {
-    ended: watch::Receiver<()>,
+    ended: Pin<Box<OwnedNotified>>,
     /// How many wait for the same.
     pub others: usize,
 }
 
 impl Waiting {
     fn until(under_way: &UnderWay) -> Self {
-        Self { others: under_way.ended.receiver_count(), ended: under_way.ended.subscribe() }
+        let others = Arc::strong_count(&under_way.ended) - 1;
+        // It is told of the end from now on, whether or not it waits yet.
+        Self { ended: Box::pin(Arc::clone(&under_way.ended).notified_owned()), others }
     }
 
     /// Returns whether it was over within this time.
@@ -457,8 +478,7 @@ impl Waiting {
     /// # Cancel safety
     ///
     /// A future that is dropped waits no more.
-    pub async fn until_over(mut self, time: Duration) -> bool {
-        // Nothing is ever sent: an error says that the sender is gone.
-        timeout(time, async { while self.ended.changed().await.is_ok() {} }).await.is_ok()
+    pub async fn until_over(self, time: Duration) -> bool {
+        timeout(time, self.ended).await.is_ok()
     }
 }

@@ -303,7 +303,7 @@ async fn who_waits_to_be_asked_for_the_body_gets_the_answer_again() {
         raw.answer("PUT").await
     };
     assert_again(&again("mine").await);
-    again("mine").await.problem("stale");
+    again("else").await.problem("stale");
     backend.assert_quiet();
 }
 
