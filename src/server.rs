@@ -324,8 +324,10 @@ async fn work(
         if writes() > 0 {
             control.is_cut_short();
         }
-        let (writes, tunnels) = (shared.writes_under_way(), shared.tunnels());
-        tracing::warn!(writes, tunnels, "stopped before everything had ended");
+        if control.stops_waiting() {
+            let (writes, tunnels) = (shared.writes_under_way(), shared.tunnels());
+            tracing::warn!(writes, tunnels, "stopped before everything had ended");
+        }
     }
     tidying.abort();
     Ok(())
