@@ -236,3 +236,54 @@ async fn the_store_does_what_a_list_would() {
         }
     }
 }
+
+/// Bytes of this process that are in memory.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: usize = statm.split(' ').nth(1).expect("a second number").parse().expect("a number");
+    pages * 4096
+}
+
+/// `cargo test --release --lib a_million_keys -- --ignored --nocapture`: alone, since it looks at the whole process.
+#[tokio::test]
+#[ignore = "it measures the process, and must be alone in it"]
+async fn a_million_keys_take_what_is_said_of_them_and_more_of_them_no_more() {
+    const KEYS: u64 = 1_000_000;
+    let bytes = 1 << 30;
+    let memory = memory(1_000_000, bytes);
+    let mut fields = http::HeaderMap::new();
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("location", "/orders/8e03978e-40d5-43e8-bc93-6894a57f9324"),
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("via", "1.1 ifmatch"),
+    ] {
+        fields.append(name, value.parse().expect("a value"));
+    }
+    let answer = || {
+        let recorded = Recorded::new(http::StatusCode::CREATED, &fields, &[b'x'; 200]);
+        Memo::Answer(Identity { head: name(0), body: Some(name(1)) }, Kept::Whole(recorded))
+    };
+    let before = resident();
+    let began = std::time::Instant::now();
+    for n in 0..KEYS {
+        remember(&memory, Kind::Key, n, answer(), Some(seconds(86_400)));
+    }
+    let (full, time) = (resident() - before, began.elapsed());
+    let said = memory.usage()[Kind::Key as usize];
+    assert_eq!(said.entries, 1_000_000);
+    for n in KEYS..2 * KEYS {
+        remember(&memory, Kind::Key, n, answer(), Some(seconds(86_400)));
+    }
+    let flooded = resident() - before;
+    let keys = 1_000_000;
+    eprintln!(
+        "{} bytes a key, of which {} are its answer; {} are accounted for; {:?} each; {} a key after as many again",
+        full / keys,
+        answer().heap_bytes(),
+        said.bytes / keys,
+        time / 1_000_000,
+        flooded / keys,
+    );
+    assert!(full <= said.bytes && flooded <= said.bytes + said.bytes / 10, "{full}, {flooded} of {}", said.bytes);
+}

@@ -23,6 +23,7 @@ SUITES = [
     "grpc",
     "nginx",
     "servers",
+    "users",
     "passing",
     "operating",
     "life",
