@@ -119,10 +119,11 @@ impl Memo {
         }
     }
 
-    fn owner(&self) -> Option<Fingerprint> {
+    /// With what it ends, and whether any write to that ends it.
+    fn owner(&self) -> Option<(Fingerprint, bool)> {
         match self {
             Self::Answer(..) => None,
-            Self::Value(value) => Some(value.owner),
+            Self::Value(value) => Some((value.owner, value.is_asked_for)),
         }
     }
 }
@@ -298,7 +299,6 @@ impl Memory {
     }
 
     /// Claims a name whatever is known under it, which is forgotten, and whoever has it, who does so no more.
-    #[must_use]
     pub fn supersede(self: &Arc<Self>, kind: Kind, name: Fingerprint, identity: Identity) -> Claim {
         let mut inner = self.inner();
         inner.store.forget(name);
@@ -325,10 +325,7 @@ impl Memory {
 
     /// Forgets the values that end with this resource: all of them where it is gone, else those that are asked for anyhow.
     pub fn forget_owned(&self, owner: Fingerprint, is_gone: bool) {
-        self.inner().store.forget_owned(owner, |memo| match memo {
-            Memo::Answer(..) => false,
-            Memo::Value(value) => is_gone || value.is_asked_for,
-        });
+        self.inner().store.forget_owned(owner, is_gone);
     }
 
     /// A request was answered by what is remembered.

@@ -243,7 +243,7 @@ fn repeats(repeats: &Repeats) -> Vec<String> {
         rules.push(format!("A POST or PATCH with an Idempotency-Key runs once; its answer is kept for {time}."));
     }
     if !repeats.unique.is_empty() {
-        let memory = match repeats.unique_memory {
+        let memory = match repeats.memory_of_values(!repeats.unique_lookup.is_empty()) {
             None => "as long as there is room".to_owned(),
             Some(time) => format!("for {}", duration_text(time)),
         };

@@ -74,6 +74,8 @@ fn is_bare(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parsed(lines: &[&[u8]]) -> Result<Option<Vec<u8>>, MalformedKey> {
@@ -132,5 +134,20 @@ mod tests {
         let too_long = "k".repeat(MAX_BYTES + 1);
         assert_eq!(parsed(&[too_long.as_bytes()]), Err(TooLong));
         assert_eq!(parsed(&[b"a", b"a"]), Err(Several));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_quoted_comes_back(key in "[ -~]{1,255}") {
+            let quoted = format!("\"{}\"", key.replace('\\', r"\\").replace('"', r#"\""#));
+            prop_assert_eq!(parsed(&[quoted.as_bytes()]), Ok(Some(key.into_bytes())));
+        }
+
+        #[test]
+        fn what_is_read_has_a_length(line in proptest::collection::vec(prop_oneof![Just(9u8), 0x20..=0x7E_u8, 0x80..=0xFF_u8], 0..300)) {
+            if let Ok(Some(key)) = parsed(&[&line]) {
+                prop_assert!((1..=MAX_BYTES).contains(&key.len()) && key.iter().all(|byte| (0x20..=0x7E).contains(byte)));
+            }
+        }
     }
 }

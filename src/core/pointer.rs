@@ -136,6 +136,8 @@ impl fmt::Display for Template {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -194,6 +196,23 @@ mod tests {
             "http://h/{/e}",
         ] {
             assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_leaves_its_place(value in any::<String>()) {
+            let template = Template::parse("/a?b={/b}&c=1").expect("a template");
+            let target = template.expand(|_| Some(&value)).expect("a value");
+            let place = target.strip_prefix("/a?b=").and_then(|rest| rest.strip_suffix("&c=1")).expect("the rest as it was");
+            prop_assert!(place.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)));
+        }
+
+        #[test]
+        fn any_text_is_a_template_or_not(text in any::<String>()) {
+            if let Ok(template) = Template::parse(&text) {
+                prop_assert_eq!(template.to_string(), text);
+            }
         }
     }
 }

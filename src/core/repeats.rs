@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::pointer::{Pointer, Template};
 
+/// So long an index of the backend's may lag behind what it has stored.
+const LAG: Duration = Duration::from_secs(60);
+
 /// What becomes of requests that come again. All of it is off by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repeats {
@@ -20,7 +23,7 @@ pub struct Repeats {
     pub unique_lookup: Vec<Template>,
     /// Which of its answers means that the value is there.
     pub unique_found: Found,
-    /// For how long the values of what was created are remembered; `None`: until there is no more room.
+    /// For how long the values of what was created are remembered; `None`: see [`Repeats::memory_of_values`].
     pub unique_memory: Option<Duration>,
 }
 
@@ -43,6 +46,13 @@ impl Repeats {
     #[must_use]
     pub fn are_off(&self) -> bool {
         self.replay.is_none() && self.idempotency.is_none() && self.unique.is_empty()
+    }
+
+    /// For how long a value is remembered; `None`: until there is no more room. Where the backend is asked for it anyhow, only
+    /// for as long as what answers there may lag behind.
+    #[must_use]
+    pub fn memory_of_values(&self, are_asked_for: bool) -> Option<Duration> {
+        self.unique_memory.or(are_asked_for.then_some(LAG))
     }
 
     /// The first lookup that names a place which need not be unique.

@@ -16,6 +16,7 @@ use super::{
     Exchange,
     answer::{self, Failure, Repeat},
     body::{Answer, Inbound},
+    headers::METHOD_OVERRIDES,
     repeats::{Body, Keeping, memory, record},
 };
 use crate::{
@@ -36,7 +37,7 @@ pub(super) enum Begun {
     /// This is the first request with it, or there is none.
     First(Option<First>),
     /// It was answered before.
-    Again(Response<Answer>),
+    Again(Box<Response<Answer>>),
 }
 
 pub(super) async fn begin(exchange: &Exchange, body: &mut Inbound) -> Result<Begun, Failure> {
@@ -56,7 +57,7 @@ pub(super) async fn begin(exchange: &Exchange, body: &mut Inbound) -> Result<Beg
             if !is_same {
                 return Err(Repeat::OtherPayload.into());
             }
-            again(exchange, &kept).map(Begun::Again)
+            again(exchange, &kept).map(|response| Begun::Again(Box::new(response)))
         }
         // Names of values are never those of keys.
         memory::Begun::UnderWay(_) | memory::Begun::Known(Memo::Value(_)) => Err(Repeat::Running.into()),
@@ -98,13 +99,14 @@ fn name(exchange: &Exchange, key: &[u8]) -> Fingerprint {
     memory(exchange).prints().of(parts.into_iter().chain(values))
 }
 
-/// What counts of a head beside the name: how the body is to be read.
+/// What counts of a head beside the name: how the body is to be read, and as what.
 fn print_of_head(exchange: &Exchange) -> Fingerprint {
-    let values = [CONTENT_TYPE, CONTENT_ENCODING].map(|name| {
-        let lines = exchange.head.headers.get_all(name);
-        lines.iter().map(|value| value.as_bytes()).collect::<Vec<_>>().join(&b", "[..])
-    });
-    memory(exchange).prints().of(values.iter().map(Vec::as_slice))
+    let mut printing = memory(exchange).prints().begin();
+    for name in [CONTENT_TYPE, CONTENT_ENCODING].iter().chain(&METHOD_OVERRIDES) {
+        printing.part(name.as_str().as_bytes());
+        exchange.head.headers.get_all(name).iter().for_each(|value| printing.part(value.as_bytes()));
+    }
+    printing.finish()
 }
 
 impl First {

@@ -26,6 +26,7 @@ use crate::{
         fingerprint::Fingerprint,
         precondition::Demands,
         record::Outcome,
+        repeats::Repeats,
         resource::{CREDENTIALS, Key},
     },
     memory::{Claim, Identity, Kept, Memo, Memory, Recorded},
@@ -69,7 +70,7 @@ impl Body {
 /// How a write goes on.
 pub(super) enum Begun {
     /// It was answered before.
-    Answered(Response<Answer>),
+    Answered(Box<Response<Answer>>),
     /// It runs, with what is to be remembered of it.
     Runs(Option<Box<Notes>>),
 }
@@ -80,6 +81,16 @@ pub(super) async fn begin(exchange: &Exchange, demands: &Demands, body: &mut Inb
     if rules.are_off() {
         return Ok(Begun::Runs(None));
     }
+    // In a box, as all here: the other writes would have room for it.
+    Box::pin(begin_noted(exchange, rules, demands, body)).await
+}
+
+async fn begin_noted(
+    exchange: &Exchange,
+    rules: &Repeats,
+    demands: &Demands,
+    body: &mut Inbound,
+) -> Result<Begun, Failure> {
     let first = match idempotency::begin(exchange, body).await? {
         idempotency::Begun::Again(response) => return Ok(Begun::Answered(response)),
         idempotency::Begun::First(first) => first,
@@ -114,7 +125,7 @@ pub(super) async fn read(
         Body::Passing(Arc::default())
     };
     match &mut notes.unique {
-        Some(values) => values.claim(exchange, ahead, is_whole).await,
+        Some(values) => Box::pin(values.claim(exchange, ahead, is_whole)).await,
         None => Ok(()),
     }
 }
@@ -127,7 +138,7 @@ pub(super) fn known(exchange: &Exchange, notes: &Notes) -> Option<replay::Known>
 /// Asks the backend for the values of a write that has its turn.
 pub(super) async fn look_up(exchange: &Exchange, notes: Option<&Notes>) -> Result<(), Failure> {
     match notes.and_then(|notes| notes.unique.as_ref()) {
-        Some(values) => values.look_up(exchange).await,
+        Some(values) => Box::pin(values.look_up(exchange)).await,
         None => Ok(()),
     }
 }
@@ -211,6 +222,7 @@ impl Keeping {
 
     fn end(&mut self, content: Option<&[u8]>) {
         let Some(claim) = self.claim.take() else { return };
+        let content = content.filter(|_| Recorded::takes(&self.fields));
         let recorded = Recorded::new(self.status, &self.fields, content.unwrap_or_default());
         let kept = if content.is_some() { Kept::Whole(recorded) } else { Kept::Head(recorded) };
         let identity = Identity { head: self.head, body: self.body.fingerprint() };

@@ -135,20 +135,20 @@ pub(super) async fn answer(exchange: &Exchange, notes: &Notes, known: Known) -> 
 /// A write with a large body is refused. All that is left to do with the body is to see whether it is the same.
 pub(super) async fn answer_refused(
     exchange: &Exchange,
-    notes: Option<&mut Box<Notes>>,
+    mut notes: Box<Notes>,
     ahead: Ahead,
     body: &mut Inbound,
     refused: Failure,
 ) -> Result<Response<Answer>, Failure> {
-    let notes = notes.filter(|notes| matches!(refused, Failure::Refused(_)) && matches!(notes.body, Body::Passing(_)));
-    let Some(notes) = notes.filter(|notes| notes.replay.as_ref().is_some_and(|c| c.may_be_known(exchange))) else {
+    let is_large = matches!(refused, Failure::Refused(_)) && matches!(notes.body, Body::Passing(_));
+    if !is_large || !notes.replay.as_ref().is_some_and(|candidate| candidate.may_be_known(exchange)) {
         return Err(refused);
-    };
+    }
     body.put_back(ahead);
     let print = body.fingerprint(memory(exchange).prints().begin()).await.map_err(Failure::Body)?;
     notes.body = Body::Whole(print);
     match notes.replay.as_ref().and_then(|candidate| candidate.known(exchange, print)) {
-        Some(known) => answer(exchange, notes, known).await,
+        Some(known) => answer(exchange, &notes, known).await,
         None => Err(refused),
     }
 }

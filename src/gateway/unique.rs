@@ -169,8 +169,8 @@ impl Values {
 
     /// From here on there may be a resource with these values.
     pub(super) fn confirm(&mut self, exchange: &Exchange) {
-        let (settle, time) = (exchange.policy().settle, exchange.policy().repeats.unique_memory);
-        for Taken { claim, is_asked_for, .. } in &mut self.taken {
+        let (settle, time) = (exchange.policy().settle, exchange.policy().repeats.memory_of_values(false));
+        for Taken { claim, is_asked_for } in &mut self.taken {
             claim.confirm(if *is_asked_for {
                 InDoubt::Held(settle)
             } else {
@@ -216,8 +216,8 @@ impl Values {
         let link = target.map(|target| Box::from(target.as_path_and_query().as_str())).or_else(elsewhere);
         // Where nobody says what was created, nothing that is known of ends it.
         let owner = key.map_or_else(|| memory.prints().of([&b"nobody"[..]]), |key| owner(memory, key));
-        let time = exchange.policy().repeats.unique_memory;
-        for Taken { claim, is_asked_for, .. } in self.taken {
+        for Taken { claim, is_asked_for } in self.taken {
+            let time = exchange.policy().repeats.memory_of_values(is_asked_for);
             let value = Value { location: link.clone(), caller: exchange.caller, owner, is_asked_for };
             claim.remember(Memo::Value(value), time);
         }

@@ -55,7 +55,7 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
         Mode::Enforce => {
             let demand = Demand::of(exchange)?;
             match repeats::begin(exchange, &demand.preconditions, body).await? {
-                Begun::Answered(response) => Ok(response),
+                Begun::Answered(response) => Ok(*response),
                 Begun::Runs(notes) if demand.is_guarded() => guarded(exchange, demand, notes, body).await,
                 Begun::Runs(notes) => forward_unguarded(exchange, notes, body).await,
             }
@@ -92,11 +92,12 @@ async fn guarded(
         && let Some(known) = repeats::known(exchange, notes)
     {
         drop(turn);
-        return replay::answer(exchange, notes, known).await;
+        return Box::pin(replay::answer(exchange, notes, known)).await;
     }
     if let Err(refused) = demand.judge_in_turn(exchange, &mut turn).await {
         drop(turn);
-        return replay::answer_refused(exchange, notes.as_mut(), ahead, body, refused).await;
+        let Some(notes) = notes else { return Err(refused) };
+        return Box::pin(replay::answer_refused(exchange, notes, ahead, body, refused)).await;
     }
     repeats::look_up(exchange, notes.as_deref()).await?;
     if exchange.gateway.is_renamed() {

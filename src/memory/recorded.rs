@@ -24,19 +24,26 @@ impl Recorded {
     #[must_use]
     pub fn new(status: StatusCode, fields: &HeaderMap, content: &[u8]) -> Self {
         let is_framing = |name: &HeaderName| [CONNECTION, CONTENT_LENGTH, TRAILER].contains(name);
-        let kept = || fields.iter().filter(|(name, _)| !is_framing(name));
-        let length: usize = kept().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
-        let mut bytes = BytesMut::with_capacity(length.min(MAX_HEAD_BYTES) + content.len());
-        for (name, value) in kept() {
+        let takes_all = Self::takes(fields);
+        let mut bytes = BytesMut::with_capacity(content.len() + 512);
+        for (name, value) in fields.iter().filter(|(name, _)| !is_framing(name)) {
             let says_where = matches!(name.as_str(), "location" | "content-location" | "etag");
-            if length <= MAX_HEAD_BYTES || says_where && 8 + value.len() + name.as_str().len() <= MAX_HEAD_BYTES / 4 {
+            if takes_all || says_where && 8 + value.len() + name.as_str().len() <= MAX_HEAD_BYTES / 4 {
                 put(&mut bytes, name.as_str().as_bytes());
                 put(&mut bytes, value.as_bytes());
             }
         }
         let head = bytes.len();
         bytes.put_slice(content);
-        Self { status, bytes: bytes.freeze(), content: u32::try_from(head).expect("a head is bounded") }
+        // In a piece of its own size: it may be kept for long.
+        let bytes = Bytes::copy_from_slice(&bytes);
+        Self { status, bytes, content: u32::try_from(head).expect("a head is bounded") }
+    }
+
+    /// Whether all fields of such a head are recorded that are not framing.
+    #[must_use]
+    pub fn takes(fields: &HeaderMap) -> bool {
+        fields.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum::<usize>() <= MAX_HEAD_BYTES
     }
 
     /// The status.
@@ -117,6 +124,7 @@ mod tests {
         let large = "x".repeat(MAX_HEAD_BYTES);
         let head = fields(&[("x-large", &large), ("location", "/7"), ("etag", "\"1\""), ("x", "1")]);
         let recorded = Recorded::new(StatusCode::CREATED, &head, b"content");
+        assert!(!Recorded::takes(&head) && Recorded::takes(&recorded.fields()));
         assert_eq!(recorded.fields(), fields(&[("location", "/7"), ("etag", "\"1\"")]));
         assert!(recorded.heap_bytes() < 100);
     }

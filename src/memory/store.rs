@@ -27,8 +27,8 @@ pub(super) struct Store {
     slots: Vec<Slot>,
     free: u32,
     queues: [Queue; Kind::ALL.len()],
-    /// The entries that end with a resource, by its name.
-    owned: BTreeSet<(Fingerprint, u32)>,
+    /// The entries that end with a resource, by its name, and whether any write to it ends them.
+    owned: BTreeSet<(Fingerprint, bool, u32)>,
     most_entries: usize,
     most_bytes: usize,
 }
@@ -83,11 +83,10 @@ impl Store {
         self.forget(name);
         self.drop_expired(now);
         let bytes = ENTRY_BYTES + memo.heap_bytes();
-        if let Some(owner) = memo.owner() {
-            let at = self.next_free();
-            self.owned.insert((owner, at));
-        }
         let at = self.next_free();
+        if let Some((owner, is_asked_for)) = memo.owner() {
+            self.owned.insert((owner, is_asked_for, at));
+        }
         let queue = &mut self.queues[kind as usize];
         let older = queue.newest;
         queue.newest = at;
@@ -116,14 +115,11 @@ impl Store {
         }
     }
 
-    /// Drops those of a resource's own for which `goes` says so.
-    pub(super) fn forget_owned(&mut self, owner: Fingerprint, goes: impl Fn(&Memo) -> bool) {
-        let all: Vec<u32> = self.owned.range((owner, 0)..=(owner, NONE)).map(|(_, at)| *at).collect();
-        for at in all {
-            if self.slot(at).memo.as_ref().is_some_and(&goes) {
-                self.remove(at);
-            }
-        }
+    /// Drops those of a resource's own: all of them where it is gone, else those that any write ends.
+    pub(super) fn forget_owned(&mut self, owner: Fingerprint, is_gone: bool) {
+        let of_all_writes = (owner, !is_gone, 0);
+        let all: Vec<u32> = self.owned.range(of_all_writes..=(owner, true, NONE)).map(|(_, _, at)| *at).collect();
+        all.into_iter().for_each(|at| self.remove(at));
     }
 
     pub(super) fn queue(&self, kind: Kind) -> Queue {
@@ -184,8 +180,8 @@ impl Store {
             queue.newest = older;
         }
         self.names.remove(&Name(name));
-        if let Some(owner) = memo.owner() {
-            self.owned.remove(&(owner, at));
+        if let Some((owner, is_asked_for)) = memo.owner() {
+            self.owned.remove(&(owner, is_asked_for, at));
         }
     }
 

@@ -27,10 +27,8 @@ fn value(owner: u64, is_asked_for: bool) -> Memo {
 }
 
 fn claimed(memory: &Arc<Memory>, kind: Kind, n: u64) -> Claim {
-    match memory.begin(kind, name(n)) {
-        Begun::Free(claim) => claim,
-        other => panic!("{n} is not free: {other:?}"),
-    }
+    let Begun::Free(claim) = memory.begin(kind, name(n)) else { panic!("{n} is not free") };
+    claim
 }
 
 fn remember(memory: &Arc<Memory>, kind: Kind, n: u64, memo: Memo, time: Option<Duration>) {

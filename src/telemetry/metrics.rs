@@ -22,7 +22,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{config, core::verdict::Refusal, memory, tracker::Watcher};
+use crate::{config, core::verdict::Refusal, tracker::Watcher};
+
+mod remembered;
+
+pub use remembered::Remembered;
 
 /// The media type of what `Metrics::scrape` gives.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -166,17 +170,6 @@ pub struct Now {
     pub memory: Option<Remembered>,
 }
 
-/// What is remembered of requests that may come again.
-#[derive(Debug, Clone, Copy)]
-pub struct Remembered {
-    /// By kind.
-    pub usage: [memory::Usage; memory::Kind::ALL.len()],
-    /// What there may be.
-    pub capacity: memory::Capacity,
-    /// What is under way and may not be done twice at once.
-    pub under_way: usize,
-}
-
 /// All that is counted.
 pub struct Metrics {
     registry: Registry,
@@ -207,7 +200,7 @@ struct Families {
     records: Gauge,
     capacity: Gauge,
     evictions: Counter,
-    memory: MemoryFamilies,
+    memory: remembered::Families,
     upstream_requests: Family<UpstreamLabels, Counter>,
     upstream_errors: Family<ErrorLabels, Counter>,
     upstream_responses: Histograms<UpstreamLabels>,
@@ -220,52 +213,6 @@ struct Families {
     sent: Counter,
     access_log_dropped: Counter,
     reloads: Family<ReloadLabels, Counter>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct MemoryFamilies {
-    entries: Family<KindLabels, Gauge>,
-    bytes: Family<KindLabels, Gauge>,
-    evictions: Family<KindLabels, Counter>,
-    answers: Family<KindLabels, Counter>,
-    entries_capacity: Gauge,
-    bytes_capacity: Gauge,
-    under_way: Gauge,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabels {
-    kind: &'static str,
-}
-
-impl MemoryFamilies {
-    fn register(&self, registry: &mut Registry) {
-        let help = "Answers and values that are remembered now";
-        registry.register("memory_entries", help, self.entries.clone());
-        let help = "Answers and values that can be remembered";
-        registry.register("memory_entries_capacity", help, self.entries_capacity.clone());
-        registry.register_with_unit("memory", "What they take", Unit::Bytes, self.bytes.clone());
-        let help = "What they may take";
-        registry.register_with_unit("memory_capacity", help, Unit::Bytes, self.bytes_capacity.clone());
-        registry.register("memory_evictions", "Those dropped to make room", self.evictions.clone());
-        let help = "Requests that were answered by what is remembered, refusals included";
-        registry.register("memory_answers", help, self.answers.clone());
-        let help = "Keys and values of requests that are under way now";
-        registry.register("memory_claims", help, self.under_way.clone());
-    }
-
-    fn set(&self, remembered: &Remembered) {
-        for usage in &remembered.usage {
-            let labels = KindLabels { kind: usage.kind.as_str() };
-            self.entries.get_or_create(&labels).set(signed(usage.entries));
-            self.bytes.get_or_create(&labels).set(signed(usage.bytes));
-            self.evictions.get_or_create(&labels).inner().store(usage.evictions, Ordering::Relaxed);
-            self.answers.get_or_create(&labels).inner().store(usage.answers, Ordering::Relaxed);
-        }
-        self.entries_capacity.set(signed(remembered.capacity.entries));
-        self.bytes_capacity.set(signed(remembered.capacity.bytes));
-        self.under_way.set(signed(remembered.under_way));
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -357,7 +304,7 @@ impl Families {
             records: Gauge::default(),
             capacity: Gauge::default(),
             evictions: Counter::default(),
-            memory: MemoryFamilies::default(),
+            memory: remembered::Families::default(),
             upstream_requests: Family::default(),
             upstream_errors: Family::default(),
             upstream_responses: Family::new_with_constructor(seconds),

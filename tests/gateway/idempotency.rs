@@ -458,3 +458,26 @@ async fn an_interim_answer_is_no_answer() {
     assert_eq!(first.answer().await.status, 201);
     assert_again(&order(&gateway, "{\"n\":1}").send().await);
 }
+
+#[tokio::test]
+async fn a_post_that_means_another_method_is_another_payload() {
+    let mut backend = Script::start().await;
+    let gateway = before(&backend);
+    create(&gateway, &mut backend).await;
+    let other = order(&gateway, "{\"n\":1}").with("x-http-method-override", "DELETE");
+    other.expect(422).await.problem("idempotency-mismatch");
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn of_a_head_that_is_too_large_the_place_is_known() {
+    let mut backend = Script::start().await;
+    let gateway = before(&backend);
+    let first = begin(order(&gateway, "{\"n\":1}"));
+    let large = "x".repeat(20_000);
+    backend.expect("POST", "/orders").await.answer(201, &[("Location", "/orders/7"), ("X-Large", &large)], "x").await;
+    assert_eq!(first.answer().await.field("x-large"), Some(large.as_str()));
+    let again = order(&gateway, "{\"n\":1}").expect(409).await;
+    assert_eq!(again.problem("idempotency-not-kept")["location"], "/orders/7");
+    backend.assert_quiet();
+}

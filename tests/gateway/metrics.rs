@@ -169,10 +169,13 @@ async fn every_verdict_has_its_count() {
         ("unverifiable", 1.0),
         ("malformed", 1.0),
         ("would_refuse", 0.0),
+        ("replayed", 0.0),
+        ("key_used", 0.0),
+        ("duplicate", 0.0),
     ] {
         assert_eq!(scrape.value("ifmatch_verdicts_total", &[("verdict", verdict)]), count, "{verdict}");
     }
-    assert_eq!(scrape.label("ifmatch_verdicts_total", "verdict").len(), 8);
+    assert_eq!(scrape.label("ifmatch_verdicts_total", "verdict").len(), 11);
 }
 
 #[tokio::test]

@@ -83,7 +83,11 @@ impl Answer {
     pub(in crate::gateway) fn recorded(mut self, limit: usize, linger_time: Duration, keep: Box<dyn Keep>) -> Self {
         self.source = match self.source {
             Source::Backend(body) => Source::Recorded(Box::new(Recorded::new(body, limit, linger_time, keep))),
-            source @ (Source::Own(_) | Source::Elsewhere(_) | Source::Recorded(_)) => {
+            source @ Source::Elsewhere(_) => {
+                keep.keep(Some(&[]));
+                source
+            }
+            source @ (Source::Own(_) | Source::Recorded(_)) => {
                 keep.keep(None);
                 source
             }
