@@ -1,0 +1,113 @@
+//! A client: one connection, one request after the other, the current tag carried along.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
+
+use crate::{
+    shape::{Shape, Tag},
+    wire::{content_length, field, head_length},
+};
+
+/// A connection that is kept, for requests of one shape to one resource.
+#[derive(Debug)]
+pub(crate) struct Client {
+    to: SocketAddr,
+    from: Ipv4Addr,
+    /// `None` before the first request, and after an answer with `Connection: close`.
+    stream: Option<TcpStream>,
+    input: Vec<u8>,
+    request: Vec<u8>,
+    tag_at: Option<usize>,
+}
+
+/// An answer, as far as it matters.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    status: u16,
+    tag: Option<Tag>,
+}
+
+impl Client {
+    /// One of a number of clients. So many come from one address as every proxy allows by default.
+    pub(crate) fn new(to: SocketAddr, shape: Shape, number: usize) -> Self {
+        let (request, tag_at) = shape.request(number);
+        let host = u8::try_from(2 + number / 512).expect("at most 100,000 clients");
+        let from = Ipv4Addr::new(127, 0, 1, host);
+        Self { to, from, stream: None, input: Vec::with_capacity(64 * 1024), request, tag_at }
+    }
+
+    /// Connects, and reads what its writes are to replace.
+    pub(crate) async fn prepare(&mut self, shape: Shape, resource: usize) -> io::Result<()> {
+        let read = format!("GET {} HTTP/1.1\r\nHost: api.example.com\r\n\r\n", shape.path(resource));
+        let answer = self.exchange(read.as_bytes()).await?;
+        self.note(answer);
+        Ok(())
+    }
+
+    /// Sends the request, reads the answer, and returns its status.
+    pub(crate) async fn request(&mut self) -> io::Result<u16> {
+        let request = std::mem::take(&mut self.request);
+        let answer = self.exchange(&request).await;
+        self.request = request;
+        let answer = answer?;
+        self.note(answer);
+        Ok(answer.status)
+    }
+
+    fn note(&mut self, answer: Answer) {
+        if let (Some(at), Some(tag)) = (self.tag_at, answer.tag) {
+            self.request[at..at + tag.len()].copy_from_slice(&tag);
+        }
+    }
+
+    async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => connect(self.from, self.to).await?,
+        };
+        stream.write_all(request).await?;
+        let length = loop {
+            if let Some(length) = head_length(&self.input) {
+                break length;
+            }
+            if stream.read_buf(&mut self.input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        let head = &self.input[..length];
+        let status = head.get(9..12).and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
+        let status = status.ok_or(io::ErrorKind::InvalidData)?;
+        let tag = field(head, b"etag").and_then(|tag| tag.get(1..17)?.try_into().ok());
+        let closes = field(head, b"connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
+        let body = if status == 204 { Some(0) } else { content_length(head) };
+        let mut rest = length + body.ok_or(io::ErrorKind::InvalidData)?;
+        while rest > self.input.len() {
+            rest -= self.input.len();
+            self.input.clear();
+            if stream.read_buf(&mut self.input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.input.clear();
+        if !closes {
+            self.stream = Some(stream);
+        }
+        Ok(Answer { status, tag })
+    }
+}
+
+async fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    let stream = socket.connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
