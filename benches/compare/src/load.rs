@@ -40,7 +40,8 @@ impl Client {
         let (request, tag_at) = shape.request(number);
         let host = u8::try_from(2 + number / 512).expect("at most 100,000 clients");
         let from = Ipv4Addr::new(127, 0, 1, host);
-        Self { to, from, stream: None, input: Vec::with_capacity(64 * 1024), request, tag_at }
+        let input = Vec::with_capacity(if shape.is_large() { 256 * 1024 } else { 4 * 1024 });
+        Self { to, from, stream: None, input, request, tag_at }
     }
 
     /// Connects, and reads what its writes are to replace.

@@ -7,8 +7,12 @@
 mod backend;
 mod instructions;
 mod load;
+mod peers;
 mod process;
+mod rounds;
+mod secure;
 mod shape;
+mod table;
 mod wire;
 
 use std::{env, process::ExitCode};
@@ -16,6 +20,8 @@ use std::{env, process::ExitCode};
 const USAGE: &str = "\
 Usage: benches/compare/run COMMAND
 
+  table [cpu] [cores] [memory] [delay]
+             ifmatch beside its peers, which root gets from Debian where they are missing
   instructions [SHAPE..] [--requests N] [--connections N] [--profile]
              user instructions a request, counted by callgrind (apt install valgrind); --profile also
              names the functions that they are spent in, and leaves callgrind's files
@@ -30,6 +36,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.collect();
     let done = match command {
         "backend" => backend::serve(),
+        "table" => table::run(&words),
         "instructions" => instructions::run(&words),
         "" => Err(USAGE.to_owned()),
         unknown => Err(format!("{unknown}: no such command\n\n{USAGE}")),

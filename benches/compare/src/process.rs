@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit},
+    thread::{CpuSet, sched_setaffinity},
+};
 
 /// How long a program may take to listen or to end. Under valgrind both take long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +26,31 @@ impl Process {
     pub(crate) fn start(command: &mut Command) -> Result<Self, String> {
         let child = command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
         Ok(Self(child))
+    }
+
+    /// CPU time that it and its children have used so far.
+    pub(crate) fn cpu(&self) -> io::Result<Duration> {
+        let mut nanoseconds = 0_u64;
+        for pid in family(self.0.id())? {
+            for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+                let text = fs::read_to_string(task?.path().join("schedstat"))?;
+                let used = text.split(' ').next().and_then(|word| word.parse::<u64>().ok());
+                nanoseconds += used.ok_or(io::ErrorKind::InvalidData)?;
+            }
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Bytes of memory that it and its children hold.
+    pub(crate) fn memory(&self) -> io::Result<u64> {
+        let mut kibibytes = 0;
+        for pid in family(self.0.id())? {
+            let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let held = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            kibibytes += held.ok_or(io::ErrorKind::InvalidData)?;
+        }
+        Ok(kibibytes * 1024)
     }
 
     /// Asks it to stop, and waits until it has.
@@ -47,6 +75,33 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A process and all that it started, whether by a task of its own or of theirs.
+fn family(pid: u32) -> io::Result<Vec<u32>> {
+    let mut pids = vec![pid];
+    let mut next = 0;
+    while next < pids.len() {
+        for task in fs::read_dir(format!("/proc/{}/task", pids[next]))? {
+            let children = fs::read_to_string(task?.path().join("children"))?;
+            pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+        next += 1;
+    }
+    Ok(pids)
+}
+
+/// Keeps this program on a core, or on two.
+pub(crate) fn stay_on(cores: &[usize]) -> Result<(), String> {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|&core| set.set(core));
+    sched_setaffinity(None, &set).map_err(|error| format!("cores {cores:?}: {error}"))
+}
+
+/// Lets this program and those that it starts have as many open files as the system grants.
+pub(crate) fn allow_files() -> Result<(), String> {
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).map_err(|error| format!("open files: {error}"))
 }
 
 /// A command, on these cores only.
