@@ -102,7 +102,7 @@ async fn drive(to: SocketAddr, shape: Shape, connections: usize, each: usize) ->
     for number in 0..connections {
         clients.spawn(async move {
             let mut client = Client::new(to, shape, number);
-            client.prepare(shape, number).await?;
+            client.prepare().await?;
             for _ in 0..each {
                 let status = client.request().await?;
                 if shape.is_wrong(status, true) {

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    shape::{Shape, Tag},
+    shape::{DIGITS, Shape, Tag},
     wire::{content_length, field, head_length},
 };
 
@@ -35,21 +35,40 @@ struct Answer {
 }
 
 impl Client {
-    /// One of a number of clients. So many come from one address as every proxy allows by default.
+    /// One of a number of clients, for a resource of its own.
     pub(crate) fn new(to: SocketAddr, shape: Shape, number: usize) -> Self {
-        let (request, tag_at) = shape.request(number);
-        let host = u8::try_from(2 + number / 512).expect("at most 100,000 clients");
-        let from = Ipv4Addr::new(127, 0, 1, host);
+        Self::on(to, shape, &shape.path(number), number)
+    }
+
+    /// One of a number of clients, of which no more come from one address than ifmatch allows by default.
+    pub(crate) fn on(to: SocketAddr, shape: Shape, path: &str, number: usize) -> Self {
+        let (request, tag_at) = shape.request(path);
+        let host = u8::try_from(2 + number / 256).expect("at most 50,000 clients");
         let input = Vec::with_capacity(if shape.is_large() { 256 * 1024 } else { 4 * 1024 });
-        Self { to, from, stream: None, input, request, tag_at }
+        Self { to, from: Ipv4Addr::new(127, 0, 1, host), stream: None, input, request, tag_at }
     }
 
     /// Connects, and reads what its writes are to replace.
-    pub(crate) async fn prepare(&mut self, shape: Shape, resource: usize) -> io::Result<()> {
-        let read = format!("GET {} HTTP/1.1\r\nHost: api.example.com\r\n\r\n", shape.path(resource));
-        let answer = self.exchange(read.as_bytes()).await?;
+    pub(crate) async fn prepare(&mut self) -> io::Result<()> {
+        let path = self.request.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+        let read = [b"GET ", path, b" HTTP/1.1\r\nHost: api.example.com\r\n\r\n"].concat();
+        let answer = self.exchange(&read).await?;
         self.note(answer);
         Ok(())
+    }
+
+    /// Turns to another resource of the same shape, whose tag is this.
+    pub(crate) fn aim(&mut self, resource: usize, tag: Tag) {
+        let digits = format!("{resource:0width$}", width = DIGITS);
+        if let Some(end) = self.request.windows(6).position(|window| window == b" HTTP/") {
+            self.request[end - DIGITS..end].copy_from_slice(digits.as_bytes());
+        }
+        self.note(Answer { status: 0, tag: Some(tag) });
+    }
+
+    /// The tag that its next write is to replace.
+    pub(crate) fn tag(&self) -> Option<Tag> {
+        self.request.get(self.tag_at?..)?.first_chunk().copied()
     }
 
     /// Sends the request, reads the answer, and returns its status.

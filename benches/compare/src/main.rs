@@ -5,6 +5,8 @@
 //! docs/performance.md.
 
 mod backend;
+mod check;
+mod growth;
 mod instructions;
 mod load;
 mod peers;
@@ -22,6 +24,10 @@ Usage: benches/compare/run COMMAND
 
   table [cpu] [cores] [memory] [delay]
              ifmatch beside its peers, which root gets from Debian where they are missing
+  growth [connections] [records] [waiters] [--records N]
+             what a request costs as they grow; with N records at most, by default 10,000,000, which takes
+             as long as so many GETs
+  wrk        whether wrk finds the same ratio to nginx (apt install wrk)
   instructions [SHAPE..] [--requests N] [--connections N] [--profile]
              user instructions a request, counted by callgrind (apt install valgrind); --profile also
              names the functions that they are spent in, and leaves callgrind's files
@@ -37,6 +43,8 @@ fn main() -> ExitCode {
     let done = match command {
         "backend" => backend::serve(),
         "table" => table::run(&words),
+        "growth" => growth::run(&words),
+        "wrk" => check::run(),
         "instructions" => instructions::run(&words),
         "" => Err(USAGE.to_owned()),
         unknown => Err(format!("{unknown}: no such command\n\n{USAGE}")),

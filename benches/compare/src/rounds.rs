@@ -4,7 +4,7 @@
 //! visited in each round, for some milliseconds each, and only what was measured in one round is compared.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use crate::{
     load::Client,
     peers::{Certificate, Proxy},
     secure::{self, Stream},
-    shape::Shape,
+    shape::{FIRST, Shape, Tag},
 };
 
 /// How many requests are under way at once.
@@ -28,6 +28,8 @@ const STREAMS: usize = 8;
 pub(crate) enum Sender {
     /// Over HTTP/1.1: a number of connections, of which one at a time is used, in turn.
     Plain(VecDeque<Client>),
+    /// Over HTTP/1.1 to ever other resources, by chance.
+    Roaming(Roamer),
     /// Over HTTP/2 with TLS.
     Secure(Stream),
 }
@@ -67,11 +69,40 @@ impl Load {
         senders.resize_with(connections.min(CLIENTS), VecDeque::new);
         for number in 0..connections {
             let mut client = Client::new(proxy.plain, shape, number);
-            client.prepare(shape, number).await?;
+            client.prepare().await?;
             senders[number % CLIENTS].push_back(client);
         }
         let senders = senders.into_iter().map(Sender::Plain).collect();
         Ok(Self { shape, checks: proxy.peer.checks(), senders })
+    }
+
+    /// Writes to so many resources, all of which are read first.
+    pub(crate) async fn roaming(proxy: &Proxy, shape: Shape, resources: usize) -> io::Result<Self> {
+        let mut running = JoinSet::new();
+        for number in 0..CLIENTS {
+            let mut client = Client::new(proxy.plain, shape, number);
+            running.spawn(async move {
+                for resource in (number..resources).step_by(CLIENTS) {
+                    client.aim(resource, FIRST);
+                    client.prepare().await?;
+                }
+                let mut chance = Chance::new();
+                chance.0 += 2 * number as u64;
+                Ok::<_, io::Error>(Roamer { client, number, resources, chance, written: HashMap::new() })
+            });
+        }
+        let mut senders = Vec::new();
+        while let Some(filled) = running.join_next().await {
+            senders.push(Sender::Roaming(filled.map_err(io::Error::other)??));
+        }
+        Ok(Self { shape, checks: proxy.peer.checks(), senders })
+    }
+
+    /// All clients on this path.
+    pub(crate) fn on(proxy: &Proxy, shape: Shape, path: &str) -> Self {
+        let clients = (0..CLIENTS).map(|number| Client::on(proxy.plain, shape, path, number));
+        let senders = clients.map(|client| Sender::Plain(VecDeque::from([client]))).collect();
+        Self { shape, checks: proxy.peer.checks(), senders }
     }
 
     pub(crate) async fn secure(proxy: &Proxy, shape: Shape, certificate: &Certificate) -> io::Result<Self> {
@@ -124,14 +155,35 @@ impl Sender {
                 clients.rotate_left(1);
                 clients[0].request().await
             }
+            Self::Roaming(roamer) => roamer.request().await,
             Self::Secure(stream) => stream.request().await,
         }
     }
 }
 
+/// A client that writes to any of those resources whose number divided by [`CLIENTS`] leaves its own.
+#[derive(Debug)]
+pub(crate) struct Roamer {
+    client: Client,
+    number: usize,
+    resources: usize,
+    chance: Chance,
+    written: HashMap<usize, Tag>,
+}
+
+impl Roamer {
+    async fn request(&mut self) -> io::Result<u16> {
+        let resource = self.chance.below(self.resources / CLIENTS) * CLIENTS + self.number;
+        self.client.aim(resource, self.written.get(&resource).copied().unwrap_or(FIRST));
+        let status = self.client.request().await?;
+        self.written.extend(self.client.tag().map(|tag| (resource, tag)));
+        Ok(status)
+    }
+}
+
 /// One slice of each, in random order; as many rounds.
 pub(crate) async fn rounds(
-    proxies: &[Proxy],
+    proxies: &[&Proxy],
     loads: &mut [Load],
     rounds: usize,
     length: Duration,
@@ -144,7 +196,7 @@ pub(crate) async fn rounds(
         chance.shuffle(&mut order);
         let mut slices = vec![None; proxies.len()];
         for &at in &order {
-            let slice = loads[at].slice(&proxies[at], length).await;
+            let slice = loads[at].slice(proxies[at], length).await;
             slices[at] =
                 Some(slice.map_err(|error| io::Error::other(format!("{}: {error}", proxies[at].peer.name())))?);
         }

@@ -20,6 +20,11 @@ pub(crate) enum Shape {
 /// The digits of a tag: always as many, so that one can be put in another's place.
 pub(crate) type Tag = [u8; 16];
 
+/// The tag that the backend shows before the first write.
+pub(crate) const FIRST: Tag = *b"0000000000000000";
+/// How many digits a resource's number has.
+pub(crate) const DIGITS: usize = 8;
+
 const FIELDS: &str = "\
 User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
 Accept: application/json, text/plain, */*\r\n\
@@ -95,13 +100,13 @@ impl Shape {
     /// The path of one of the resources that requests of this shape are for; no two shapes share one.
     pub(crate) fn path(self, resource: usize) -> String {
         let size = if self.is_large() { "large" } else { "small" };
-        format!("/{size}/{}/{resource:08}", self.name())
+        format!("/{size}/{}/{resource:0width$}", self.name(), width = DIGITS)
     }
 
     /// The request's bytes, and where the tag stands in them, if it names one that must be current.
-    pub(crate) fn request(self, resource: usize) -> (Vec<u8>, Option<usize>) {
+    pub(crate) fn request(self, path: &str) -> (Vec<u8>, Option<usize>) {
         let method = if self.is_read() { "GET" } else { "PUT" };
-        let mut text = format!("{method} {} HTTP/1.1\r\nHost: api.example.com\r\n", self.path(resource));
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: api.example.com\r\n");
         if self == Self::Fields {
             text.push_str(FIELDS);
         } else {

@@ -11,7 +11,7 @@ use crate::{
     load::Client,
     peers::{self, Certificate, Peer, Proxy, Setting},
     process,
-    rounds::{CLIENTS, Load, Slice, median, quantile, rounds},
+    rounds::{CLIENTS, Chance, Load, Slice, median, quantile, rounds},
     shape::Shape,
 };
 
@@ -49,6 +49,7 @@ pub(crate) fn text(error: io::Error) -> String {
     error.to_string()
 }
 
+/// All of them.
 fn proxies(setting: &Setting) -> Result<Vec<Proxy>, String> {
     Peer::ALL.into_iter().map(|peer| Proxy::start(peer, setting)).collect()
 }
@@ -58,6 +59,7 @@ async fn cpu(certificate: &Certificate) -> Result<(), String> {
     let (_backend, backend) = process::backend("1")?;
     let setting = Setting { backend, workers: 1, cores: "0", certificate: certificate.clone() };
     let proxies = proxies(&setting)?;
+    let each: Vec<&Proxy> = proxies.iter().collect();
     println!("\nCPU a request: microseconds, and ifmatch's part of each peer's (± half the quartiles' distance)\n");
     heading("µs");
     for shape in Shape::ALL {
@@ -67,7 +69,7 @@ async fn cpu(certificate: &Certificate) -> Result<(), String> {
             let connections = if shape.is_large() { CLIENTS / 4 } else { CLIENTS };
             loads.push(Load::plain(proxy, shape, connections).await.map_err(text)?);
         }
-        let slices = rounds(&proxies, &mut loads, ROUNDS, SLICE).await.map_err(text)?;
+        let slices = rounds(&each, &mut loads, ROUNDS, SLICE).await.map_err(text)?;
         row(shape.title(), &slices, Slice::cost, 1);
     }
     for (shape, title) in [(Shape::Get, "GET 1 KiB, h2 with TLS"), (Shape::Put, "PUT 1 KiB, h2 with TLS")] {
@@ -75,7 +77,7 @@ async fn cpu(certificate: &Certificate) -> Result<(), String> {
         for proxy in &proxies {
             loads.push(Load::secure(proxy, shape, certificate).await.map_err(text)?);
         }
-        let slices = rounds(&proxies, &mut loads, ROUNDS, SLICE).await.map_err(text)?;
+        let slices = rounds(&each, &mut loads, ROUNDS, SLICE).await.map_err(text)?;
         row(title, &slices, Slice::cost, 1);
     }
     Ok(())
@@ -86,6 +88,7 @@ async fn cores(certificate: &Certificate) -> Result<(), String> {
     let (_backend, backend) = process::backend("0-1")?;
     let setting = Setting { backend, workers: 2, cores: "0-1", certificate: certificate.clone() };
     let proxies = proxies(&setting)?;
+    let each: Vec<&Proxy> = proxies.iter().collect();
     println!("\nTwo workers on two cores, which backend and load share: requests a second\n");
     heading("requests/s");
     for shape in [Shape::Get, Shape::Put] {
@@ -93,7 +96,7 @@ async fn cores(certificate: &Certificate) -> Result<(), String> {
         for proxy in &proxies {
             loads.push(Load::plain(proxy, shape, CLIENTS).await.map_err(text)?);
         }
-        let slices = rounds(&proxies, &mut loads, ROUNDS, SLICE).await.map_err(text)?;
+        let slices = rounds(&each, &mut loads, ROUNDS, 2 * SLICE).await.map_err(text)?;
         row(shape.title(), &slices, Slice::rate, 0);
     }
     Ok(())
@@ -140,27 +143,33 @@ async fn delay(certificate: &Certificate) -> Result<(), String> {
     let setting = Setting { backend, workers: 1, cores: "0", certificate: certificate.clone() };
     let proxies = proxies(&setting)?;
     println!("\nWhat a proxy adds to the median delay at {RATE} requests a second: microseconds\n");
-    println!("| | {} |\n|---|---|---|---|---|", Peer::ALL.map(Peer::name).join(" | "));
+    let mut chance = Chance::new();
+    println!("| | none: the delay itself | {} |\n|---|---|---|---|---|---|", Peer::ALL.map(Peer::name).join(" | "));
     for shape in [Shape::Get, Shape::Put] {
         let mut ways = Vec::new();
         for to in [backend].into_iter().chain(proxies.iter().map(|proxy| proxy.plain)) {
             let mut clients = Vec::new();
             for number in 0..CLIENTS {
                 let mut client = Client::new(to, shape, number);
-                client.prepare(shape, number).await.map_err(text)?;
+                client.prepare().await.map_err(text)?;
                 clients.push(client);
             }
             ways.push(clients);
         }
-        let mut added = vec![Vec::new(); proxies.len()];
-        for _ in 0..ROUNDS / 2 {
-            let direct = typical_delay(&mut ways[0]).await.map_err(text)?;
-            for (clients, added) in ways[1..].iter_mut().zip(&mut added) {
-                added.push(typical_delay(clients).await.map_err(text)? - direct);
+        let mut rounds = Vec::new();
+        let mut order: Vec<usize> = (0..ways.len()).collect();
+        for _ in 0..ROUNDS {
+            chance.shuffle(&mut order);
+            let mut delays = vec![0.0; ways.len()];
+            for &at in &order {
+                delays[at] = typical_delay(&mut ways[at]).await.map_err(text)?;
             }
+            rounds.push(delays);
         }
-        let cells = added.into_iter().map(|added| format!("{:.0}", median(added.into_iter())));
-        println!("| {} | {} |", shape.title(), cells.collect::<Vec<_>>().join(" | "));
+        let cells = (1..ways.len()).map(|at| median(rounds.iter().map(|delays| delays[at] - delays[0])));
+        let cells: Vec<String> = cells.map(|added| format!("{added:.0}")).collect();
+        let direct = median(rounds.iter().map(|delays| delays[0]));
+        println!("| {} | {direct:.0} | {} |", shape.title(), cells.join(" | "));
     }
     Ok(())
 }
@@ -169,7 +178,7 @@ async fn delay(certificate: &Certificate) -> Result<(), String> {
 async fn typical_delay(clients: &mut [Client]) -> io::Result<f64> {
     let mut delays = Vec::new();
     let begun = Instant::now();
-    for turn in 0..2 * CLIENTS as u32 {
+    for turn in 0..CLIENTS as u32 {
         let due = Duration::from_secs(turn.into()) / RATE;
         // Nothing else runs on this runtime, and its own clock is too coarse.
         std::thread::sleep(due.saturating_sub(begun.elapsed()));
