@@ -18,6 +18,7 @@ use crate::{
 const SLICE: Duration = Duration::from_millis(50);
 const ROUNDS: usize = 40;
 const CONNECTIONS: [usize; 4] = [64, 1, 1_000, 10_000];
+const TRIES: usize = 20;
 const WAITERS: usize = 1_000;
 /// How long the write takes that they wait for.
 const WRITE: Duration = Duration::from_secs(20);
@@ -33,7 +34,7 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
         }
     }
     if parts.is_empty() {
-        parts = vec!["connections", "waiters", "records"];
+        parts = vec!["connections", "waiters", "balance", "records"];
     }
     peers::install()?;
     process::allow_files()?;
@@ -45,6 +46,7 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
         let done = match part {
             "connections" => runtime.block_on(connections(&setting)),
             "records" => runtime.block_on(records(&setting, most)),
+            "balance" => runtime.block_on(balance(&setting)),
             "waiters" => runtime.block_on(waiters(&setting)),
             unknown => return Err(format!("{unknown}: no such part of the growth")),
         };
@@ -79,9 +81,11 @@ async fn records(setting: &Setting, most: usize) -> io::Result<()> {
     for count in counts {
         let capacity = format!("[tracker]\ncapacity = {}", 2 * count);
         let proxy = Proxy::with(Peer::Ifmatch, setting, &capacity).map_err(io::Error::other)?;
+        // Its connections' memory is used again by those that follow.
+        Load::plain(&proxy, Shape::Get, CLIENTS).await?.slice(&proxy, SLICE).await?;
         let before = proxy.process.memory()?;
         loads.push(Load::roaming(&proxy, Shape::Put, count).await?);
-        bytes.push((proxy.process.memory()? - before) / count as u64);
+        bytes.push(proxy.process.memory()?.saturating_sub(before) / count as u64);
         proxies.push(proxy);
     }
     let each: Vec<&Proxy> = proxies.iter().collect();
@@ -136,6 +140,28 @@ async fn waiters(setting: &Setting) -> io::Result<()> {
         answers[0],
         answers[1]
     );
+    Ok(())
+}
+
+/// Few connections that each carry much: does one worker get more of them than the other?
+async fn balance(setting: &Setting) -> io::Result<()> {
+    println!("\nGET 1 KiB over few HTTP/2 connections to two workers: the busier worker's part of the CPU time\n");
+    println!("| connections | median | worst of {TRIES} |\n|---|---|---|");
+    let setting = Setting { workers: 2, cores: "0-1", certificate: setting.certificate.clone(), ..*setting };
+    let proxy = Proxy::start(Peer::Ifmatch, &setting).map_err(io::Error::other)?;
+    for connections in [2, 4, 8, 16] {
+        let mut parts = Vec::new();
+        for _ in 0..TRIES {
+            let mut load = Load::secure(&proxy, Shape::Get, &setting.certificate, connections).await?;
+            let before = proxy.process.cpu_of_tasks()?;
+            load.slice(&proxy, 2 * SLICE).await?;
+            let after = proxy.process.cpu_of_tasks()?;
+            let used = || after.iter().zip(&before).map(|(after, before)| (*after - *before).as_secs_f64());
+            parts.push(used().fold(0.0, f64::max) / used().sum::<f64>());
+        }
+        let (middle, worst) = (median(parts.iter().copied()), quantile(parts.iter().copied(), 1.0));
+        println!("| {connections} | {:.0} % | {:.0} % |", 100.0 * middle, 100.0 * worst);
+    }
     Ok(())
 }
 

@@ -24,7 +24,7 @@ Usage: benches/compare/run COMMAND
 
   table [cpu] [cores] [memory] [delay]
              ifmatch beside its peers, which root gets from Debian where they are missing
-  growth [connections] [records] [waiters] [--records N]
+  growth [connections] [waiters] [balance] [records] [--records N]
              what a request costs as they grow; with N records at most, by default 10,000,000, which takes
              as long as so many GETs
   wrk        whether wrk finds the same ratio to nginx (apt install wrk)

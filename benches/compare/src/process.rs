@@ -30,15 +30,20 @@ impl Process {
 
     /// CPU time that it and its children have used so far.
     pub(crate) fn cpu(&self) -> io::Result<Duration> {
-        let mut nanoseconds = 0_u64;
+        self.cpu_of_tasks().map(|tasks| tasks.into_iter().sum())
+    }
+
+    /// The same of each task. As long as none begins or ends, they come in the same order.
+    pub(crate) fn cpu_of_tasks(&self) -> io::Result<Vec<Duration>> {
+        let mut tasks = Vec::new();
         for pid in family(self.0.id())? {
             for task in fs::read_dir(format!("/proc/{pid}/task"))? {
                 let text = fs::read_to_string(task?.path().join("schedstat"))?;
                 let used = text.split(' ').next().and_then(|word| word.parse::<u64>().ok());
-                nanoseconds += used.ok_or(io::ErrorKind::InvalidData)?;
+                tasks.push(Duration::from_nanos(used.ok_or(io::ErrorKind::InvalidData)?));
             }
         }
-        Ok(Duration::from_nanos(nanoseconds))
+        Ok(tasks)
     }
 
     /// Bytes of memory that it and its children hold.

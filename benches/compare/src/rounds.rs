@@ -20,8 +20,8 @@ use crate::{
 
 /// How many requests are under way at once.
 pub(crate) const CLIENTS: usize = 64;
-/// How many of them share an HTTP/2 connection.
-const STREAMS: usize = 8;
+/// How many HTTP/2 connections they share.
+pub(crate) const CONNECTIONS: usize = 8;
 
 /// Who sends requests.
 #[derive(Debug)]
@@ -105,11 +105,18 @@ impl Load {
         Self { shape, checks: proxy.peer.checks(), senders }
     }
 
-    pub(crate) async fn secure(proxy: &Proxy, shape: Shape, certificate: &Certificate) -> io::Result<Self> {
+    /// So many connections over HTTP/2, of which each carries its part of [`CLIENTS`].
+    pub(crate) async fn secure(
+        proxy: &Proxy,
+        shape: Shape,
+        certificate: &Certificate,
+        connections: usize,
+    ) -> io::Result<Self> {
         let mut senders = Vec::with_capacity(CLIENTS);
-        for first in (0..CLIENTS).step_by(STREAMS) {
+        let streams = CLIENTS / connections;
+        for first in (0..CLIENTS).step_by(streams) {
             let connection = secure::connect(proxy.secure, &certificate.certificate).await?;
-            for resource in first..first + STREAMS {
+            for resource in first..first + streams {
                 let mut stream = Stream::new(connection.clone(), shape, CLIENTS + resource);
                 stream.prepare().await?;
                 senders.push(Sender::Secure(stream));

@@ -11,7 +11,7 @@ use crate::{
     load::Client,
     peers::{self, Certificate, Peer, Proxy, Setting},
     process,
-    rounds::{CLIENTS, Chance, Load, Slice, median, quantile, rounds},
+    rounds::{CLIENTS, CONNECTIONS, Chance, Load, Slice, median, quantile, rounds},
     shape::Shape,
 };
 
@@ -75,7 +75,7 @@ async fn cpu(certificate: &Certificate) -> Result<(), String> {
     for (shape, title) in [(Shape::Get, "GET 1 KiB, h2 with TLS"), (Shape::Put, "PUT 1 KiB, h2 with TLS")] {
         let mut loads = Vec::new();
         for proxy in &proxies {
-            loads.push(Load::secure(proxy, shape, certificate).await.map_err(text)?);
+            loads.push(Load::secure(proxy, shape, certificate, CONNECTIONS).await.map_err(text)?);
         }
         let slices = rounds(&each, &mut loads, ROUNDS, SLICE).await.map_err(text)?;
         row(title, &slices, Slice::cost, 1);
