@@ -38,7 +38,7 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
         let each = (many.instructions - few.instructions) / (many.requests - few.requests);
         println!("{:<26}{each:>14}", shape.title());
         if asked.profile {
-            println!("{}\n\nAll of it: callgrind_annotate {}\n", top(&many)?, many.file.display());
+            println!("{}\nWho calls whom: callgrind_annotate --tree=caller {}\n", top(&many)?, many.file.display());
         }
     }
     Ok(())
@@ -125,29 +125,54 @@ fn total(file: &Path) -> Result<u64, String> {
     line.and_then(|line| line.trim().parse().ok()).ok_or(format!("{}: no total", file.display()))
 }
 
-/// The functions with the most instructions, a request: in themselves, and with what they call.
+/// Whose functions they are: the first that a function's name or place contains.
+const PARTS: [(&str, &[&str]); 9] = [
+    ("allocator", &["malloc", "free", "realloc", "unlink_chunk", "__rdl_", "__rust_"]),
+    ("copies and comparisons of memory", &["memcpy", "memset", "memmove", "memcmp", "bcmp"]),
+    ("ifmatch", &[":ifmatch::", ":<ifmatch::"]),
+    ("hyper, h2", &["hyper::", "hyper_util::", ":h2::", "<h2::"]),
+    ("httparse", &["httparse::"]),
+    ("http, mostly HeaderMap", &["http::"]),
+    ("tokio, mio", &["tokio::", "mio::"]),
+    ("TLS", &["rustls::", "ring_core"]),
+    ("the rest", &[""]),
+];
+
+/// Where the instructions of a request go: in whose code, in which functions themselves, and with what they call.
 fn top(run: &Count) -> Result<String, String> {
-    let annotate = |inclusive: &str| {
-        let output = Command::new("callgrind_annotate")
-            .args([inclusive, "--auto=no", "--threshold=100"])
-            .arg(&run.file)
-            .output()
-            .map_err(|error| format!("callgrind_annotate: {error}"))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let lines = text.lines().skip_while(|line| !line.contains("file:function")).skip(2);
-        let lines: Vec<String> = lines.filter_map(|line| of_one(line, run.requests)).take(50).collect();
-        Ok::<_, String>(lines.join("\n"))
+    let (own, all) = (functions(run, "--inclusive=no")?, functions(run, "--inclusive=yes")?);
+    let mut parts = [0; PARTS.len()];
+    for (instructions, name) in &own {
+        let part = PARTS.iter().position(|(_, words)| words.iter().any(|word| name.contains(word)));
+        parts[part.unwrap_or(PARTS.len() - 1)] += instructions;
+    }
+    let each = |instructions: u64, name: &str| format!("{:>8}  {name}\n", instructions / run.requests);
+    let parts: String =
+        parts.into_iter().zip(PARTS).map(|(instructions, (part, _))| each(instructions, part)).collect();
+    let list = |functions: &[(u64, String)]| {
+        let lines = functions.iter().take(50).map(|(instructions, name)| {
+            let name = name.split_once(':').filter(|(file, _)| !file.contains(' ')).map_or(&**name, |(_, name)| name);
+            each(*instructions, &name.chars().take(150).collect::<String>())
+        });
+        lines.collect::<String>()
     };
-    let (own, all) = (annotate("--inclusive=no")?, annotate("--inclusive=yes")?);
-    Ok(format!("\nIn themselves:\n{own}\n\nWith what they call:\n{all}"))
+    Ok(format!("\nIn whose code:\n{parts}\nIn themselves:\n{}\nWith what they call:\n{}", list(&own), list(&all)))
 }
 
-/// `1,000,000 (10.00%)  ./malloc/malloc.c:free [/lib/libc.so.6]` as what it means for one of so many requests.
-fn of_one(line: &str, requests: u64) -> Option<String> {
-    let (number, rest) = line.trim_start().split_once(' ')?;
-    let number: u64 = number.replace(',', "").parse().ok()?;
-    let name = rest.split_once(')')?.1.trim_start();
-    let name = name.rsplit_once(" [").map_or(name, |(name, _)| name);
-    let name = name.split_once(':').filter(|(file, _)| !file.contains(' ')).map_or(name, |(_, name)| name);
-    Some(format!("{:>8}  {}", number / requests, name.chars().take(150).collect::<String>()))
+/// Callgrind's functions, those with the most instructions first: `1,000,000 (10.00%)  malloc.c:free [/lib/libc.so.6]`.
+fn functions(run: &Count, inclusive: &str) -> Result<Vec<(u64, String)>, String> {
+    let output = Command::new("callgrind_annotate")
+        .args([inclusive, "--auto=no", "--threshold=100"])
+        .arg(&run.file)
+        .output()
+        .map_err(|error| format!("callgrind_annotate: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().skip_while(|line| !line.contains("file:function")).skip(2);
+    let functions = lines.filter_map(|line| {
+        let (number, rest) = line.trim_start().split_once(' ')?;
+        let name = rest.split_once(')')?.1.trim_start();
+        let name = name.rsplit_once(" [").map_or(name, |(name, _)| name);
+        Some((number.replace(',', "").parse().ok()?, name.to_owned()))
+    });
+    Ok(functions.collect())
 }

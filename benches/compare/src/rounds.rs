@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -112,12 +113,13 @@ impl Load {
         certificate: &Certificate,
         connections: usize,
     ) -> io::Result<Self> {
+        // Nobody has written to its resources yet, so what is read of them is current.
+        static USED: AtomicUsize = AtomicUsize::new(CLIENTS);
         let mut senders = Vec::with_capacity(CLIENTS);
-        let streams = CLIENTS / connections;
-        for first in (0..CLIENTS).step_by(streams) {
+        for _ in 0..connections {
             let connection = secure::connect(proxy.secure, &certificate.certificate).await?;
-            for resource in first..first + streams {
-                let mut stream = Stream::new(connection.clone(), shape, CLIENTS + resource);
+            for _ in 0..CLIENTS / connections {
+                let mut stream = Stream::new(connection.clone(), shape, USED.fetch_add(1, Ordering::Relaxed));
                 stream.prepare().await?;
                 senders.push(Sender::Secure(stream));
             }
