@@ -47,8 +47,10 @@ const PENDING_RESETS: usize = 20;
 const ERROR_RESETS: usize = 256;
 /// How much of an answer may wait to be sent to a client that does not read: of each stream, where it opens a window.
 const UNSENT: usize = 64 * 1024;
-/// How much of their bodies clients may send before the gateway takes it: of each stream, and of all.
-const WINDOW: u32 = 1024 * 1024;
+/// How much of a request's body may come before the gateway takes it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same of all streams. A few uploads that wait for their turn must not keep the one from coming that has it.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 32;
 /// How many more requests a client may give up than it lets be answered. Each costs the backend a request.
 const GIVEN_UP: usize = 200;
 
@@ -103,8 +105,8 @@ impl<'a> Connection<'a> {
         let Open { stream, client, .. } = open;
         let heard = Arc::<Heard>::default();
         let mut protocol = Builder::new()
-            .initial_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(u32::try_from(limits.streams_per_connection).unwrap_or(u32::MAX))
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(PENDING_RESETS)
@@ -170,9 +172,17 @@ impl<'a> Connection<'a> {
         let is_head = request.method() == http::Method::HEAD;
         let (request, tunnel) = stream::received(request, &early);
         let answer = self.live.gateway().handle(Arc::clone(&self.client), request, Some(Arc::clone(&early)));
-        let send_timeout = self.limits.send_timeout;
-        let stream = stream::Stream { respond, early, is_head, send_timeout, tunnel, under_way };
-        tokio::spawn(stream.answer(answer));
+        let stream = stream::Stream {
+            answer: Some(Box::pin(answer)),
+            respond,
+            early,
+            is_head,
+            send_timeout: self.limits.send_timeout,
+            tunnel,
+            under_way: Some(under_way),
+            sending: None,
+        };
+        tokio::spawn(stream);
     }
 
     /// There are no more requests. Those that are under way are answered, and then it may take so long to go.

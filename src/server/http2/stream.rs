@@ -6,11 +6,10 @@
 //! something.
 
 use std::{
-    future::poll_fn,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,9 +20,12 @@ use http::{
     header::{CONTENT_LENGTH, DATE, EXPECT},
     response::Parts,
 };
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::Empty;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Sleep, sleep},
+};
 
 use super::{UnderWay, body::FromStream, tunnel::Tunnel};
 use crate::{
@@ -34,15 +36,30 @@ use crate::{
 /// An answer is given to h2 in pieces of this size at most.
 const PIECE: usize = 16 * 1024;
 
-/// A stream whose request is under way.
-pub(super) struct Stream {
+/// A stream whose request is under way. Written by hand, since every step of an `async fn` would have room of its own here.
+pub(super) struct Stream<F> {
+    /// `None` once it is there.
+    pub(super) answer: Option<Pin<Box<F>>>,
     pub(super) respond: SendResponse<Bytes>,
     /// What is to be said before the answer.
     pub(super) early: Arc<Early>,
     pub(super) is_head: bool,
     pub(super) send_timeout: Duration,
     pub(super) tunnel: Option<Box<Opening>>,
-    pub(super) under_way: UnderWay,
+    /// `None` once a tunnel has it.
+    pub(super) under_way: Option<UnderWay>,
+    pub(super) sending: Option<Sending>,
+}
+
+/// The body of an answer on its way.
+pub(super) struct Sending {
+    out: SendStream<Bytes>,
+    body: Delivery,
+    /// What is left of a piece of it.
+    rest: Bytes,
+    is_last: bool,
+    /// Runs while the client takes nothing.
+    until: Option<Pin<Box<Sleep>>>,
 }
 
 /// What becomes a tunnel if a CONNECT is granted.
@@ -99,54 +116,35 @@ pub(super) fn too_many_fields(mut respond: SendResponse<Bytes>) {
     let _ = respond.send_response(answer, true);
 }
 
-impl Stream {
+impl<F: Future<Output = Response<Delivery>>> Future for Stream<F> {
+    type Output = ();
+
     /// Sends the answer as it comes, and what precedes it.
-    pub(super) async fn answer(mut self, answer: impl Future<Output = Response<Delivery>>) {
-        let Some(response) = ({
-            let mut answer = pin!(answer);
-            poll_fn(|cx| self.poll_answer(answer.as_mut(), cx)).await
-        }) else {
-            return;
-        };
-        self.early.close();
-        self.under_way.answered();
-        let (mut head, body) = response.into_parts();
-        head.headers.entry(DATE).or_insert_with(date::now);
-        let tunnel = self.tunnel.take().filter(|_| head.status.is_success());
-        let has_body = tunnel.is_some() || self.has_body(&mut head, &body);
-        let mut out = match self.respond.send_response(Response::from_parts(head, ()), !has_body) {
-            Ok(out) => out,
-            Err(error) => {
-                tracing::debug!(%error, "an answer could not be sent");
-                return self.respond.send_reset(Reason::INTERNAL_ERROR);
-            }
-        };
-        if let Some(tunnel) = tunnel {
-            let Opening { incoming, open } = *tunnel;
-            // Nobody waits for it any more where the backend was faster to leave.
-            let _ = open.send(Box::new(Tunnel { out, incoming, rest: Bytes::new(), _under_way: self.under_way }));
-            return;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.answer.is_some() {
+            let Some(response) = ready!(self.poll_answer(cx)) else { return Poll::Ready(()) };
+            self.answer = None;
+            self.sending = self.begin(response);
         }
-        if !has_body {
-            return;
-        }
-        match pour(&mut out, body, self.send_timeout).await {
+        let patience = self.send_timeout;
+        let Some(sending) = &mut self.sending else { return Poll::Ready(()) };
+        match ready!(sending.poll(cx, patience)) {
             Ok(()) | Err(Stopped::There) => {}
             Err(Stopped::Late) => {
                 tracing::debug!("a client took nothing of an answer for send_timeout");
-                out.send_reset(Reason::CANCEL);
+                sending.out.send_reset(Reason::CANCEL);
             }
-            Err(Stopped::Here) => out.send_reset(Reason::INTERNAL_ERROR),
+            Err(Stopped::Here) => sending.out.send_reset(Reason::INTERNAL_ERROR),
         }
+        Poll::Ready(())
     }
+}
 
+impl<F: Future<Output = Response<Delivery>>> Stream<F> {
     /// `None`: the client has given the request up.
-    fn poll_answer(
-        &mut self,
-        answer: Pin<&mut impl Future<Output = Response<Delivery>>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Response<Delivery>>> {
-        let answer = answer.poll(cx);
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Response<Delivery>>> {
+        let Some(answer) = &mut self.answer else { return Poll::Ready(None) };
+        let answer = answer.as_mut().poll(cx);
         if self.respond.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
         }
@@ -158,6 +156,33 @@ impl Stream {
             }
         }
         answer.map(Some)
+    }
+
+    /// Sends the head of the answer. `None`: nothing more is to be sent here.
+    fn begin(&mut self, response: Response<Delivery>) -> Option<Sending> {
+        self.early.close();
+        self.under_way.as_mut()?.answered();
+        let (mut head, body) = response.into_parts();
+        head.headers.entry(DATE).or_insert_with(date::now);
+        let tunnel = self.tunnel.take().filter(|_| head.status.is_success());
+        let has_body = tunnel.is_some() || self.has_body(&mut head, &body);
+        let sent = self.respond.send_response(Response::from_parts(head, ()), !has_body);
+        let out = match sent {
+            Ok(out) => out,
+            Err(error) => {
+                tracing::debug!(%error, "an answer could not be sent");
+                self.respond.send_reset(Reason::INTERNAL_ERROR);
+                return None;
+            }
+        };
+        if let Some(tunnel) = tunnel {
+            let Opening { incoming, open } = *tunnel;
+            let tunnel = Tunnel { out, incoming, rest: Bytes::new(), _under_way: self.under_way.take() };
+            // Nobody waits for it any more where the backend was faster to leave.
+            let _ = open.send(Box::new(tunnel));
+            return None;
+        }
+        has_body.then(|| Sending { out, body, rest: Bytes::new(), is_last: false, until: None })
     }
 
     /// Whether a body follows this head, which says how long that is as far as it is known.
@@ -172,54 +197,58 @@ impl Stream {
     }
 }
 
-/// Gives a body to h2, piece by piece, as the client takes it.
-async fn pour(out: &mut SendStream<Bytes>, mut body: Delivery, patience: Duration) -> Result<(), Stopped> {
-    loop {
-        let frame = poll_fn(|cx| {
-            let frame = Pin::new(&mut body).poll_frame(cx);
-            if frame.is_pending() && out.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Stopped::There));
+impl Sending {
+    /// Gives the body to h2, piece by piece, as the client takes it.
+    fn poll(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<Result<(), Stopped>> {
+        loop {
+            while !self.rest.is_empty() {
+                let room = ready!(self.poll_room(cx, patience))?;
+                let piece = self.rest.split_to(room.min(self.rest.len()));
+                let ends = self.is_last && self.rest.is_empty();
+                self.out.send_data(piece, ends)?;
+                if ends {
+                    return Poll::Ready(Ok(()));
+                }
             }
-            frame.map(Ok)
-        });
-        let frame = match frame.await? {
-            Some(Ok(frame)) => frame,
-            Some(Err(_)) => return Err(Stopped::Here),
-            None => return Ok(out.send_data(Bytes::new(), true)?),
-        };
-        let mut data = match frame.into_data() {
-            Ok(data) => data,
-            Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => return Ok(out.send_trailers(trailers)?),
-                Err(_) => continue,
-            },
-        };
-        let is_last = body.is_end_stream();
-        while !data.is_empty() {
-            let room = room(out, data.len().min(PIECE), patience).await?;
-            let piece = data.split_to(room.min(data.len()));
-            out.send_data(piece, is_last && data.is_empty())?;
-            if is_last && data.is_empty() {
-                return Ok(());
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                let is_reset = self.out.poll_reset(cx).is_ready();
+                return if is_reset { Poll::Ready(Err(Stopped::There)) } else { Poll::Pending };
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => (self.rest, self.is_last) = (data, self.body.is_end_stream()),
+                Some(Ok(Err(frame))) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        return Poll::Ready(Ok(self.out.send_trailers(trailers)?));
+                    }
+                }
+                Some(Err(_)) => return Poll::Ready(Err(Stopped::Here)),
+                None => return Poll::Ready(Ok(self.out.send_data(Bytes::new(), true)?)),
             }
-        }
-        if is_last {
-            return Ok(out.send_data(Bytes::new(), true)?);
         }
     }
-}
 
-/// Waits until the client takes something. Nothing is reserved before there is something to send: it would keep others'
-/// answers waiting.
-async fn room(out: &mut SendStream<Bytes>, wanted: usize, patience: Duration) -> Result<usize, Stopped> {
-    out.reserve_capacity(wanted);
-    loop {
-        // h2 tells of a change only, so what there is comes first.
-        let room = out.capacity();
-        if room > 0 {
-            return Ok(room);
+    /// Waits until the client takes something. Nothing is reserved before there is something to send: it would keep others'
+    /// answers waiting.
+    fn poll_room(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<Result<usize, Stopped>> {
+        self.out.reserve_capacity(self.rest.len().min(PIECE));
+        loop {
+            // h2 tells of a change only, so what there is comes first.
+            let room = self.out.capacity();
+            if room > 0 {
+                self.until = None;
+                return Poll::Ready(Ok(room));
+            }
+            match self.out.poll_capacity(cx) {
+                Poll::Ready(Some(more)) => {
+                    more?;
+                }
+                Poll::Ready(None) => return Poll::Ready(Err(Stopped::There)),
+                Poll::Pending => {
+                    let until = self.until.get_or_insert_with(|| Box::pin(sleep(patience)));
+                    ready!(until.as_mut().poll(cx));
+                    return Poll::Ready(Err(Stopped::Late));
+                }
+            }
         }
-        let more = timeout(patience, poll_fn(|cx| out.poll_capacity(cx)));
-        more.await.map_err(|_| Stopped::Late)?.ok_or(Stopped::There)??;
     }
 }

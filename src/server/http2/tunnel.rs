@@ -22,7 +22,7 @@ pub(super) struct Tunnel {
     pub(super) incoming: RecvStream,
     /// What came and was not read.
     pub(super) rest: Bytes,
-    pub(super) _under_way: UnderWay,
+    pub(super) _under_way: Option<UnderWay>,
 }
 
 impl AsyncRead for Tunnel {

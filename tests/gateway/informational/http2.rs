@@ -78,6 +78,7 @@ async fn early_hints_that_come_with_the_answer_arrive_before_it() {
     for method in ["GET", "PUT"] {
         let mut stream = ask(&h2, method).await;
         let mut arrival = backend.expect(method, "/note").await;
+        arrival.body().await.expect("none");
         arrival.send(&format!("{HINTS}{HINTS}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")).await;
         assert_eq!(statuses(&mut stream).await, [103, 103, 200], "{method}");
         arrival.go_on();
