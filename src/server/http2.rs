@@ -101,7 +101,8 @@ struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    async fn begin(open: Open, live: &'a Arc<Live>, limits: &'a Limits) -> Result<Self, h2::Error> {
+    /// In a box: whoever waits for it would keep room for it more than once.
+    async fn begin(open: Open, live: &'a Arc<Live>, limits: &'a Limits) -> Result<Box<Self>, h2::Error> {
         let Open { stream, client, .. } = open;
         let heard = Arc::<Heard>::default();
         let mut protocol = Builder::new()
@@ -117,7 +118,7 @@ impl<'a> Connection<'a> {
             .await?;
         let pings = protocol.ping_pong().expect("nobody has taken it yet");
         let (now, patience) = (Instant::now(), limits.idle_timeout);
-        Ok(Self {
+        Ok(Box::new(Self {
             protocol,
             client,
             live,
@@ -132,7 +133,7 @@ impl<'a> Connection<'a> {
             patience,
             since: now,
             alarm: Box::pin(sleep(patience.min(PING))),
-        })
+        }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
