@@ -33,7 +33,7 @@ fn config(server: &str, keys: &str) -> config::Upstream {
     Config::parse(&file).unwrap().upstreams.remove(0)
 }
 
-fn upstream(server: SocketAddr, keys: &str) -> Arc<Upstream<Bodies>> {
+fn upstream(server: SocketAddr, keys: &str) -> Arc<Upstream> {
     Upstream::new(Fleet::new(config(&server.to_string(), keys)).unwrap())
 }
 
@@ -51,10 +51,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), future).await.expect("waited in vain")
 }
 
-async fn send(
-    upstream: &Upstream<Bodies>,
-    request: Request<Bodies>,
-) -> Result<Response<FromUpstream<Bodies>>, SendError> {
+async fn send(upstream: &Upstream, request: Request<Bodies>) -> Result<Response<FromUpstream>, SendError> {
     within(upstream.send(request, &Arc::default())).await
 }
 
@@ -206,7 +203,7 @@ impl Body for Frames {
 
 const ASKS: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
 
-async fn echo(response: &mut Response<FromUpstream<Bodies>>) {
+async fn echo(response: &mut Response<FromUpstream>) {
     let tunnel = response.extensions_mut().remove::<Tunnel>().expect("a tunnel");
     let mut opened = within(tunnel.open()).await.unwrap();
     for size in [5, 300_000] {
