@@ -37,10 +37,14 @@ use super::{
 };
 
 mod body;
+#[cfg(test)]
+mod compare;
 pub mod framing;
 pub mod head;
 mod outgoing;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub(super) use body::Incoming;
 use head::{Head, Malformed, Reader};
