@@ -128,9 +128,9 @@ async fn hypers(method: &Method, bytes: &[u8], closes: bool) -> Answer {
         told.lock().expect("nobody panics").push((head.status().as_u16(), fields(head.headers())));
     });
     let response = tokio::spawn(sender.send_request(request));
-    let mut asked = [0; 1024];
-    while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
-        far.read(&mut asked).await.expect("hyper asks");
+    let mut asked = Vec::new();
+    while !asked.ends_with(b"\r\n\r\n") {
+        far.read_buf(&mut asked).await.expect("hyper asks");
     }
     far.write_all(bytes).await.expect("it fits");
     let far = (!closes).then_some(far);

@@ -238,3 +238,190 @@ fn announced(fields: &HeaderMap) -> Vec<HeaderName> {
     let lines = fields.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, task::Waker};
+
+    use http::{HeaderMap, Request};
+
+    use super::*;
+
+    /// Takes so many bytes at a time, and every other time none.
+    struct Narrow {
+        most: usize,
+        taken: Vec<u8>,
+        writes: usize,
+        is_blocked: bool,
+    }
+
+    impl Narrow {
+        fn new(most: usize) -> Self {
+            Self { most, taken: Vec::new(), writes: 0, is_blocked: false }
+        }
+    }
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.is_blocked = !self.is_blocked && self.most < usize::MAX;
+            if self.is_blocked {
+                return Poll::Pending;
+            }
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(self.most).collect();
+            self.writes += 1;
+            self.taken.extend_from_slice(&bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A body of these frames, which says that it is so long.
+    struct Frames(VecDeque<Result<Frame<Bytes>, &'static str>>, Option<u64>);
+
+    impl Frames {
+        fn of<const N: usize>(pieces: [&str; N], length: Option<u64>) -> Self {
+            Self(pieces.map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece.as_bytes())))).into(), length)
+        }
+    }
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(self.0.pop_front())
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        fn size_hint(&self) -> http_body::SizeHint {
+            self.1.map_or_else(http_body::SizeHint::default, http_body::SizeHint::with_exact)
+        }
+    }
+
+    fn request(method: &str, fields: &[(&'static str, &'static str)], body: Frames) -> Outgoing<Frames> {
+        let mut request = Request::builder().method(method).uri("/notes?n=1");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (head, body) = request.body(body).unwrap().into_parts();
+        Outgoing::new(Vec::new(), &head, body)
+    }
+
+    /// What is written by way of something that takes so much at a time, and in how many writes.
+    fn written(mut request: Outgoing<Frames>, most: usize) -> Result<(String, usize), Stopped> {
+        let mut wire = Narrow::new(most);
+        loop {
+            if let Poll::Ready(end) = request.poll(&mut Context::from_waker(Waker::noop()), &mut wire) {
+                let text = String::from_utf8(wire.taken).unwrap();
+                return end.map(|()| (text, wire.writes));
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_is_framed_by_what_it_says_of_its_length() {
+        type Case = (&'static str, &'static [(&'static str, &'static str)], fn() -> Frames, &'static str);
+        let none = || Frames::of([], Some(0));
+        let cases: [Case; 8] = [
+            ("GET", &[("host", "h"), ("a", "1"), ("a", "2")], none, "host: h\r\na: 1\r\na: 2\r\n\r\n"),
+            ("PUT", &[("content-length", "0")], none, "content-length: 0\r\n\r\n"),
+            ("GET", &[("transfer-encoding", "chunked")], none, "\r\n"),
+            (
+                "PUT",
+                &[("content-length", "5")],
+                || Frames::of(["he", "llo"], Some(5)),
+                "content-length: 5\r\n\r\nhello",
+            ),
+            ("PUT", &[("b", "")], || Frames::of(["hello"], Some(5)), "b: \r\ncontent-length: 5\r\n\r\nhello"),
+            (
+                "GET",
+                &[("transfer-encoding", "chunked")],
+                || Frames::of(["he", "", "llo"], None),
+                "transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            ),
+            // What the fields say otherwise would mean another message.
+            (
+                "PUT",
+                &[("content-length", "9")],
+                || Frames::of(["x"], None),
+                "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+            ),
+            ("PUT", &[("transfer-encoding", "chunked")], || Frames::of(["x"], Some(1)), "content-length: 1\r\n\r\nx"),
+        ];
+        for (method, fields, body, rest) in cases {
+            let whole = format!("{method} /notes?n=1 HTTP/1.1\r\n{rest}");
+            for most in [1, 7, usize::MAX] {
+                let (text, writes) = written(request(method, fields, body()), most).unwrap();
+                assert_eq!(text, whole);
+                assert!(most < usize::MAX || writes == 1, "{writes} writes for {rest:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn large_pieces_keep_their_place_among_small_ones() {
+        let large = "x".repeat(3 * FLAT);
+        let pieces = || [&large, "ab", &large, &large, "cd"].map(String::from);
+        let framed: String = pieces().iter().map(|piece| format!("{:X}\r\n{piece}\r\n", piece.len())).collect();
+        for most in [1000, FLAT, usize::MAX] {
+            let all = pieces();
+            let all = [&all[0], &all[1], &all[2], &all[3], &all[4]].map(String::as_str);
+            let (text, _) = written(request("PUT", &[], Frames::of(all, None)), most).unwrap();
+            let head = "PUT /notes?n=1 HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
+            assert!(text == format!("{head}{framed}0\r\n\r\n"), "{most}");
+            let length = all.iter().map(|piece| piece.len() as u64).sum();
+            let (text, _) = written(request("PUT", &[], Frames::of(all, Some(length))), most).unwrap();
+            assert!(text.ends_with(&format!("\r\n\r\n{}", all.concat())), "{most}");
+        }
+        let (_, writes) = written(request("PUT", &[], Frames::of([&large], None)), usize::MAX).unwrap();
+        assert_eq!(writes, 1, "a head, a piece and an end are one vectored write");
+    }
+
+    #[test]
+    fn only_trailers_that_were_announced_follow_a_body() {
+        let trailers = HeaderMap::from_iter([
+            ("x-sum".parse().unwrap(), HeaderValue::from_static("1")),
+            ("x-other".parse().unwrap(), HeaderValue::from_static("2")),
+        ]);
+        for (announced, end) in [("X-Sum, y", "0\r\nx-sum: 1\r\n\r\n"), ("y", "0\r\n\r\n")] {
+            for piece in ["x", &"x".repeat(FLAT)] {
+                let mut body = Frames::of([piece], None);
+                body.0.push_back(Ok(Frame::trailers(trailers.clone())));
+                let (text, _) = written(request("PUT", &[("trailer", announced)], body), 100_000).unwrap();
+                assert!(text.ends_with(&format!("x\r\n{end}")), "{announced}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_what_it_said_is_no_body() {
+        for body in [
+            Frames::of(["hell"], Some(5)),
+            Frames::of(["hello", "!"], Some(5)),
+            Frames([Ok(Frame::data(Bytes::from_static(b"hello"))), Err("broke off")].into(), None),
+        ] {
+            assert!(matches!(written(request("PUT", &[], body), usize::MAX), Err(Stopped::Here(_))));
+        }
+    }
+}
