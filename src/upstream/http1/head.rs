@@ -59,6 +59,23 @@ pub struct Head {
     pub version: Version,
     /// Its fields.
     pub fields: HeaderMap,
+    says: Says,
+}
+
+/// Which of the fields that frame a message are there. To look for those that are not would cost more than to note it.
+#[derive(Debug, Default)]
+struct Says {
+    length: bool,
+    coding: bool,
+    connection: bool,
+}
+
+impl Says {
+    fn note(&mut self, name: &HeaderName) {
+        self.length |= *name == CONTENT_LENGTH;
+        self.coding |= *name == TRANSFER_ENCODING;
+        self.connection |= *name == CONNECTION;
+    }
 }
 
 /// Finds the head at the beginning of what has come.
@@ -102,9 +119,11 @@ impl Reader {
             let from = value.as_ptr().addr() - bytes.as_ptr().addr();
             from..from + value.len()
         };
+        let mut says = Says::default();
         let mut places: Vec<(HeaderName, Range<usize>)> = Vec::with_capacity(answer.headers.len());
         for field in &*answer.headers {
             let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Meaning)?;
+            says.note(&name);
             places.push((name, place(field.value)));
         }
         let head = bytes.split_to(length).freeze();
@@ -114,7 +133,7 @@ impl Reader {
             fields.append(name, value(head.slice(place))?);
         }
         self.looked = 0;
-        Ok(Some(Head { status, version, fields }))
+        Ok(Some(Head { status, version, fields, says }))
     }
 
     fn more(&mut self, bytes: &BytesMut) -> Result<Option<Head>, Malformed> {
@@ -178,7 +197,8 @@ impl Head {
     #[must_use]
     pub fn persists(&self) -> bool {
         let mut keeps = self.version == Version::HTTP_11;
-        for line in self.fields.get_all(CONNECTION) {
+        let lines = self.says.connection.then(|| self.fields.get_all(CONNECTION));
+        for line in lines.iter().flatten() {
             for option in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 if option.eq_ignore_ascii_case(b"close") {
                     return false;
@@ -186,26 +206,31 @@ impl Head {
                 keeps |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         }
-        keeps && !(self.fields.contains_key(TRANSFER_ENCODING) && self.fields.contains_key(CONTENT_LENGTH))
+        keeps && !(self.says.coding && self.says.length)
     }
 
     fn is_chunked(&self) -> Result<bool, Malformed> {
+        if !self.says.coding {
+            return Ok(false);
+        }
         let mut codings = self.fields.get_all(TRANSFER_ENCODING).iter();
         match (codings.next(), codings.next()) {
-            (None, _) => Ok(false),
             (Some(coding), None)
                 if self.version == Version::HTTP_11
                     && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") =>
             {
                 Ok(true)
             }
-            (Some(_), _) => Err(Malformed::Coding),
+            _ => Err(Malformed::Coding),
         }
     }
 
     /// The announced length. It may be said more than once, as long as it is the same.
     fn length(&self) -> Result<Option<u64>, Malformed> {
         let mut length = None;
+        if !self.says.length {
+            return Ok(None);
+        }
         for line in self.fields.get_all(CONTENT_LENGTH) {
             for number in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 let number = digits(number).ok_or(Malformed::Length)?;
