@@ -29,7 +29,7 @@ use crate::{
         Busy, Tracker, Watcher,
         gate::{Gate, Pass, Since},
     },
-    upstream::{self, Fleet, Progress, SendError},
+    upstream::{Fleet, Progress, SendError, Upstream},
 };
 
 mod answer;
@@ -61,8 +61,6 @@ use names::Names;
 use seen::{Instruments, Seen, UntilEnded};
 use trailers::Trailers;
 use tunnel::Wish;
-
-type Upstream = upstream::Upstream<body::Outgoing>;
 
 /// What all workers share, whatever configuration they serve under.
 #[derive(Debug, Clone)]

@@ -80,7 +80,7 @@ impl BodyError {
 
 /// The body of a request to a backend.
 #[derive(Debug)]
-pub enum Outgoing {
+pub(super) enum Outgoing {
     /// None.
     Empty,
     /// All of it is here.
@@ -92,7 +92,7 @@ pub enum Outgoing {
 }
 
 /// A body that is passed on while it is read.
-pub struct Stream {
+pub(super) struct Stream {
     /// What was read ahead.
     prefix: Bytes,
     /// `None` once it has broken off.
