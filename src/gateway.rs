@@ -30,7 +30,7 @@ use crate::{
         Busy, Tracker, Watcher,
         gate::{Gate, Pass, Since},
     },
-    upstream::{self, Fleet, Progress, SendError},
+    upstream::{Fleet, Progress, SendError, Upstream},
 };
 
 mod answer;
@@ -57,6 +57,7 @@ use answer::Sent;
 pub use answer::{Failure, Repeat, Unexaminable};
 pub use body::{Answer, Broken, FromClient};
 pub use client::Client;
+pub use informational::Early;
 pub use seen::Delivery;
 pub use tunnel::{Upgrade, Upgraded};
 
@@ -65,8 +66,6 @@ use names::Names;
 use seen::{Instruments, Seen, UntilEnded};
 use trailers::Trailers;
 use tunnel::Wish;
-
-type Upstream = upstream::Upstream<body::Outgoing>;
 
 /// What all workers share, whatever configuration they serve under.
 #[derive(Debug, Clone)]
@@ -258,7 +257,8 @@ impl Gateway {
         &self.config
     }
 
-    /// Answers a request.
+    /// Answers a request. What precedes the answer goes to `early`, where there is such a way to the client; HTTP/1.1 has
+    /// one by its connection.
     ///
     /// # Cancel safety
     ///
@@ -268,6 +268,7 @@ impl Gateway {
         self: Arc<Self>,
         client: Arc<Client>,
         request: Request<FromClient>,
+        early: Option<Arc<Early>>,
     ) -> impl Future<Output = Response<Delivery>> {
         // Before the future is first polled: the end of the client's connection may be seen before that.
         let until_answered = client.begin_exchange();
@@ -275,7 +276,7 @@ impl Gateway {
         let until_ended = UntilEnded::new(&seen);
         let offered = tunnel::Offered::by(&request);
         // In a box: hyper moves the future about, and keeps room for it on every connection, idle ones too.
-        let answer = Box::pin(self.answer(Arc::clone(&client), request, seen));
+        let answer = Box::pin(self.answer(Arc::clone(&client), request, early, seen));
         async move {
             let mut response = answer.await;
             client.informational.close().await;
@@ -290,6 +291,7 @@ impl Gateway {
         self: Arc<Self>,
         client: Arc<Client>,
         request: Request<FromClient>,
+        early: Option<Arc<Early>>,
         seen: Arc<Seen>,
     ) -> Response<Answer> {
         let (mut head, body) = request.into_parts();
@@ -298,7 +300,7 @@ impl Gateway {
         let mut body = body::Inbound::new(body, &head, &client);
         let mut gateway = self;
         loop {
-            let exchange = match Exchange::new(&gateway, Arc::clone(&client), head, &seen) {
+            let exchange = match Exchange::new(&gateway, Arc::clone(&client), head, early.as_ref(), &seen) {
                 Ok(exchange) => Arc::new(exchange),
                 Err(failure) => {
                     let limits = Policy::default();
@@ -438,7 +440,13 @@ async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Res
 }
 
 impl Exchange {
-    fn new(gateway: &Arc<Gateway>, client: Arc<Client>, mut head: Parts, seen: &Arc<Seen>) -> Result<Self, Failure> {
+    fn new(
+        gateway: &Arc<Gateway>,
+        client: Arc<Client>,
+        mut head: Parts,
+        early: Option<&Arc<Early>>,
+        seen: &Arc<Seen>,
+    ) -> Result<Self, Failure> {
         let wish = Wish::of(&mut head)?;
         route::check_target(&head, gateway.config.limits.request_line)?;
         answer::check_expectation(&head)?;
@@ -451,7 +459,7 @@ impl Exchange {
         let host = gateway.forwarded_host(route, &asked);
         let key = gateway.key(&head.headers, &host, &target, route);
         let caller = gateway.namer.caller(&head.headers);
-        let preceding = Preceding::to(&client, head.version);
+        let preceding = Preceding::to(&client, head.version, early);
         let goes_on = AtomicBool::new(false);
         Ok(Self {
             gateway: Arc::clone(gateway),

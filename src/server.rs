@@ -43,6 +43,7 @@ use limits::Places;
 
 mod chatter;
 mod connection;
+mod date;
 mod http1;
 mod http2;
 mod limits;
@@ -51,7 +52,6 @@ mod proxy_protocol;
 mod reload;
 mod socket;
 mod sockets;
-mod streams;
 mod systemd;
 mod takeover;
 

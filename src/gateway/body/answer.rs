@@ -11,7 +11,6 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{
     super::{client::UntilAnswered, trailers::Trailers},
-    Outgoing,
     recording::{Keep, Recorded},
 };
 use crate::upstream::{self, AnswerError, FromUpstream};
@@ -29,7 +28,7 @@ pub struct Answer {
 #[derive(Debug)]
 enum Source {
     Own(Bytes),
-    Backend(FromUpstream<Outgoing>),
+    Backend(FromUpstream),
     /// The backend's, while it is written down.
     Recorded(Box<Recorded>),
     /// None, although its length is said: what a 304 says is that of the representation (RFC 9110 §8.6). hyper says only
@@ -54,7 +53,7 @@ impl Answer {
     }
 
     /// The backend's, without its trailers.
-    pub(in crate::gateway) fn backend(body: FromUpstream<Outgoing>) -> Self {
+    pub(in crate::gateway) fn backend(body: FromUpstream) -> Self {
         Self::of(Source::Backend(body))
     }
 
