@@ -209,8 +209,9 @@ async fn an_answer_that_breaks_off_is_known_by_its_head() {
     let mut under_way = backend.expect("POST", "/orders").await;
     under_way.body().await.expect("a body");
     under_way.send("HTTP/1.1 201 Created\r\nLocation: /orders/7\r\nContent-Length: 10\r\n\r\n12345").await;
+    raw.head().await;
     under_way.reset();
-    raw.broken_answer().await;
+    raw.ended().await;
     let again = order(&gateway, "{\"n\":1}").expect(409).await;
     let problem = again.problem("idempotency-not-kept");
     assert_eq!((&problem["original_status"], &problem["location"]), (&201.into(), &"/orders/7".into()));
@@ -479,5 +480,46 @@ async fn of_a_head_that_is_too_large_the_place_is_known() {
     assert_eq!(first.answer().await.field("x-large"), Some(large.as_str()));
     let again = order(&gateway, "{\"n\":1}").expect(409).await;
     assert_eq!(again.problem("idempotency-not-kept")["location"], "/orders/7");
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn of_50_that_hang_up_one_runs() {
+    let mut backend = Script::start().await;
+    let gateway = before(&backend);
+    for _ in 0..50 {
+        raw_order(&gateway).await.reset();
+    }
+    gateway.barrier().await;
+    // Whoever is the first: of the others none has run, or will.
+    let last = begin(order(&gateway, "{\"n\":1}"));
+    backend.expect("POST", "/orders").await.answer(201, &CREATED, "{\"id\":7}").await;
+    last.answer().await;
+    assert_again(&until_known(&gateway).await);
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_flood_of_keys_is_forgotten_and_not_kept() {
+    let mut backend = Script::start().await;
+    let rest = "[memory]\nentries = 10";
+    let gateway =
+        Gateway::before(backend.address).guard("idempotency = \"1h\"").rest(rest).admin().one_worker().start();
+    let with = |key: usize| gateway.call("POST", "/orders").with("idempotency-key", &format!("key-{key}"));
+    for key in 0..30 {
+        let call = begin(with(key));
+        backend.expect("POST", "/orders").await.answer(201, &[], "").await;
+        assert_eq!(call.answer().await.status, 201);
+    }
+    let scrape = gateway.scrape().await;
+    let key = [("kind", "key")];
+    assert_eq!(scrape.value("ifmatch_memory_entries", &key), 10.0);
+    assert_eq!(scrape.value("ifmatch_memory_entries_capacity", &[]), 10.0);
+    assert_eq!(scrape.value("ifmatch_memory_evictions_total", &key), 20.0);
+    // What is forgotten runs as if it were new, and what is not is answered again.
+    assert_eq!(with(29).expect(201).await.field("proxy-status"), Some("ifmatch; details=\"replayed\""));
+    let call = begin(with(0));
+    backend.expect("POST", "/orders").await.answer(201, &[], "").await;
+    assert_eq!(call.answer().await.field("proxy-status"), None);
     backend.assert_quiet();
 }
