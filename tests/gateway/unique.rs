@@ -617,3 +617,20 @@ async fn where_nothing_is_enforced_nothing_is_refused() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_place_that_is_named_twice_is_claimed_once_and_a_number_is_its_text() {
+    let mut backend = Script::start().await;
+    let guard = "unique = [\"/n\", \"/n\"]\nwait = \"1s\"";
+    let gateway = Gateway::before(backend.address).guard(guard).start();
+    let post = |body: &str| {
+        gateway.call("POST", "/users").with("content-type", "application/json").body(format!("{{\"n\":{body}}}"))
+    };
+    let first = begin(post("7"));
+    backend.expect("POST", "/users").await.answer(201, &[], "").await;
+    assert_eq!(first.answer().await.status, 201);
+    for body in ["7", "7.0", "\"7\"", "7e0"] {
+        assert_eq!(post(body).expect(409).await.problem("duplicate")["field"], "/n");
+    }
+    backend.assert_quiet();
+}

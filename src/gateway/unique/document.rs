@@ -39,7 +39,8 @@ pub(super) fn find<'a>(document: &'a Value, place: &Pointer) -> Result<Option<&'
     Ok(Some(found).filter(|found| !found.is_null()))
 }
 
-/// A value as text: a string as it is, all else as JSON, in which equal values are written alike.
+/// A value as text: a string as it is, all else as JSON, in which equal values are written alike. A number and the text of
+/// it are alike, too, as they are to many databases: the conflict is the safe side.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
