@@ -154,9 +154,14 @@ pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answe
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = fields;
-    let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
-    let (client, status) = (exchange.origin.address, head.status.as_u16());
-    tracing::debug!(%trace, %client, %method, path, status, "answered");
+    tracing::debug!(
+        trace = %exchange.seen.trace_id(),
+        client = %exchange.origin.address,
+        method = %exchange.head.method,
+        path = exchange.target.path(),
+        status = head.status.as_u16(),
+        "answered"
+    );
     response
 }
 

@@ -31,7 +31,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
     let named = Named::by(headers);
     let mut out = HeaderMap::with_capacity(headers.len() + 6);
     out.insert(HOST, exchange.host.clone());
-    let mut cookies: Option<Vec<u8>> = None;
+    let mut cookies = Vec::new();
     for (name, value) in headers {
         let is_named = named.contains(name) && !partition.contains(name);
         if is_hop_by_hop(name) || is_set_here(name) || is_named || folds_into_protected(name, partition) {
@@ -41,29 +41,32 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
             continue;
         }
         // Nobody has judged what it would mean on another method.
-        if METHOD_OVERRIDES.contains(name) && exchange.head.method != Method::POST && is_judged {
+        if is_method_override(name) && exchange.head.method != Method::POST && is_judged {
             continue;
         }
         if name == COOKIE {
-            // HTTP/2 may send one field a cookie; HTTP/1 backends know one field (RFC 9113 §8.2.3).
-            match &mut cookies {
-                None => cookies = Some(value.as_bytes().to_vec()),
-                Some(all) => {
-                    all.extend_from_slice(b"; ");
-                    all.extend_from_slice(value.as_bytes());
-                }
-            }
+            cookies.push(value);
             continue;
         }
         out.append(name.clone(), value.clone());
     }
-    if let Some(cookies) = cookies.and_then(|all| HeaderValue::from_bytes(&all).ok()) {
-        out.insert(COOKIE, cookies);
+    match cookies.as_slice() {
+        [] => {}
+        [only] => drop(out.insert(COOKIE, (*only).clone())),
+        // HTTP/2 may send one field a cookie; HTTP/1 backends know one field (RFC 9113 §8.2.3).
+        several => {
+            let parts: Vec<_> = several.iter().map(|part| part.as_bytes()).collect();
+            out.extend(HeaderValue::try_from(parts.join(&b"; "[..])).ok().map(|all| (COOKIE, all)));
+        }
     }
     out.append(VIA, via(exchange.head.version));
     exchange.seen.trace().write(&mut out);
     forwarded::add(&mut out, exchange);
     out
+}
+
+fn is_method_override(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-") && METHOD_OVERRIDES.contains(name)
 }
 
 /// The fields of a probe: those of the caller that decide what it may see and which representation it is shown.
@@ -114,11 +117,14 @@ pub(super) fn for_client(mut headers: HeaderMap, version: Version) -> HeaderMap 
 }
 
 fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_2 => "2.0 ifmatch",
-        Version::HTTP_10 => "1.0 ifmatch",
-        _ => "1.1 ifmatch",
-    })
+    const BY_2: HeaderValue = HeaderValue::from_static("2.0 ifmatch");
+    const BY_10: HeaderValue = HeaderValue::from_static("1.0 ifmatch");
+    const BY_11: HeaderValue = HeaderValue::from_static("1.1 ifmatch");
+    match version {
+        Version::HTTP_2 => BY_2,
+        Version::HTTP_10 => BY_10,
+        _ => BY_11,
+    }
 }
 
 /// The fields of one hop (RFC 9110 §7.6.1), and those that the gateway answers itself.
