@@ -21,6 +21,7 @@ use crate::{
     config::Protocol,
     core::{
         etag::EntityTag,
+        fields::{has, lines},
         policy::Mode,
         record::{Seen, Stamp},
     },
@@ -198,7 +199,7 @@ fn seen(exchange: &Exchange, method: &Method, asked: &HeaderMap, received: &Rece
     }
     let fields = received.headers();
     // A cache behind the gateway answered, with what may be old.
-    if fields.contains_key(AGE) {
+    if has(fields, &AGE) {
         return None;
     }
     let with_variant = match received.status() {
@@ -236,7 +237,7 @@ pub(super) enum Tagged {
 
 /// The tag that an answer shows.
 pub(super) fn tag(fields: &HeaderMap) -> Tagged {
-    let mut lines = fields.get_all(ETAG).iter();
+    let mut lines = lines(fields, ETAG);
     match (lines.next(), lines.next()) {
         (None, _) => Tagged::Without,
         (Some(only), None) => EntityTag::parse(only.as_bytes().trim_ascii()).map_or(Tagged::Unreadable, Tagged::With),

@@ -13,10 +13,17 @@ use http::{
 use http_body::Body;
 
 use super::{Exchange, body::Outgoing, forwarded};
-use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
+use crate::core::{
+    fields::{has, lines},
+    policy::Mode,
+    precondition,
+    resource::CREDENTIALS,
+};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
+/// So many fields are added at most times, one of which may take the place of another.
+const ADDED: usize = 8;
 /// The fields by which a POST says that it means another method.
 pub(super) static METHOD_OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-http-method-override"),
@@ -29,7 +36,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
     let partition = &exchange.policy().partition;
     let is_judged = exchange.policy().mode != Mode::Off;
     let named = Named::by(headers);
-    let mut out = HeaderMap::with_capacity(headers.len() + 6);
+    let mut out = HeaderMap::with_capacity(headers.len() + ADDED);
     out.insert(HOST, exchange.host.clone());
     let mut cookies = Vec::new();
     for (name, value) in headers {
@@ -105,7 +112,7 @@ pub(super) fn describe_body(headers: &mut HeaderMap, method: &Method, body: &Out
 /// The fields of a response as the client gets them.
 pub(super) fn for_client(mut headers: HeaderMap, version: Version) -> HeaderMap {
     let named = Named::by(&headers);
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let chunked = has(&headers, &TRANSFER_ENCODING);
     let stays = |name: &&HeaderName| is_hop_by_hop(name) || named.contains(name) || chunked && *name == CONTENT_LENGTH;
     // Seldom more than one: to take them away costs less than to copy the others.
     let left_behind: Vec<_> = headers.keys().filter(stays).cloned().collect();
@@ -191,7 +198,7 @@ struct Named<'a>(Vec<&'a [u8]>);
 
 impl<'a> Named<'a> {
     fn by(headers: &'a HeaderMap) -> Self {
-        let lines = headers.get_all(CONNECTION).iter();
+        let lines = lines(headers, CONNECTION);
         let tokens = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
         Self(
             tokens

@@ -18,7 +18,7 @@ use super::{
     super::{client::Client, seen::Incoming, trailers::Trailers},
     BodyError, Broken,
 };
-use crate::core::policy::Policy;
+use crate::core::{fields::has, policy::Policy};
 
 /// The limits before a route is known.
 static DEFAULT: LazyLock<Policy> = LazyLock::new(Policy::default);
@@ -104,7 +104,7 @@ impl Inbound {
     /// The body of the request with this head.
     pub(in crate::gateway) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
         // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
-        let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
+        let may_wait = has(&head.headers, &EXPECT) && head.version > Version::HTTP_10;
         let awaits_continue = may_wait && !body.is_end_stream();
         let is_http2 = head.version == Version::HTTP_2;
         Self {
