@@ -121,7 +121,7 @@ pub struct Gateway {
 struct Exchange {
     gateway: Arc<Gateway>,
     client: Arc<Client>,
-    head: Parts,
+    head: Box<Parts>,
     /// What it would go on with instead of HTTP.
     wish: Option<Wish>,
     /// The way back for what precedes its answer.
@@ -275,8 +275,9 @@ impl Gateway {
         let seen = Seen::new(&self.instruments, client.ip, &request);
         let until_ended = UntilEnded::new(&seen);
         let offered = tunnel::Offered::by(&request);
-        // In a box: hyper moves the future about, and keeps room for it on every connection, idle ones too.
-        let answer = Box::pin(self.answer(Arc::clone(&client), request, early, seen));
+        let (head, body) = request.into_parts();
+        // In boxes: both would be moved about, and have room kept for them on every connection, idle ones too.
+        let answer = Box::pin(self.answer(Arc::clone(&client), Box::new(head), body, early, seen));
         async move {
             let mut response = answer.await;
             client.informational.close().await;
@@ -290,23 +291,23 @@ impl Gateway {
     async fn answer(
         self: Arc<Self>,
         client: Arc<Client>,
-        request: Request<FromClient>,
+        mut head: Box<Parts>,
+        body: FromClient,
         early: Option<Arc<Early>>,
         seen: Arc<Seen>,
     ) -> Response<Answer> {
-        let (mut head, body) = request.into_parts();
         let body = seen::Incoming::new(body, &seen);
-        let about = answer::About::new(&head);
         let mut body = body::Inbound::new(body, &head, &client);
         let mut gateway = self;
         loop {
-            let exchange = match Exchange::new(&gateway, Arc::clone(&client), head, early.as_ref(), &seen) {
-                Ok(exchange) => Arc::new(exchange),
+            let subject = match Subject::of(&gateway.config, &mut head) {
+                Ok(subject) => subject,
                 Err(failure) => {
                     let limits = Policy::default();
-                    return Box::pin(gateway.refuse(&seen, &about, failure, body, &limits)).await;
+                    return Box::pin(gateway.refuse(&seen, &head, failure, body, &limits)).await;
                 }
             };
+            let exchange = Exchange::new(&gateway, Arc::clone(&client), head, subject, early.as_ref(), &seen);
             let answer = {
                 let carried = pin!(carry(&exchange, &mut body));
                 match gateway.config.limits.request_timeout {
@@ -319,7 +320,7 @@ impl Gateway {
                 Err(failure) => {
                     let is_renamed = matches!(failure, Failure::Busy(Busy::Renamed));
                     let Some(newest) = gateway.newest().filter(|_| is_renamed) else {
-                        return Box::pin(gateway.refuse(&seen, &about, failure, body, exchange.policy())).await;
+                        return Box::pin(gateway.refuse(&seen, &exchange.head, failure, body, exchange.policy())).await;
                     };
                     gateway = newest;
                     head = exchange.head.clone();
@@ -363,7 +364,7 @@ impl Gateway {
     async fn refuse(
         &self,
         seen: &Seen,
-        about: &answer::About,
+        head: &Parts,
         failure: Failure,
         body: body::Inbound,
         limits: &Policy,
@@ -375,7 +376,7 @@ impl Gateway {
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
         }
-        answer::build(about, failure, closes)
+        answer::build(&answer::About::new(head), failure, closes)
     }
 
     /// The key of a resource that `route` leads to, for a request with these fields.
@@ -429,7 +430,9 @@ impl Gateway {
 
 /// Everything that happens within `request_timeout`. Dropped, it is as if the client had hung up.
 async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Response<Answer>, Failure> {
-    body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
+    if !body.is_over() {
+        body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
+    }
     body.limit(exchange.policy()).map_err(Failure::Body)?;
     if exchange.head.method.is_safe() {
         forward::read(exchange, body).await
@@ -439,21 +442,37 @@ async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Res
     }
 }
 
+/// What a request names, once it is found to be one that can be understood.
+struct Subject {
+    wish: Option<Wish>,
+    asked: HeaderValue,
+    target: Target,
+    route: usize,
+}
+
+impl Subject {
+    fn of(config: &Config, head: &mut Parts) -> Result<Self, Failure> {
+        let wish = Wish::of(head)?;
+        route::check_target(head, config.limits.request_line)?;
+        answer::check_expectation(head)?;
+        route::check_framing(head)?;
+        let asked = route::asked_host(head)?;
+        let target = route::target(head)?;
+        let route = route::find(&config.routes, &asked, &target).ok_or(Failure::NoRoute)?;
+        Ok(Self { wish, asked, target, route })
+    }
+}
+
 impl Exchange {
     fn new(
         gateway: &Arc<Gateway>,
         client: Arc<Client>,
-        mut head: Parts,
+        head: Box<Parts>,
+        subject: Subject,
         early: Option<&Arc<Early>>,
         seen: &Arc<Seen>,
-    ) -> Result<Self, Failure> {
-        let wish = Wish::of(&mut head)?;
-        route::check_target(&head, gateway.config.limits.request_line)?;
-        answer::check_expectation(&head)?;
-        route::check_framing(&head)?;
-        let asked = route::asked_host(&head)?;
-        let target = route::target(&head)?;
-        let route = route::find(&gateway.config.routes, &asked, &target).ok_or(Failure::NoRoute)?;
+    ) -> Arc<Self> {
+        let Subject { wish, asked, target, route } = subject;
         let origin = forwarded::origin(&gateway.config.forwarding, &client, &head.headers);
         seen.routed(&gateway.instruments, &gateway.config, route, origin.address);
         let host = gateway.forwarded_host(route, &asked);
@@ -461,7 +480,7 @@ impl Exchange {
         let caller = gateway.namer.caller(&head.headers);
         let preceding = Preceding::to(&client, head.version, early);
         let goes_on = AtomicBool::new(false);
-        Ok(Self {
+        Arc::new(Self {
             gateway: Arc::clone(gateway),
             client,
             head,

@@ -14,16 +14,14 @@
 use std::{
     collections::VecDeque,
     fmt,
-    hash::{BuildHasherDefault, Hash, Hasher},
     mem::ManuallyDrop,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use dashmap::{DashMap, Entry};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
@@ -31,38 +29,38 @@ use tokio::{
 
 use crate::core::{
     etag::EntityTag,
-    record::{Access, Outcome, Probed, Record, Seconds, Seen, Source, Stamp, State, View, Writes},
+    record::{Access, Outcome, Packed, Probed, Record, Seconds, Seen, Source, Stamp, State, View, Writes},
     resource::Key,
 };
 
 pub mod gate;
 #[cfg(test)]
 mod simulation;
+mod table;
 #[cfg(test)]
 mod tests;
 
 use gate::Pass;
+use table::{Cell, Place, Shard, Table};
 
 /// How many floors there are. Resources that share one only make each other's reads unrecorded, and seldom.
 const FLOORS: usize = 1024;
-/// From this capacity on the order of eviction is kept in several queues, so that workers seldom meet at one.
+/// From this capacity on the records are kept in several shards, so that workers seldom meet at one.
 const SHARDED_FROM: usize = 4096;
-const QUEUES: usize = 64;
+const SHARDS: usize = 64;
 /// How many records are looked at for one that may go, when there is one too many.
 const EVICTION_TRIES: usize = 16;
 
 /// The records of all resources, and who waits for a turn.
 #[derive(Debug)]
 pub struct Tracker {
-    slots: DashMap<Cell, Slot, BuildHasherDefault<CellHasher>>,
+    table: Table,
     /// The last stamp drawn.
     clock: AtomicU64,
     /// For resources without a record: the stamp up to which a read of one is old news.
     floors: Box<[AtomicU64]>,
-    /// Every cell in `slots` once, the one to be dropped next in front. Never locked around a call into `slots`.
-    queues: Box<[Mutex<VecDeque<Cell>>]>,
-    /// How many records a queue may hold.
-    queue_capacity: usize,
+    /// How many records a shard may hold.
+    shard_capacity: usize,
     tag_bytes: usize,
     began: Instant,
     watcher: Arc<dyn Watcher>,
@@ -138,8 +136,6 @@ enum Broken {
 #[derive(Debug)]
 struct Slot {
     record: Record,
-    /// Whether it was used since eviction last looked at it.
-    used: bool,
     line: Option<Box<Line>>,
 }
 
@@ -200,13 +196,12 @@ impl Tracker {
     /// A tracker for at most `capacity` records, which remembers no tag that is longer than `tag_bytes`.
     #[must_use]
     pub fn new(capacity: usize, tag_bytes: usize) -> Self {
-        let queues = if capacity < SHARDED_FROM { 1 } else { QUEUES };
+        let shards = if capacity < SHARDED_FROM { 1 } else { SHARDS };
         Self {
-            slots: DashMap::default(),
+            table: Table::new(shards),
             clock: AtomicU64::new(0),
             floors: (0..FLOORS).map(|_| AtomicU64::new(0)).collect(),
-            queues: (0..queues).map(|_| Mutex::default()).collect(),
-            queue_capacity: capacity.div_ceil(queues).max(1),
+            shard_capacity: capacity.div_ceil(shards).max(1),
             tag_bytes,
             began: Instant::now(),
             watcher: Arc::new(()),
@@ -224,7 +219,7 @@ impl Tracker {
     /// How many records there may be.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.queue_capacity * self.queues.len()
+        self.shard_capacity * self.table.shards()
     }
 
     /// A new stamp. A read draws one before it is forwarded; it needs no record for that.
@@ -235,13 +230,13 @@ impl Tracker {
     /// How many records there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.table.len()
     }
 
     /// Whether there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len() == 0
     }
 
     /// A response to a read came that drew the stamp `began`. What rule 3 forbids is not recorded.
@@ -250,30 +245,25 @@ impl Tracker {
         let seen = if too_long { Seen::Missing } else { seen };
         let began = if self.is_broken(Broken::OldNews) { self.tick() } else { began };
         let source = self.source(key, caller);
-        let inserted = match self.slots.entry(Cell(key.cell)) {
-            Entry::Occupied(mut slot) => {
-                let slot = slot.get_mut();
-                slot.used = true;
-                slot.record.observe(seen, began, self.tick(), source);
-                return;
+        let cell = Cell(key.cell);
+        let mut shard = self.table.lock(cell);
+        if let Some(place) = shard.find(cell) {
+            shard.set_used(place, true);
+            if !shard.sees_again(place, &seen, began, source) {
+                shard.change(place, |slot| slot.record.observe(seen, began, self.tick(), source));
             }
-            Entry::Vacant(vacant) => match seen {
-                Seen::Untagged => return,
-                Seen::Missing => {
-                    self.raise_floor(key.cell, self.tick());
-                    return;
+            return;
+        }
+        match seen {
+            Seen::Untagged => {}
+            Seen::Missing => self.raise_floor(key.cell, self.tick()),
+            Seen::Tag(..) => {
+                let mut record = Record::new(self.floor(key.cell));
+                if record.observe(seen, began, self.tick(), source) {
+                    self.insert(shard, cell, Slot::new(record));
                 }
-                Seen::Tag(..) => {
-                    let mut record = Record::new(self.floor(key.cell));
-                    if !record.observe(seen, began, self.tick(), source) {
-                        return;
-                    }
-                    vacant.insert(Slot::new(record));
-                    self.enqueue(Cell(key.cell))
-                }
-            },
-        };
-        self.make_room(inserted);
+            }
+        }
     }
 
     /// Lends what is known to `judge`, unless a write is under way, after which it may be otherwise: then `None`.
@@ -284,29 +274,35 @@ impl Tracker {
         max_age: Option<Duration>,
         judge: impl FnOnce(View<'_>) -> R,
     ) -> Option<R> {
-        match self.slots.get(&Cell(key.cell)) {
-            Some(slot) if !slot.record.is_idle() => None,
-            Some(slot) => Some(judge(slot.record.view(self.source(key, caller), max_age.map(|age| age.as_secs())))),
-            None => Some(judge(View::NOTHING)),
-        }
+        let cell = Cell(key.cell);
+        let shard = self.table.lock(cell);
+        let Some(place) = shard.find(cell) else { return Some(judge(View::NOTHING)) };
+        shard.look(place, |slot| slot.record.is_idle().then(|| judge(self.view(&slot.record, key, caller, max_age))))
     }
 
     /// A write to another resource changed this one (rule 6): what was known of it is superseded, and reads under way
     /// are old news.
     pub async fn change(&self, key: Key) {
-        match self.slots.entry(Cell(key.cell)) {
-            Entry::Occupied(mut slot) => slot.get_mut().record.change(self.tick()),
-            Entry::Vacant(_) => self.raise_floor(key.cell, self.tick()),
+        let cell = Cell(key.cell);
+        let mut shard = self.table.lock(cell);
+        match shard.find(cell) {
+            Some(place) => shard.change(place, |slot| slot.record.change(self.tick())),
+            None => self.raise_floor(key.cell, self.tick()),
         }
     }
 
     /// What is known of a resource, for an operator; `None`: there is no record of it.
     pub async fn inspect(&self, key: Key) -> Option<Inspection> {
-        let slot = self.slots.get(&Cell(key.cell))?;
+        let cell = Cell(key.cell);
+        let shard = self.table.lock(cell);
+        Some(shard.look(shard.find(cell)?, |slot| self.inspected(slot, key)))
+    }
+
+    fn inspected(&self, slot: &Slot, key: Key) -> Inspection {
         let record = &slot.record;
         let is_this = record.spelling() == key.spelling;
         let nothing_known = *record.state() == State::Unknown;
-        Some(Inspection {
+        Inspection {
             state: if is_this { record.state().clone() } else { State::Unknown },
             other_spelling: !is_this && !nothing_known,
             absent_for_one: is_this && record.is_absent_for_one(),
@@ -314,7 +310,7 @@ impl Tracker {
             writes: record.writes(),
             waiting: slot.line.as_ref().map_or(0, |line| line.waiters.len()),
             now: self.now(),
-        })
+        }
     }
 
     /// Forgets what is known of a resource, through all its spellings, because an operator knows better. What a read shows
@@ -324,18 +320,20 @@ impl Tracker {
     ///
     /// [`Taken`]: a record is not dropped from under a write.
     pub async fn forget(&self, key: Key) -> Result<bool, Taken> {
-        match self.slots.entry(Cell(key.cell)) {
-            Entry::Occupied(slot) if !slot.get().is_idle() => Err(Taken),
-            // The record goes, its place stays: that is the queues' to give up.
-            Entry::Occupied(mut slot) => {
-                slot.get_mut().record = Record::new(self.tick());
-                Ok(true)
+        let cell = Cell(key.cell);
+        let mut shard = self.table.lock(cell);
+        let Some(place) = shard.find(cell) else {
+            self.raise_floor(key.cell, self.tick());
+            return Ok(false);
+        };
+        shard.change(place, |slot| {
+            if !slot.is_idle() {
+                return Err(Taken);
             }
-            Entry::Vacant(_) => {
-                self.raise_floor(key.cell, self.tick());
-                Ok(false)
-            }
-        }
+            // The record goes, its place stays: that is for eviction to give up.
+            slot.record = Record::new(self.tick());
+            Ok(true)
+        })
     }
 
     /// Takes the turn, or stands in line for it, in order of arrival.
@@ -361,34 +359,34 @@ impl Tracker {
 
     fn take_or_queue(self: &Arc<Self>, ask: Ask) -> Result<Result<Turn, (InLine, oneshot::Receiver<()>)>, Busy> {
         let cell = Cell(ask.key.cell);
-        let inserted = {
-            let (mut slot, inserted) = match self.slots.entry(cell) {
-                Entry::Occupied(slot) => (slot.into_ref(), None),
-                Entry::Vacant(vacant) => {
-                    let slot = vacant.insert(Slot::new(Record::new(self.floor(cell.0))));
-                    (slot, Some(self.enqueue(cell)))
-                }
-            };
-            slot.used |= inserted.is_none();
-            if !self.admits(&slot, ask.access) {
-                let line = slot.line.get_or_insert_default();
-                if line.waiters.len() >= ask.line {
-                    return Err(Busy::LineFull);
-                }
-                let (granted, receiver) = oneshot::channel();
-                let id = line.next_id;
-                line.next_id += 1;
-                line.waiters.push_back(Waiter { id, access: ask.access, granted });
-                drop(slot);
-                return Ok(Err((InLine::new(Arc::clone(self), cell, id), receiver)));
-            }
-            slot.record.begin(ask.access);
-            inserted
+        let mut shard = self.table.lock(cell);
+        let Some(place) = shard.find(cell) else {
+            let mut record = Record::new(self.floor(cell.0));
+            record.begin(ask.access);
+            self.insert(shard, cell, Slot::new(record));
+            return Ok(Ok(Turn::new(Arc::clone(self), ask)));
         };
-        if let Some(queue) = inserted {
-            self.make_room(queue);
-        }
-        Ok(Ok(Turn::new(Arc::clone(self), ask)))
+        shard.set_used(place, true);
+        let waiting = shard.change(place, |slot| {
+            if self.admits(slot, ask.access) {
+                slot.record.begin(ask.access);
+                return Ok(None);
+            }
+            let line = slot.line.get_or_insert_default();
+            if line.waiters.len() >= ask.line {
+                return Err(Busy::LineFull);
+            }
+            let (granted, receiver) = oneshot::channel();
+            let id = line.next_id;
+            line.next_id += 1;
+            line.waiters.push_back(Waiter { id, access: ask.access, granted });
+            Ok(Some((id, receiver)))
+        })?;
+        drop(shard);
+        Ok(match waiting {
+            None => Ok(Turn::new(Arc::clone(self), ask)),
+            Some((id, receiver)) => Err((InLine::new(Arc::clone(self), ask.key, id), receiver)),
+        })
     }
 
     /// Nobody overtakes who waits already.
@@ -400,31 +398,40 @@ impl Tracker {
     /// Ends a write whose turn was taken at `since`, and hands the turn on. `outcome` says what became of it, if it was
     /// sent.
     fn release(&self, ask: &Ask, outcome: Option<Outcome>, since: Instant) {
-        if let Some(mut slot) = self.slots.get_mut(&Cell(ask.key.cell)) {
+        self.change_if_there(ask.key, |slot| {
             if let Some(outcome) = outcome {
                 slot.record.settle(outcome, self.tick(), self.source(ask.key, ask.caller));
             }
             slot.pass_on();
-        }
+        });
         self.watcher.ended(since.elapsed());
     }
 
     /// Records what became of a write, whose turn goes on.
     fn doubt(&self, ask: &Ask) {
-        if let Some(mut slot) = self.slots.get_mut(&Cell(ask.key.cell)) {
+        self.change_if_there(ask.key, |slot| {
             slot.record.settle(self.misjudged(Outcome::InDoubt), self.tick(), self.source(ask.key, ask.caller));
-        }
+        });
     }
 
     /// A writer goes away. If its turn came at this very moment, the next in line gets it.
-    fn leave(&self, cell: Cell, id: u64) {
-        let Some(mut slot) = self.slots.get_mut(&cell) else { return };
-        let waiting = slot.line.as_mut().is_some_and(|line| {
-            let before = line.waiters.len();
-            line.waiters.retain(|waiter| waiter.id != id);
-            line.waiters.len() < before
+    fn leave(&self, key: Key, id: u64) {
+        self.change_if_there(key, |slot| {
+            let waiting = slot.line.as_mut().is_some_and(|line| {
+                let before = line.waiters.len();
+                line.waiters.retain(|waiter| waiter.id != id);
+                line.waiters.len() < before
+            });
+            if waiting { slot.grant() } else { slot.pass_on() }
         });
-        if waiting { slot.grant() } else { slot.pass_on() }
+    }
+
+    /// Where a turn is taken or waited for, there is a record.
+    fn change_if_there<R>(&self, key: Key, change: impl FnOnce(&mut Slot) -> R) -> Option<R> {
+        let cell = Cell(key.cell);
+        let mut shard = self.table.lock(cell);
+        let place = shard.find(cell)?;
+        Some(shard.change(place, change))
     }
 
     fn fits(&self, tag: &EntityTag) -> bool {
@@ -437,6 +444,13 @@ impl Tracker {
 
     fn now(&self) -> Seconds {
         self.began.elapsed().as_secs()
+    }
+
+    fn view<'a>(&self, record: &'a Record, key: Key, caller: u64, max_age: Option<Duration>) -> View<'a> {
+        // The time is only looked at where somebody asks how old knowledge is.
+        let now = max_age.map_or(0, |_| self.now());
+        let viewer = Source { spelling: key.spelling, caller, now };
+        record.view(viewer, max_age.map(|age| age.as_secs()))
     }
 
     fn source(&self, key: Key, caller: u64) -> Source {
@@ -456,45 +470,42 @@ impl Tracker {
         self.floor_of(cell).fetch_max(to.0, Ordering::SeqCst);
     }
 
-    /// Notes a new record in the order of eviction. Returns the queue.
-    fn enqueue(&self, cell: Cell) -> usize {
-        let queue = usize::try_from(cell.0[1] >> 32).unwrap_or(0) % self.queues.len();
-        self.queue(queue, |cells| cells.push_back(cell));
-        queue
-    }
-
-    fn queue<R>(&self, queue: usize, f: impl FnOnce(&mut VecDeque<Cell>) -> R) -> R {
-        f(&mut self.queues[queue].lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Drops records until the queue holds no more than it may. Those that are in use, and at first those that were used
-    /// lately, go to the back instead.
-    fn make_room(&self, queue: usize) {
-        for tries in 0..EVICTION_TRIES {
-            let surplus =
-                self.queue(queue, |cells| if cells.len() > self.queue_capacity { cells.pop_front() } else { None });
-            let Some(cell) = surplus else { return };
-            if !self.evict(cell, tries >= EVICTION_TRIES / 2) {
-                self.queue(queue, |cells| cells.push_back(cell));
-            }
-        }
-    }
-
-    /// Drops a record and leaves its floor, both under the map's lock, so that no observation can come between.
-    fn evict(&self, cell: Cell, even_if_used: bool) -> bool {
-        let mut may_go = false;
-        let dropped = self.slots.remove_if_mut(&cell, |_, slot| {
-            may_go = slot.is_idle() && (even_if_used || !slot.used);
-            slot.used = false;
-            if may_go && !self.is_broken(Broken::ForgottenFloors) {
-                self.raise_floor(cell.0, slot.record.floor());
-            }
-            may_go
-        });
-        if dropped.is_some() {
+    /// Puts a new record in its place, and makes room for the next.
+    fn insert(&self, mut shard: MutexGuard<'_, Shard>, cell: Cell, slot: Slot) {
+        shard.insert(cell, slot);
+        let evicted = self.make_room(&mut shard);
+        drop(shard);
+        for _ in 0..evicted {
             self.watcher.evicted();
         }
-        dropped.is_some() || !self.slots.contains_key(&cell)
+    }
+
+    /// Drops records until the shard holds no more than it may. Those that are in use, and at first those that were used
+    /// lately, are passed over. Returns how many were dropped.
+    fn make_room(&self, shard: &mut Shard) -> usize {
+        let mut evicted = 0;
+        for tries in 0..EVICTION_TRIES {
+            if shard.len() <= self.shard_capacity {
+                break;
+            }
+            if let Some((cell, place)) = shard.pass() {
+                evicted += usize::from(self.evict(shard, cell, place, tries >= EVICTION_TRIES / 2));
+            }
+        }
+        evicted
+    }
+
+    /// Drops a record and leaves its floor, both under the shard's lock, so that no observation can come between.
+    fn evict(&self, shard: &mut Shard, cell: Cell, place: Place, even_if_used: bool) -> bool {
+        let used = shard.is_used(place);
+        shard.set_used(place, false);
+        let floor = shard.look(place, |slot| slot.is_idle().then(|| slot.record.floor()));
+        let Some(floor) = floor.filter(|_| even_if_used || !used) else { return false };
+        if !self.is_broken(Broken::ForgottenFloors) {
+            self.raise_floor(cell.0, floor);
+        }
+        shard.remove(place);
+        true
     }
 
     fn misjudged(&self, outcome: Outcome) -> Outcome {
@@ -516,7 +527,11 @@ impl Tracker {
 
 impl Slot {
     fn new(record: Record) -> Self {
-        Self { record, used: false, line: None }
+        Self { record, line: None }
+    }
+
+    fn packed(&self) -> Option<Packed> {
+        if self.line.is_none() { Packed::of(&self.record) } else { None }
     }
 
     fn is_idle(&self) -> bool {
@@ -547,15 +562,15 @@ impl Slot {
 struct InLine {
     /// `None` once the place has become a turn.
     tracker: Option<Arc<Tracker>>,
-    cell: Cell,
+    key: Key,
     id: u64,
     since: Instant,
 }
 
 impl InLine {
-    fn new(tracker: Arc<Tracker>, cell: Cell, id: u64) -> Self {
+    fn new(tracker: Arc<Tracker>, key: Key, id: u64) -> Self {
         tracker.watcher.waits();
-        Self { tracker: Some(tracker), cell, id, since: Instant::now() }
+        Self { tracker: Some(tracker), key, id, since: Instant::now() }
     }
 
     fn into_turn(mut self, ask: Ask) -> Turn {
@@ -569,7 +584,7 @@ impl InLine {
 impl Drop for InLine {
     fn drop(&mut self) {
         if let Some(tracker) = &self.tracker {
-            tracker.leave(self.cell, self.id);
+            tracker.leave(self.key, self.id);
             tracker.watcher.waited(self.since.elapsed());
         }
     }
@@ -616,13 +631,10 @@ impl Turn {
 
     /// Lends what is known to `judge`.
     pub async fn known<R>(&self, max_age: Option<Duration>, judge: impl FnOnce(View<'_>) -> R) -> R {
-        match self.tracker.slots.get(&Cell(self.ask.key.cell)) {
-            Some(slot) => {
-                let max_age = max_age.map(|age| age.as_secs());
-                judge(slot.record.view(self.tracker.source(self.ask.key, self.ask.caller), max_age))
-            }
-            None => judge(View::NOTHING),
-        }
+        let cell = Cell(self.ask.key.cell);
+        let shard = self.tracker.table.lock(cell);
+        let Some(place) = shard.find(cell) else { return judge(View::NOTHING) };
+        shard.look(place, |slot| judge(self.tracker.view(&slot.record, self.ask.key, self.ask.caller, max_age)))
     }
 
     /// Records what a probe in this turn showed. Returns false where it was overtaken: another resource's write changed
@@ -631,10 +643,9 @@ impl Turn {
     pub async fn learn(&mut self, probed: Probed) -> bool {
         let too_long = matches!(&probed, Probed::Tag(tag) if !self.tracker.fits(tag));
         let probed = if too_long { Probed::Untagged } else { probed };
-        self.tracker.slots.get_mut(&Cell(self.ask.key.cell)).is_some_and(|mut slot| {
-            let source = self.tracker.source(self.ask.key, self.ask.caller);
-            slot.record.learn(probed, self.tracker.tick(), source)
-        })
+        let source = self.tracker.source(self.ask.key, self.ask.caller);
+        let learn = |slot: &mut Slot| slot.record.learn(probed, self.tracker.tick(), source);
+        self.tracker.change_if_there(self.ask.key, learn).unwrap_or(false)
     }
 
     /// The write is about to be sent. From here on the turn must be settled.
@@ -682,33 +693,5 @@ impl Drop for Turn {
                 }
             }
         }
-    }
-}
-
-/// A key's cell in the map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cell([u64; 2]);
-
-impl Hash for Cell {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0[0]);
-    }
-}
-
-/// Cells are keyed hashes already.
-#[derive(Debug, Default)]
-struct CellHasher(u64);
-
-impl Hasher for CellHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        debug_assert!(bytes.is_empty(), "only a cell's first half is hashed");
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
     }
 }

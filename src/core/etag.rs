@@ -63,6 +63,16 @@ impl EntityTag {
         Ok((Self { weak, opaque: inner[..end].into() }, &inner[end + 1..]))
     }
 
+    /// A tag of these parts, which were a tag's.
+    pub(super) fn from_parts(weak: bool, opaque: &[u8]) -> Self {
+        Self { weak, opaque: opaque.into() }
+    }
+
+    /// What stands between the quotes.
+    pub(super) fn opaque(&self) -> &[u8] {
+        &self.opaque
+    }
+
     /// Whether the tag is weak.
     #[must_use]
     pub fn is_weak(&self) -> bool {

@@ -9,6 +9,10 @@
 
 use super::{etag::EntityTag, policy::Comparison, precondition::Tags};
 
+mod packed;
+
+pub use self::packed::Packed;
+
 /// How many tags are kept as current, one for each representation.
 const VARIANTS: usize = 8;
 /// How many superseded tags are remembered.

@@ -19,7 +19,7 @@ use http::{
 };
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::policy::QueryRule;
+use super::{fields::lines, policy::QueryRule};
 
 /// The fields by which a request says on whose behalf it comes: the standard ones, and those that API keys and tokens are
 /// commonly sent in.
@@ -31,6 +31,18 @@ pub static CREDENTIALS: [HeaderName; 6] = [
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-auth-token"),
 ];
+
+/// Whether a field is one of [`CREDENTIALS`].
+#[must_use]
+pub fn is_credential(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "authorization" | "cookie" | "api-key" | "x-access-token" | "x-api-key" | "x-auth-token")
+}
+
+/// Hashes are no longer than they have to be, so that a record takes little room. Nobody can try enough of them to meet
+/// another's spelling or caller in these;
+const BITS_56: u64 = u64::MAX >> 8;
+/// and two representations that are taken for one only make for a conflict more.
+const BITS_32: u64 = u64::MAX >> 32;
 
 /// A request target in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,8 +125,7 @@ fn canonical_path(path: &str) -> Result<Cow<'_, str>, TargetError> {
     if !path.starts_with('/') {
         return Err(TargetError::NotAbsolute);
     }
-    let plain = path.bytes().all(|b| is_unreserved(b) || is_kept(b)) && !path.contains("/.") && !path.contains(';');
-    if plain {
+    if is_plain(path.as_bytes()) {
         return Ok(Cow::Borrowed(path));
     }
     let escaped = normal_escapes(path.as_bytes())?;
@@ -129,12 +140,33 @@ fn canonical_path(path: &str) -> Result<Cow<'_, str>, TargetError> {
     Ok(if canonical == path { Cow::Borrowed(path) } else { Cow::Owned(canonical) })
 }
 
-fn is_unreserved(byte: u8) -> bool {
+/// Whether a path holds nothing that has to be looked at: no escapes, dot segments or parameters.
+fn is_plain(path: &[u8]) -> bool {
+    let mut before = 0;
+    path.iter().all(|&byte| {
+        let is_plain = PLAIN[usize::from(byte)] && !(before == b'/' && byte == b'.');
+        before = byte;
+        is_plain
+    })
+}
+
+/// The bytes of a plain path.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = (is_unreserved(byte as u8) || is_kept(byte as u8)) && byte as u8 != b';';
+        byte += 1;
+    }
+    plain
+};
+
+const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// The bytes that stand in a path as they are: `/`, `:`, `@` and the sub-delims of RFC 3986 §2.2.
-fn is_kept(byte: u8) -> bool {
+const fn is_kept(byte: u8) -> bool {
     matches!(byte, b'/' | b':' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
 }
 
@@ -291,16 +323,13 @@ impl Namer {
                 put_values(&mut cell, name, headers);
             }
         }
-        Key { cell: finish(&cell), spelling: finish(&spelling)[0] }
+        Key { cell: finish(&cell), spelling: finish(&spelling)[0] & BITS_56 }
     }
 
     /// A stand-in for the credentials of a request: equal only where all of [`CREDENTIALS`] are.
     #[must_use]
     pub fn caller(&self, headers: &HeaderMap) -> u64 {
-        if !headers.keys().any(|name| CREDENTIALS.contains(name)) {
-            return self.nobody;
-        }
-        self.credentials(headers)
+        if headers.keys().any(is_credential) { self.credentials(headers) } else { self.nobody }
     }
 
     fn credentials(&self, headers: &HeaderMap) -> u64 {
@@ -308,7 +337,7 @@ impl Namer {
         for name in &CREDENTIALS {
             put_values(&mut hasher, name, headers);
         }
-        finish(&hasher)[0]
+        finish(&hasher)[0] & BITS_56
     }
 
     /// Which representation a response carries: its type, coding and language, and the values of the request fields that
@@ -319,12 +348,12 @@ impl Namer {
         for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE] {
             put_values(&mut hasher, &name, response);
         }
-        for line in response.get_all(VARY) {
+        for line in lines(response, VARY) {
             for name in line.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|n| !n.is_empty()) {
                 put_values(&mut hasher, &HeaderName::from_bytes(name).ok().filter(|n| n != "*")?, request);
             }
         }
-        Some(finish(&hasher)[0])
+        Some((finish(&hasher)[0] & BITS_32).max(1))
     }
 
     /// One parameter, however its bytes are escaped. Their hashes are added up, so that their order does not count.
@@ -346,17 +375,19 @@ fn put(hasher: &mut SipHasher13, bytes: &[u8]) {
 }
 
 fn put_values(hasher: &mut SipHasher13, name: &HeaderName, headers: &HeaderMap) {
-    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    if name == COOKIE && values.len() > 1 {
+    let values = || lines(headers, name.clone());
+    if name == COOKIE && values().nth(1).is_some() {
         // HTTP/2 may send a field for each, and the backend gets one all the same (RFC 9113 §8.2.3).
-        put(hasher, &values.join(&b"; "[..]));
+        put(hasher, &values().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]));
         hasher.write_usize(1);
         return;
     }
-    for value in &values {
-        put(hasher, value);
+    let mut count = 0;
+    for value in values() {
+        put(hasher, value.as_bytes());
+        count += 1;
     }
-    hasher.write_usize(values.len());
+    hasher.write_usize(count);
 }
 
 fn finish(hasher: &SipHasher13) -> [u64; 2] {
@@ -395,7 +426,11 @@ fn folded_host(host: &str) -> Cow<'_, str> {
 
 /// The path as the most lenient backend reads it: escapes decoded as often as there are any, lower case, `\` as `/`, `+`
 /// as a space, no parameters of segments, no dots or spaces at their ends, no empty segments and so no final `/`.
-fn folded_path(path: &str) -> Vec<u8> {
+fn folded_path(path: &str) -> Cow<'_, [u8]> {
+    if is_folded(path.as_bytes()) { path.as_bytes().into() } else { fold(path).into() }
+}
+
+fn fold(path: &str) -> Vec<u8> {
     let mut decoded = path.as_bytes().to_vec();
     while decoded.contains(&b'%') {
         let further = percent_decoded(&decoded);
@@ -417,6 +452,22 @@ fn folded_path(path: &str) -> Vec<u8> {
         }
     }
     folded
+}
+
+/// Whether folding would leave a path as it is. Where this can't be told at a glance, it says no.
+fn is_folded(path: &[u8]) -> bool {
+    let mut before = b'/';
+    let is_folded = |&byte: &u8| {
+        let is_kept = match byte {
+            b'/' => !matches!(before, b'/' | b'.'),
+            b'%' | b'\\' | b';' | b'+' | b' ' | b'A'..=b'Z' | 0x80.. => false,
+            _ => true,
+        };
+        before = byte;
+        is_kept
+    };
+    path.split_first().is_some_and(|(first, rest)| *first == b'/' && rest.iter().all(is_folded))
+        && !matches!(path.last(), Some(b'/' | b'.'))
 }
 
 #[cfg(test)]

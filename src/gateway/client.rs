@@ -28,6 +28,8 @@ pub struct Client {
     pub(super) address: HeaderValue,
     /// The same as `Forwarded` has it: `for=…`, and the protocol.
     pub(super) forwarded: HeaderValue,
+    /// All of that element, for the host that was asked last.
+    element: Mutex<Option<(HeaderValue, HeaderValue)>>,
     /// The address itself.
     pub(super) ip: IpAddr,
     /// Whether its connection is secured.
@@ -60,6 +62,7 @@ impl Client {
         Arc::new(Self {
             address: plain(ip.to_string()),
             forwarded: plain(forwarded),
+            element: Mutex::new(None),
             ip,
             https,
             awaits_answer: AtomicBool::new(false),
@@ -86,6 +89,20 @@ impl Client {
     /// `writer` is woken when there is another.
     pub fn next_informational(&self, writer: &Waker) -> Option<Bytes> {
         self.informational.next(writer)
+    }
+
+    /// Its element of `Forwarded` in a request for this host, made by `make` unless the one before was for the same.
+    pub(super) fn element(&self, asked: &HeaderValue, make: impl FnOnce() -> HeaderValue) -> HeaderValue {
+        let mut last = self.element.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((host, element)) if host == asked => element.clone(),
+            Some(_) | None => {
+                let element = make();
+                // A copy: the host itself may be a part of all that was read with it.
+                *last = HeaderValue::from_bytes(asked.as_bytes()).ok().map(|host| (host, element.clone()));
+                element
+            }
+        }
     }
 
     /// A request begins. What is returned lives until its answer is through.

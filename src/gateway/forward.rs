@@ -21,6 +21,7 @@ use crate::{
     config::Protocol,
     core::{
         etag::EntityTag,
+        fields::{has, lines},
         policy::Mode,
         record::{Seen, Stamp},
     },
@@ -154,9 +155,14 @@ pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answe
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = fields;
-    let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
-    let (client, status) = (exchange.origin.address, head.status.as_u16());
-    tracing::debug!(%trace, %client, %method, path, status, "answered");
+    tracing::debug!(
+        trace = %exchange.seen.trace_id(),
+        client = %exchange.origin.address,
+        method = %exchange.head.method,
+        path = exchange.target.path(),
+        status = head.status.as_u16(),
+        "answered"
+    );
     response
 }
 
@@ -193,7 +199,7 @@ fn seen(exchange: &Exchange, method: &Method, asked: &HeaderMap, received: &Rece
     }
     let fields = received.headers();
     // A cache behind the gateway answered, with what may be old.
-    if fields.contains_key(AGE) {
+    if has(fields, &AGE) {
         return None;
     }
     let with_variant = match received.status() {
@@ -231,7 +237,7 @@ pub(super) enum Tagged {
 
 /// The tag that an answer shows.
 pub(super) fn tag(fields: &HeaderMap) -> Tagged {
-    let mut lines = fields.get_all(ETAG).iter();
+    let mut lines = lines(fields, ETAG);
     match (lines.next(), lines.next()) {
         (None, _) => Tagged::Without,
         (Some(only), None) => EntityTag::parse(only.as_bytes().trim_ascii()).map_or(Tagged::Unreadable, Tagged::With),

@@ -16,6 +16,8 @@ use crate::config::{ForwardedRule, Forwarding};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 /// Of a longer chain only its end is looked at and passed on.
 const MAX_HOPS: usize = 32;
 /// The same in bytes.
@@ -57,7 +59,7 @@ pub(super) fn add(out: &mut HeaderMap, exchange: &Exchange) {
     if forwarding.rule == ForwardedRule::Off {
         return;
     }
-    let proto = HeaderValue::from_static(if exchange.origin.https { "https" } else { "http" });
+    let proto = if exchange.origin.https { HTTPS } else { HTTP };
     if believes {
         let said = Chains::of(forwarding, client, &head.headers);
         put(out, X_FORWARDED_FOR, joined(&said.addresses, client.address.as_bytes()));
@@ -65,7 +67,7 @@ pub(super) fn add(out: &mut HeaderMap, exchange: &Exchange) {
         if !asked.is_empty() {
             out.entry(X_FORWARDED_HOST).or_insert_with(|| asked.clone());
         }
-        put(out, FORWARDED, joined(&said.elements, &own_element(client, asked)));
+        put(out, FORWARDED, joined(&said.elements, client.element(asked, || own_element(client, asked)).as_bytes()));
     } else {
         // Nothing that the client says of its way has come this far.
         out.append(X_FORWARDED_FOR, client.address.clone());
@@ -73,7 +75,7 @@ pub(super) fn add(out: &mut HeaderMap, exchange: &Exchange) {
         if !asked.is_empty() {
             out.append(X_FORWARDED_HOST, asked.clone());
         }
-        put(out, FORWARDED, own_element(client, asked));
+        out.append(FORWARDED, client.element(asked, || own_element(client, asked)));
     }
 }
 
@@ -82,7 +84,7 @@ fn believes(forwarding: &Forwarding, client: &Client) -> bool {
 }
 
 /// This hop, as `Forwarded` has it.
-fn own_element(client: &Client, asked: &HeaderValue) -> Vec<u8> {
+fn own_element(client: &Client, asked: &HeaderValue) -> HeaderValue {
     let mut element = Vec::with_capacity(client.forwarded.len() + asked.len() + ";host=\"\"".len());
     element.extend_from_slice(client.forwarded.as_bytes());
     if !asked.is_empty() {
@@ -90,7 +92,7 @@ fn own_element(client: &Client, asked: &HeaderValue) -> Vec<u8> {
         element.extend_from_slice(asked.as_bytes());
         element.push(b'"');
     }
-    element
+    HeaderValue::try_from(element).expect("it is made of what stands in fields")
 }
 
 fn put(out: &mut HeaderMap, name: HeaderName, value: Vec<u8>) {

@@ -13,10 +13,17 @@ use http::{
 use http_body::Body;
 
 use super::{Exchange, body::Outgoing, forwarded};
-use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
+use crate::core::{
+    fields::{has, lines},
+    policy::Mode,
+    precondition,
+    resource::CREDENTIALS,
+};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
+/// So many fields are added at most times, one of which may take the place of another.
+const ADDED: usize = 8;
 /// The fields by which a POST says that it means another method.
 pub(super) static METHOD_OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-http-method-override"),
@@ -29,9 +36,9 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
     let partition = &exchange.policy().partition;
     let is_judged = exchange.policy().mode != Mode::Off;
     let named = Named::by(headers);
-    let mut out = HeaderMap::with_capacity(headers.len() + 6);
+    let mut out = HeaderMap::with_capacity(headers.len() + ADDED);
     out.insert(HOST, exchange.host.clone());
-    let mut cookies: Option<Vec<u8>> = None;
+    let mut cookies = Vec::new();
     for (name, value) in headers {
         let is_named = named.contains(name) && !partition.contains(name);
         if is_hop_by_hop(name) || is_set_here(name) || is_named || folds_into_protected(name, partition) {
@@ -41,29 +48,32 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
             continue;
         }
         // Nobody has judged what it would mean on another method.
-        if METHOD_OVERRIDES.contains(name) && exchange.head.method != Method::POST && is_judged {
+        if is_method_override(name) && exchange.head.method != Method::POST && is_judged {
             continue;
         }
         if name == COOKIE {
-            // HTTP/2 may send one field a cookie; HTTP/1 backends know one field (RFC 9113 §8.2.3).
-            match &mut cookies {
-                None => cookies = Some(value.as_bytes().to_vec()),
-                Some(all) => {
-                    all.extend_from_slice(b"; ");
-                    all.extend_from_slice(value.as_bytes());
-                }
-            }
+            cookies.push(value);
             continue;
         }
         out.append(name.clone(), value.clone());
     }
-    if let Some(cookies) = cookies.and_then(|all| HeaderValue::from_bytes(&all).ok()) {
-        out.insert(COOKIE, cookies);
+    match cookies.as_slice() {
+        [] => {}
+        [only] => drop(out.insert(COOKIE, (*only).clone())),
+        // HTTP/2 may send one field a cookie; HTTP/1 backends know one field (RFC 9113 §8.2.3).
+        several => {
+            let parts: Vec<_> = several.iter().map(|part| part.as_bytes()).collect();
+            out.extend(HeaderValue::try_from(parts.join(&b"; "[..])).ok().map(|all| (COOKIE, all)));
+        }
     }
     out.append(VIA, via(exchange.head.version));
     exchange.seen.trace().write(&mut out);
     forwarded::add(&mut out, exchange);
     out
+}
+
+fn is_method_override(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-") && METHOD_OVERRIDES.contains(name)
 }
 
 /// The fields of a probe: those of the caller that decide what it may see and which representation it is shown.
@@ -102,7 +112,7 @@ pub(super) fn describe_body(headers: &mut HeaderMap, method: &Method, body: &Out
 /// The fields of a response as the client gets them.
 pub(super) fn for_client(mut headers: HeaderMap, version: Version) -> HeaderMap {
     let named = Named::by(&headers);
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let chunked = has(&headers, &TRANSFER_ENCODING);
     let stays = |name: &&HeaderName| is_hop_by_hop(name) || named.contains(name) || chunked && *name == CONTENT_LENGTH;
     // Seldom more than one: to take them away costs less than to copy the others.
     let left_behind: Vec<_> = headers.keys().filter(stays).cloned().collect();
@@ -114,11 +124,14 @@ pub(super) fn for_client(mut headers: HeaderMap, version: Version) -> HeaderMap 
 }
 
 fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_2 => "2.0 ifmatch",
-        Version::HTTP_10 => "1.0 ifmatch",
-        _ => "1.1 ifmatch",
-    })
+    const BY_2: HeaderValue = HeaderValue::from_static("2.0 ifmatch");
+    const BY_10: HeaderValue = HeaderValue::from_static("1.0 ifmatch");
+    const BY_11: HeaderValue = HeaderValue::from_static("1.1 ifmatch");
+    match version {
+        Version::HTTP_2 => BY_2,
+        Version::HTTP_10 => BY_10,
+        _ => BY_11,
+    }
 }
 
 /// The fields of one hop (RFC 9110 §7.6.1), and those that the gateway answers itself.
@@ -185,7 +198,7 @@ struct Named<'a>(Vec<&'a [u8]>);
 
 impl<'a> Named<'a> {
     fn by(headers: &'a HeaderMap) -> Self {
-        let lines = headers.get_all(CONNECTION).iter();
+        let lines = lines(headers, CONNECTION);
         let tokens = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
         Self(
             tokens

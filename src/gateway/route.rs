@@ -1,7 +1,7 @@
 //! Which resource a request names, and which route it takes.
 
 use http::{
-    HeaderMap, HeaderValue, Version,
+    HeaderMap, HeaderName, HeaderValue, Version,
     header::{CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION, TRANSFER_ENCODING},
     request::Parts,
     uri::Authority,
@@ -10,20 +10,27 @@ use http::{
 use super::{Exchange, answer::Failure};
 use crate::{
     config::Route,
-    core::resource::{Key, Target, TargetError, same_host},
+    core::{
+        fields::lines,
+        resource::{Key, Target, TargetError, same_host},
+    },
 };
+
+const DESTINATION: HeaderName = HeaderName::from_static("destination");
 
 /// The host that the client asked: the target's own where it has one (RFC 9112 §3.2.2, RFC 9113 §8.3.1), else `Host`.
 /// Empty where an HTTP/1.0 client names none. A `Host` that differs gives way in HTTP/1.1, where RFC 9112 says so; in HTTP/2
 /// nobody has a reason to send one.
 pub(super) fn asked_host(head: &Parts) -> Result<HeaderValue, Failure> {
-    let mut lines = head.headers.get_all(HOST).iter();
+    let mut lines = lines(&head.headers, HOST);
     let field = match (lines.next(), lines.next()) {
         (None, _) => None,
-        (Some(only), None) => Some(checked(only.as_bytes())?),
-        (Some(_), Some(_)) => return Err(Failure::Host),
+        (Some(only), None) if is_host(only.as_bytes()) => Some(only.clone()),
+        (Some(_), _) => return Err(Failure::Host),
     };
-    let own = head.uri.authority().map(|authority| checked(authority.as_str().as_bytes())).transpose()?;
+    let own = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let own = own.map(|own| HeaderValue::from_bytes(own).ok().filter(|_| is_host(own)).ok_or(Failure::Host));
+    let own = own.transpose()?;
     match (own, field) {
         (Some(own), Some(field)) if head.version >= Version::HTTP_2 => {
             let text = |host: &HeaderValue| host.to_str().map(str::to_owned).map_err(|_| Failure::Host);
@@ -37,16 +44,32 @@ pub(super) fn asked_host(head: &Parts) -> Result<HeaderValue, Failure> {
     }
 }
 
-/// A host and perhaps a port; no user information, and nothing that only some backends take for a part of a name.
-fn checked(host: &[u8]) -> Result<HeaderValue, Failure> {
+/// Whether this is a host and perhaps a port; no user information, and nothing that only some backends take for a part of
+/// a name.
+fn is_host(text: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let (name, port) = text.split_at(text.iter().position(|byte| !is_plain(byte)).unwrap_or(text.len()));
+    match port {
+        [] => !name.is_empty(),
+        [b':', digits @ ..] if !name.is_empty() && digits.iter().all(u8::is_ascii_digit) => is_port(digits),
+        _ => is_bracketed(text),
+    }
+}
+
+/// Any number of zeros may stand before it, and it may be left out.
+fn is_port(digits: &[u8]) -> bool {
+    digits.is_empty() || std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok())
+}
+
+/// Whether this is an address in brackets, perhaps with a port.
+fn is_bracketed(text: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(byte);
     let has_port = |authority: &Authority| {
         let after = &authority.as_str()[authority.host().len()..];
         after.is_empty() || after == ":" || authority.port_u16().is_some()
     };
     let is_host = |authority: &Authority| !authority.host().is_empty() && has_port(authority);
-    let valid = host.iter().all(is_plain) && Authority::try_from(host).is_ok_and(|authority| is_host(&authority));
-    if valid { HeaderValue::from_bytes(host).map_err(|_| Failure::Host) } else { Err(Failure::Host) }
+    text.iter().all(is_plain) && Authority::try_from(text).is_ok_and(|authority| is_host(&authority))
 }
 
 /// The target as it came must not be longer than `limit` bytes, and not one of another kind of service.
@@ -71,7 +94,7 @@ pub(super) fn check_target(head: &Parts, limit: usize) -> Result<(), Failure> {
 /// backend would get the coded bytes as if they were the content, and an HTTP/1.0 body without a length is never read: the
 /// backend would be told to store nothing.
 pub(super) fn check_framing(head: &Parts) -> Result<(), Failure> {
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings = lines(&head.headers, TRANSFER_ENCODING);
     let is_known = match (codings.next(), codings.next()) {
         (None, _) => true,
         (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
@@ -95,10 +118,8 @@ pub(super) fn target(head: &Parts) -> Result<Target, Failure> {
 
 /// The first route that matches.
 pub(super) fn find(routes: &[Route], asked: &HeaderValue, target: &Target) -> Option<usize> {
-    let host = without_port(asked.to_str().unwrap_or_default());
-    routes.iter().position(|route| {
-        route.host.as_ref().is_none_or(|h| h.eq_ignore_ascii_case(host)) && route.path.matches(target.path())
-    })
+    let is_asked = |host: &String| host.eq_ignore_ascii_case(without_port(asked.to_str().unwrap_or_default()));
+    routes.iter().position(|route| route.host.as_ref().is_none_or(is_asked) && route.path.matches(target.path()))
 }
 
 fn without_port(host: &str) -> &str {
@@ -112,12 +133,12 @@ fn without_port(host: &str) -> &str {
 
 /// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`.
 pub(super) fn named(exchange: &Exchange, fields: &HeaderMap) -> Vec<Key> {
-    keys(exchange, fields.get_all(LOCATION).iter().chain(fields.get_all(CONTENT_LOCATION)))
+    keys(exchange, lines(fields, LOCATION).chain(lines(fields, CONTENT_LOCATION)))
 }
 
 /// The keys of the resources that a WebDAV request writes to beside its target (`Destination`, RFC 4918 §10.3).
 pub(super) fn destinations(exchange: &Exchange) -> Vec<Key> {
-    keys(exchange, exchange.head.headers.get_all("destination").iter())
+    keys(exchange, lines(&exchange.head.headers, DESTINATION))
 }
 
 /// Without the target's own.
@@ -160,4 +181,18 @@ pub(super) fn same_origin(exchange: &Exchange, reference: &HeaderValue) -> Optio
 
 fn split_query(reference: &str) -> (&str, Option<&str>) {
     reference.split_once('?').map_or((reference, None), |(path, query)| (path, Some(query)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn hosts_are_told_at_a_glance_as_by_their_grammar(text in "([a.~_-]{0,2}|\\[(::1)?\\]?)(:{0,2}(0{0,5}80|65535|65536|[+a]1)?)[\\]@/ ]?") {
+            prop_assert_eq!(is_host(text.as_bytes()), is_bracketed(text.as_bytes()), "{}", text);
+        }
+    }
 }

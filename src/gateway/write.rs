@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_LOCATION};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header::CONTENT_LOCATION};
 use tokio::{
     sync::{
         OwnedSemaphorePermit,
@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     core::{
+        fields::lines,
         policy::{MethodOverride, Mode, Policy},
         precondition::Demands,
         record::{Access, Outcome, View},
@@ -43,6 +44,8 @@ use crate::{
     tracker::{Ask, Busy, Turn, TurnLost},
     upstream::{self, Progress},
 };
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Answers a write.
 pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
@@ -231,7 +234,12 @@ fn meant_method(exchange: &Exchange) -> Result<Method, Failure> {
             meant = Some(named);
         }
     }
-    Ok(meant.or_else(|| in_upper_case(head.method.as_str().as_bytes()).ok()).unwrap_or(Method::POST))
+    let is_upper_case = || head.method.as_str().bytes().all(|byte| byte.is_ascii_uppercase());
+    Ok(match meant {
+        Some(meant) => meant,
+        None if is_upper_case() => head.method.clone(),
+        None => in_upper_case(head.method.as_str().as_bytes()).unwrap_or(Method::POST),
+    })
 }
 
 async fn take_place(exchange: &Exchange) -> Result<OwnedSemaphorePermit, Failure> {
@@ -255,14 +263,14 @@ async fn take_turn_with(
 
 async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
     let policy = exchange.policy();
+    let since = Instant::now();
     let turn = async {
-        let until = Instant::now() + policy.wait;
         let pass = exchange.gateway.enter(exchange.route, policy.wait).await?;
         let ask = Ask {
             key: exchange.key,
             access,
             caller: exchange.caller,
-            wait: until.saturating_duration_since(Instant::now()),
+            wait: policy.wait.saturating_sub(since.elapsed()),
             line: policy.line,
             hold: policy.settle,
         };
@@ -270,7 +278,6 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
         turn.keep(pass);
         Ok(turn)
     };
-    let since = Instant::now();
     let turn = tokio::select! {
         biased;
         turn = turn => turn.map_err(Failure::Busy),
@@ -477,9 +484,7 @@ fn outcome(exchange: &Exchange, received: &Received) -> Option<Outcome> {
 
 /// Whether the fields of a write's answer describe its target, and not a resource that `Content-Location` names.
 fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
-    fields
-        .get_all(CONTENT_LOCATION)
-        .iter()
+    lines(fields, CONTENT_LOCATION)
         .all(|named| route::same_origin(exchange, named).is_some_and(|target| target == exchange.target))
 }
 
@@ -503,7 +508,7 @@ async fn change(exchange: &Exchange, keys: Vec<Key>) {
 }
 
 fn prefers_representation(exchange: &Exchange) -> bool {
-    exchange.head.headers.get_all("prefer").iter().filter_map(|line| line.to_str().ok()).any(|line| {
+    lines(&exchange.head.headers, PREFER).filter_map(|line| line.to_str().ok()).any(|line| {
         line.split(',').filter_map(|preference| preference.split(';').next()?.split_once('=')).any(|(name, value)| {
             name.trim().eq_ignore_ascii_case("return")
                 && value.trim().trim_matches('"').eq_ignore_ascii_case("representation")

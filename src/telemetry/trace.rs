@@ -16,6 +16,8 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::core::fields::lines;
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -41,10 +43,10 @@ impl Trace {
     /// The trace that a request with these fields belongs to; a new one where they name none, or none that can be read.
     #[must_use]
     pub fn of(fields: &HeaderMap) -> Self {
-        let mut lines = fields.get_all(TRACEPARENT).iter();
-        match (lines.next(), lines.next()) {
+        let mut parents = lines(fields, TRACEPARENT);
+        match (parents.next(), parents.next()) {
             (Some(only), None) if is_valid(only.as_bytes()) => {
-                Self { parent: only.clone(), state: fields.get_all(TRACESTATE).iter().cloned().collect() }
+                Self { parent: only.clone(), state: lines(fields, TRACESTATE).cloned().collect() }
             }
             (None, _) | (Some(_), _) => Self::begin(),
         }
@@ -107,9 +109,8 @@ fn is_valid(parent: &[u8]) -> bool {
 
 /// The 16 digits of a number.
 fn write_digits(out: &mut [u8], number: u64) {
-    let nibbles = number.to_be_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    for (digit, nibble) in out.iter_mut().zip(nibbles) {
-        *digit = b"0123456789abcdef"[usize::from(nibble)];
+    for (digits, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
+        *digits = [byte >> 4, byte & 15].map(|nibble| b"0123456789abcdef"[usize::from(nibble)]);
     }
 }
 

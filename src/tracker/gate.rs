@@ -29,6 +29,9 @@ use crate::core::record::Stamp;
 pub struct Gate {
     tracker: Arc<Tracker>,
     state: Mutex<State>,
+    /// A copy of the state's, for those who only look. Whoever has a pass and finds it unchanged was counted by whoever
+    /// changes it after that.
+    generation: AtomicU64,
     opened: Notify,
 }
 
@@ -80,7 +83,7 @@ impl Gate {
     #[must_use]
     pub fn new(tracker: Arc<Tracker>) -> Arc<Self> {
         let state = State { generation: 0, current: 0, older: 0, elsewhere: false, fresh: Vec::new() };
-        Arc::new(Self { tracker, state: Mutex::new(state), opened: Notify::new() })
+        Arc::new(Self { tracker, state: Mutex::new(state), generation: AtomicU64::new(0), opened: Notify::new() })
     }
 
     /// Closes until [`Gate::has_alone`]: another process may let writes through.
@@ -102,6 +105,7 @@ impl Gate {
     pub fn rename(&self, fresh: impl IntoIterator<Item = Since>) -> u64 {
         let mut state = self.state();
         state.generation += 1;
+        self.generation.store(state.generation, Ordering::SeqCst);
         state.older += std::mem::take(&mut state.current);
         state.fresh.extend(fresh);
         self.open_if_over(&mut state);
@@ -111,7 +115,7 @@ impl Gate {
     /// The generation of names that writes are let through with.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.state().generation
+        self.generation.load(Ordering::SeqCst)
     }
 
     /// How many turns are taken or held, waited for ones included.

@@ -360,11 +360,11 @@ impl World {
         if self.gate.under_way() > 0 {
             backend.violations.push(Violation::Stuck(format!("{:?}", self.gate)));
         }
-        for slot in &self.tracker.slots {
+        self.tracker.table.each(|slot| {
             if !slot.is_idle() || slot.line.is_some() {
-                backend.violations.push(Violation::Stuck(format!("{:?}", slot.value())));
+                backend.violations.push(Violation::Stuck(format!("{slot:?}")));
             }
-        }
+        });
         let under_way = backend.resources.iter().map(|r| r.under_way.len()).sum::<usize>();
         assert_eq!(under_way, 0, "the model forgot a write");
     }
@@ -522,11 +522,7 @@ impl Tracker {
     /// Evicts this record at once if it may go. Says whether there was one that went.
     fn evict_now(&self, key: Key) -> bool {
         let cell = Cell(key.cell);
-        let gone = self.slots.contains_key(&cell) && self.evict(cell, true);
-        if gone {
-            let queues = self.queues.iter();
-            queues.for_each(|queue| queue.lock().unwrap().retain(|other| *other != cell));
-        }
-        gone
+        let mut shard = self.table.lock(cell);
+        shard.find(cell).is_some_and(|place| self.evict(&mut shard, cell, place, true))
     }
 }

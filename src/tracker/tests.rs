@@ -6,7 +6,10 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::atomic::{AtomicBool, AtomicUsize},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -97,8 +100,19 @@ fn waits(future: Pin<&mut impl Future<Output = Result<Turn, Busy>>>) -> bool {
 }
 
 fn in_line(tracker: &Tracker, n: u64) -> usize {
-    let slot = tracker.slots.get(&Cell(key(n).cell)).expect("a record");
-    slot.line.as_ref().map_or(0, |line| line.waiters.len())
+    with_slot(tracker, n, |slot| slot.line.as_ref().map_or(0, |line| line.waiters.len()))
+}
+
+fn with_slot<R>(tracker: &Tracker, n: u64, look: impl FnOnce(&Slot) -> R) -> R {
+    let shard = tracker.table.lock(Cell(key(n).cell));
+    shard.look(shard.find(Cell(key(n).cell)).expect("a record"), look)
+}
+
+/// Evicts a record, used or not. Says whether there is none any more.
+fn evict(tracker: &Tracker, n: u64) -> bool {
+    let cell = Cell(key(n).cell);
+    let mut shard = tracker.table.lock(cell);
+    shard.find(cell).is_none_or(|place| tracker.evict(&mut shard, cell, place, true))
 }
 
 // ---- Turns and lines.
@@ -206,7 +220,7 @@ async fn a_turn_that_comes_as_its_writer_hangs_up_goes_to_the_next() {
     assert!(waits(third.as_mut()), "the second has the turn, though it was not told yet");
     drop(second);
     drop(has_turn(third));
-    assert!(tracker.slots.get(&Cell(key(1).cell)).expect("a record").is_idle());
+    assert!(with_slot(&tracker, 1, Slot::is_idle));
 }
 
 #[tokio::test(start_paused = true)]
@@ -373,7 +387,7 @@ async fn a_read_that_overlaps_a_write_is_not_recorded() {
             assert_ne!(turn.known(None, in_a_word).await, "\"x\"");
             turn.settle(Outcome::Committed(None)).await;
             if evicted {
-                assert!(tracker.evict(Cell(key(1).cell), true) && tracker.is_empty());
+                assert!(evict(&tracker, 1) && tracker.is_empty());
             }
             for began in [before, during] {
                 tracker.observe(key(1), began, seen("a"), CALLER).await;
@@ -392,7 +406,7 @@ async fn the_floor_outlives_the_next_record_too() {
     let before = tracker.stamp().await;
     for _ in 0..2 {
         write(&tracker, 1, Outcome::Committed(None)).await;
-        tracker.evict(Cell(key(1).cell), true);
+        evict(&tracker, 1);
     }
     drop(turn(&tracker, guarded()).await);
     tracker.observe(key(1), before, seen("a"), CALLER).await;
@@ -406,7 +420,7 @@ async fn an_older_read_does_not_replace_what_a_later_one_showed() {
         let older = tracker.stamp().await;
         read(&tracker, 1, "b").await;
         if evicted {
-            tracker.evict(Cell(key(1).cell), true);
+            evict(&tracker, 1);
         }
         tracker.observe(key(1), older, seen("a"), CALLER).await;
         assert_eq!(known(&tracker, key(1)).await, if evicted { "unknown" } else { "\"b\"" });
@@ -467,7 +481,7 @@ async fn a_change_that_comes_during_a_write_leaves_nothing_known() {
 
 #[tokio::test(start_paused = true)]
 async fn there_are_never_more_records_than_may_be() {
-    // The second is large enough for several queues.
+    // The second is large enough for several shards.
     for (capacity, keys) in [(100, 10_000), (SHARDED_FROM, 20_000)] {
         let tracker = Arc::new(Tracker::new(capacity, 16));
         for n in 0..keys {
@@ -480,8 +494,6 @@ async fn there_are_never_more_records_than_may_be() {
             assert!(tracker.len() <= capacity, "{} records", tracker.len());
         }
         assert!(tracker.len() > capacity / 2, "{} records", tracker.len());
-        let noted = tracker.queues.iter().map(|queue| queue.lock().unwrap().len()).sum::<usize>();
-        assert_eq!(noted, tracker.len());
     }
 }
 
@@ -510,7 +522,7 @@ async fn records_in_use_survive_a_flood() {
         assert!(tracker.len() <= 100 + taken.len(), "{} records", tracker.len());
     }
     for turn in taken {
-        assert!(tracker.slots.contains_key(&Cell(turn.ask.key.cell)));
+        assert!(tracker.table.lock(Cell(turn.ask.key.cell)).find(Cell(turn.ask.key.cell)).is_some());
         turn.settle(committed("b")).await;
     }
     assert_eq!(has_turn(waiting).known(None, in_a_word).await, "\"b\"");
@@ -614,7 +626,6 @@ async fn forgetting_does_not_make_room_for_more_than_may_be() {
         read(&tracker, n, "b").await;
     }
     assert_eq!(tracker.len(), 4);
-    assert_eq!(tracker.queues.iter().map(|queue| queue.lock().unwrap().len()).sum::<usize>(), 4);
 }
 
 /// Counts what it is told.
@@ -710,9 +721,7 @@ async fn many_threads_keep_apart_and_nobody_waits_for_ever() {
         }
     };
     timeout(Duration::from_secs(60), all).await.expect("nobody waits for ever");
-    for slot in &tracker.slots {
-        assert!(slot.is_idle() && slot.line.is_none(), "{:?}", slot.value());
-    }
+    tracker.table.each(|slot| assert!(slot.is_idle() && slot.line.is_none(), "{slot:?}"));
 }
 
 async fn a_writer(tracker: Arc<Tracker>, inside: Arc<Inside>, n: u64) {
@@ -743,7 +752,7 @@ async fn a_reader(tracker: Arc<Tracker>, n: u64) {
     let _ = known(&tracker, key(n % KEYS)).await;
     match n % 10 {
         0 => tracker.change(key(n % KEYS)).await,
-        1 => drop(tracker.evict(Cell(key(n % KEYS).cell), true)),
+        1 => drop(evict(&tracker, n % KEYS)),
         _ => {}
     }
 }

@@ -208,6 +208,12 @@ fn variants_and_callers_are_told_apart() {
     assert_eq!(NAMER.caller(&plain), NAMER.caller(&german));
 }
 
+#[test]
+fn every_credential_is_one() {
+    assert!(CREDENTIALS.iter().all(is_credential));
+    assert!(![HOST, CONTENT_TYPE].iter().any(is_credential));
+}
+
 proptest! {
     #[test]
     fn canonicalising_is_idempotent(path in "/([a-zA-Z0-9./;~%é{-]|%[0-9a-fA-F]{2}|\\.\\.?/|%2[eEfF]){0,24}") {
@@ -215,6 +221,16 @@ proptest! {
             let twice = Target::parse(once.path(), None);
             prop_assert_eq!(twice.as_ref().map(Target::path), Ok(once.path()));
             prop_assert!(!once.path().split('/').any(|s| s == "." || s == ".."));
+        }
+    }
+
+    #[test]
+    fn what_needs_no_folding_folds_into_itself(path in "(/|/[a-z.;%+ \\\\A]{0,3}|/[a-z]{1,3}){0,4}") {
+        if is_folded(path.as_bytes()) {
+            prop_assert_eq!(fold(&path), path.as_bytes());
+        }
+        if is_plain(path.as_bytes()) && path.starts_with('/') {
+            prop_assert_eq!(without_dot_segments(&normal_escapes(path.as_bytes()).expect("no escapes")), Ok(path));
         }
     }
 

@@ -1,7 +1,10 @@
 //! A client's body: what it may take, read ahead, put back, or read and dropped.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{Arc, LazyLock},
+    task::Poll,
     time::Duration,
 };
 
@@ -16,6 +19,7 @@ use super::{
     BodyError, Broken,
 };
 use crate::core::{
+    fields::has,
     fingerprint::{Fingerprint, Printing},
     policy::Policy,
 };
@@ -103,7 +107,7 @@ impl Inbound {
     /// The body of the request with this head.
     pub(in crate::gateway) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
         // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
-        let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
+        let may_wait = has(&head.headers, &EXPECT) && head.version > Version::HTTP_10;
         let awaits_continue = may_wait && !body.is_end_stream();
         Self {
             body: Some(body),
@@ -113,6 +117,11 @@ impl Inbound {
             client: Arc::clone(client),
             allowance: Allowance::of(&DEFAULT),
         }
+    }
+
+    /// Whether there is nothing more to come of it.
+    pub(in crate::gateway) fn is_over(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     /// What may stand behind it. Before this is said, nothing may.
@@ -171,10 +180,16 @@ impl Inbound {
             if ahead.len() > limit {
                 return Ok(Ahead { bytes: ahead.joined(), trailers: None });
             }
-            let (until, late) = self.allowance.waits();
-            let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
-            self.allowance.waited();
-            match frame? {
+            let frame = match at_once(next_frame(body, &self.client)).await {
+                Some(frame) => frame?,
+                None => {
+                    let (until, late) = self.allowance.waits();
+                    let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
+                    self.allowance.waited();
+                    frame?
+                }
+            };
+            match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         self.allowance.took(data.len())?;
@@ -299,6 +314,18 @@ async fn next_frame(body: &mut Incoming, client: &Client) -> Result<Option<Resul
         frame = body.frame() => Ok(frame),
         () = client.gone() => Err(BodyError::Gone),
     }
+}
+
+/// What is there already: most bodies come with their heads, and no clock need run for them. Only for what may be dropped.
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 pub(super) async fn gone(client: Arc<Client>) {
