@@ -262,20 +262,18 @@ impl Gateway {
         client: Arc<Client>,
         request: Request<FromClient>,
     ) -> impl Future<Output = Response<Delivery>> {
-        // Before the future is first polled: the end of the client's connection may be seen before that.
-        let until_answered = client.begin_exchange();
         let seen = Seen::new(&self.instruments, client.ip, &request);
         let until_ended = UntilEnded::new(&seen);
-        let offered = tunnel::Offered::by(&request);
-        // In a box: hyper moves the future about, and keeps room for it on every connection, idle ones too.
+        let offers_switch = tunnel::is_offered(&request);
+        // In a box: a connection keeps room for it, idle ones too.
         let answer = Box::pin(self.answer(Arc::clone(&client), request, seen));
         async move {
             let mut response = answer.await;
             client.informational.close().await;
-            if let Some(offered) = offered {
-                offered.declined(&mut response, Policy::default().drain_time);
+            if offers_switch {
+                tunnel::close_unless_switched(&mut response);
             }
-            until_ended.deliver(response.map(|body| body.until_answered(until_answered)))
+            until_ended.deliver(response)
         }
     }
 

@@ -45,7 +45,6 @@ mod connection;
 mod http1;
 mod http2;
 mod limits;
-mod patient;
 mod proxy_protocol;
 mod reload;
 mod socket;

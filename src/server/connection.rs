@@ -73,7 +73,7 @@ pub(super) async fn serve(
     };
     let Some(open) = opened else { return };
     let ended = if open.is_http2 {
-        Box::pin(http2::serve(open, &live, &limits, stop)).await
+        Box::pin(http2::serve(open, &live, &limits, stop)).await.map_err(Into::into)
     } else {
         Box::pin(http1::serve(open, &live, &limits, stop)).await
     };
@@ -174,7 +174,7 @@ pub(super) fn too_slow() -> String {
 }
 
 /// An answer where no request was read that could be answered otherwise.
-fn last_words(status: &str, fields: &str, body: &str) -> String {
+pub(super) fn last_words(status: &str, fields: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n{fields}\
