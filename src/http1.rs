@@ -18,5 +18,8 @@ mod connection;
 mod outbox;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use body::Body;
 pub use connection::{Connection, End, Handler, Times};

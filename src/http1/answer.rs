@@ -96,16 +96,19 @@ pub fn write(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, size: Siz
     let fields = &head.headers;
     let framing = framing(asked, head, size);
     let closes = fields.get_all(CONNECTION).iter().any(|value| lists(value, "close"));
-    let keeps_alive = asked.keeps_alive && !closes && framing != Framing::UntilClose && !switches;
+    let goes_on = framing != Framing::UntilClose && !switches && !(asked.is_connect && head.status.is_success());
+    let keeps_alive = asked.keeps_alive && !closes && goes_on;
     let mut has_date = false;
     let mut last = None;
     for (name, value) in fields {
         match *name {
-            CONTENT_LENGTH | TRANSFER_ENCODING => continue,
+            CONTENT_LENGTH if last == Some(name) => continue,
+            CONTENT_LENGTH => write_length(out, asked, head, &framing, size),
+            TRANSFER_ENCODING => continue,
             CONNECTION | TRAILER if last == Some(name) => continue,
             CONNECTION => write_list(out, name, fields, added(asked, keeps_alive, switches, fields)),
-            TRAILER if matches!(framing, Framing::Chunked(_)) => write_list(out, name, fields, None),
-            TRAILER => continue,
+            TRAILER if !asked.is_1_1 || asked.has_no_body(head.status) => continue,
+            TRAILER => write_list(out, name, fields, None),
             _ => {
                 has_date |= *name == DATE;
                 write_field(out, name.as_str(), value.as_bytes());
@@ -118,7 +121,9 @@ pub fn write(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, size: Siz
     {
         write_field(out, "connection", added.as_bytes());
     }
-    write_length(out, asked, head, &framing);
+    if !fields.contains_key(CONTENT_LENGTH) {
+        write_length(out, asked, head, &framing, size);
+    }
     if !has_date {
         out.extend_from_slice(b"date: ");
         DATE_NOW.with_borrow_mut(|now| out.extend_from_slice(now.text().as_bytes()));
@@ -179,27 +184,24 @@ fn framing(asked: &Asked, head: &response::Parts, size: Size) -> Framing {
     }
 }
 
-fn write_length(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, framing: &Framing) {
+fn write_length(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, framing: &Framing, size: Size) {
     if asked.says_no_length(head.status) {
         return;
     }
     match framing {
         // Of the representation that the client is not sent.
-        Framing::Length(_) if asked.has_no_body(head.status) => {
-            if let Some(length) = head.headers.get(CONTENT_LENGTH) {
-                write_field(out, "content-length", length.as_bytes());
-            }
-        }
-        Framing::Length(length) => {
-            out.extend_from_slice(b"content-length: ");
-            write_number(out, *length);
-            out.extend_from_slice(b"\r\n");
-        }
+        Framing::Length(_) if asked.has_no_body(head.status) => match (head.headers.get(CONTENT_LENGTH), size) {
+            (Some(length), _) => write_field(out, "content-length", length.as_bytes()),
+            (None, Size::Exact(length @ 1..)) if head.status != StatusCode::NOT_MODIFIED => write_number(out, length),
+            (None, Size::Exact(_) | Size::Empty | Size::Unknown) => {}
+        },
+        Framing::Length(length) => write_number(out, *length),
         Framing::Chunked(_) => write_field(out, "transfer-encoding", b"chunked"),
         Framing::UntilClose => {}
     }
 }
 
+/// Writes a `Content-Length`.
 fn write_number(out: &mut Vec<u8>, mut number: u64) {
     // As many digits as a number may have.
     let mut digits = [0; 20];
@@ -212,7 +214,7 @@ fn write_number(out: &mut Vec<u8>, mut number: u64) {
             break;
         }
     }
-    out.extend_from_slice(&digits[first..]);
+    write_field(out, "content-length", &digits[first..]);
 }
 
 /// The trailers that the answer's fields announce, as far as they may be some (RFC 9110 §6.5.1).

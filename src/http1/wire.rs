@@ -260,7 +260,9 @@ impl<T: AsyncRead + Unpin> Wire<T> {
             ready!(self.poll_read(cx, &mut read)).map_err(NoHead::Broken)?;
             let came = read.filled();
             if came.is_empty() {
-                return Poll::Ready(Err(NoHead::Ended));
+                // What was not looked at while it came in pieces.
+                let refused = request::parse(&self.ahead, bounds).err();
+                return Poll::Ready(Err(refused.map_or(NoHead::Ended, NoHead::Refused)));
             }
             if self.ahead.is_empty() {
                 // Mostly it comes in one piece, and is not kept here at all.
