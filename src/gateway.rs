@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts};
 use tokio::time::timeout;
 
 use crate::{
@@ -386,6 +386,12 @@ impl Gateway {
     #[must_use]
     pub fn connection_begins(&self) -> Connected {
         self.instruments.metrics().connection()
+    }
+
+    /// A client has been told this of what it sent, which could not be read as a request: it counts as one, and is in the
+    /// access log, without a method or target.
+    pub fn could_not_read(&self, client: &Client, status: StatusCode) {
+        UntilEnded::unread(&self.instruments, client.ip, status);
     }
 
     /// The `Host` that the backend gets of a request that asked for this one.

@@ -21,6 +21,10 @@ use httpdate::HttpDate;
 
 use super::request::{Head, digits, lists};
 
+/// Room for a line of a head, mostly more than it needs; and for a body that goes out with its head.
+const ABOUT_A_LINE: usize = 48;
+const SMALL: usize = 16 * 1024;
+
 /// What of a request its answer depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
@@ -90,7 +94,8 @@ impl Asked {
 
 /// Writes the head of an answer.
 pub fn write(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, size: Size) -> Written {
-    out.reserve(128 + 48 * head.headers.len());
+    let body = if let Size::Exact(length) = size { usize::try_from(length).unwrap_or(usize::MAX) } else { 0 };
+    out.reserve(ABOUT_A_LINE * (4 + head.headers.len()) + if body <= SMALL { body } else { 0 });
     write_status(out, asked.is_1_1, head.status);
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let fields = &head.headers;
@@ -134,6 +139,9 @@ pub fn write(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, size: Siz
 }
 
 fn write_status(out: &mut Vec<u8>, is_1_1: bool, status: StatusCode) {
+    if is_1_1 && status == StatusCode::OK {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     out.extend_from_slice(if is_1_1 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
@@ -142,9 +150,11 @@ fn write_status(out: &mut Vec<u8>, is_1_1: bool, status: StatusCode) {
 }
 
 pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
-    }
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes all values of a field as one list, and one more.

@@ -1,6 +1,7 @@
 //! What waits to be written: small pieces flattened into one, large ones as they are.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io::{self, IoSlice},
     pin::Pin,
@@ -14,6 +15,14 @@ use tokio::io::AsyncWrite;
 const FLAT: usize = 16 * 1024;
 /// How many pieces are written at once.
 const SLICES: usize = 32;
+
+/// What is kept of a buffer at most, for the next that is needed.
+const KEPT: usize = 32 * 1024;
+
+thread_local! {
+    /// A buffer that is not needed now: a connection has one only while it writes, and most write all they have at once.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// What waits, in order.
 #[derive(Debug, Default)]
@@ -37,6 +46,9 @@ impl Outbox {
 
     /// Puts behind all else what this writes.
     pub(super) fn put<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        if self.last.capacity() == 0 {
+            self.last = SPARE.take();
+        }
         let before = self.last.len();
         let result = write(&mut self.last);
         self.length += self.last.len() - before;
@@ -65,7 +77,13 @@ impl Outbox {
     /// Gives back its memory. Nothing may wait.
     pub(super) fn release(&mut self) {
         debug_assert!(self.is_empty(), "what waits would be lost");
-        *self = Self::default();
+        let last = std::mem::take(&mut self.last);
+        if (1..=KEPT).contains(&last.capacity()) {
+            SPARE.set(last);
+        }
+        if self.first.capacity() > 0 {
+            self.first = VecDeque::new();
+        }
     }
 
     /// Writes some of it. Returns how much; there must be something.
@@ -107,7 +125,8 @@ impl Outbox {
         }
         self.written += left;
         if self.written == self.last.len() {
-            (self.written, _) = (0, self.last.clear());
+            self.written = 0;
+            self.last.clear();
         }
     }
 }

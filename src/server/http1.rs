@@ -110,8 +110,12 @@ pub(super) async fn serve(
         End::Broken(_) | End::Answered { may_send: false, .. } => return broken(end),
         // Whether the client hears of it in time does not matter.
         End::Quiet | End::Idle => drop(timeout(FAREWELL, stream.shutdown()).await),
-        End::Late => say(&mut stream, &too_slow()).await,
+        End::Late => {
+            live.gateway().could_not_read(&requests.client, StatusCode::REQUEST_TIMEOUT);
+            say(&mut stream, &too_slow()).await;
+        }
         End::Refused(refusal) => {
+            live.gateway().could_not_read(&requests.client, refusal.status());
             say(&mut stream, &last_words(&refusal.status().to_string(), "", &format!("{refusal}\n"))).await;
         }
         // It has its answer, and may be sending still.
