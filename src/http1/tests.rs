@@ -265,7 +265,7 @@ fn next(state: &mut u64) -> usize {
 fn connection(state: &mut u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..1 + next(state) % 6 {
-        if next(state) % 3 > 0 {
+        if !next(state).is_multiple_of(3) {
             bytes.extend_from_slice(MESSAGES[next(state) % MESSAGES.len()].as_bytes());
         } else {
             for _ in 0..next(state) % 8 {

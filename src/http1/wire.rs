@@ -29,6 +29,8 @@ const AHEAD: usize = 8 * 1024;
 /// How much of a body is read at once, at first and at most.
 const FIRST_GULP: usize = 16 * 1024;
 const LARGEST_GULP: usize = 64 * 1024;
+/// How many pieces are dropped of a body that nobody reads.
+const PIECES: usize = 16;
 
 /// A connection's bytes, shared.
 #[derive(Debug)]
@@ -245,15 +247,8 @@ impl<T: AsyncRead + Unpin> Wire<T> {
     /// Reads the next head. What stands behind it stays.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>, bounds: &Bounds) -> Poll<Result<Head, NoHead>> {
         loop {
-            if self.ahead.len() > self.seen {
-                let seen = std::mem::replace(&mut self.seen, self.ahead.len());
-                if seen == 0 || request::may_be_whole(&self.ahead, seen) || self.ahead.len() >= bounds.bytes {
-                    if let Some((head, length)) = request::parse(&self.ahead, bounds).map_err(NoHead::Refused)? {
-                        self.seen = 0;
-                        self.ahead.advance(length);
-                        return Poll::Ready(Ok(head));
-                    }
-                }
+            if let Some(head) = self.head_ahead(bounds).map_err(NoHead::Refused)? {
+                return Poll::Ready(Ok(head));
             }
             let mut room = [const { MaybeUninit::uninit() }; SIP];
             let mut read = ReadBuf::uninit(&mut room);
@@ -274,6 +269,20 @@ impl<T: AsyncRead + Unpin> Wire<T> {
             }
             self.ahead.extend_from_slice(came);
         }
+    }
+
+    /// The head that was read ahead, if it is all here. What was found to be no whole one is not read anew with each byte.
+    fn head_ahead(&mut self, bounds: &Bounds) -> Result<Option<Head>, Refusal> {
+        let seen = std::mem::replace(&mut self.seen, self.ahead.len());
+        let is_new = self.ahead.len() > seen;
+        let is_full = self.ahead.len() >= bounds.bytes;
+        if !is_new || seen > 0 && !is_full && !request::may_be_whole(&self.ahead, seen) {
+            return Ok(None);
+        }
+        let Some((head, length)) = request::parse(&self.ahead, bounds)? else { return Ok(None) };
+        self.seen = 0;
+        self.ahead.advance(length);
+        Ok(Some(head))
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, read: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -389,6 +398,3 @@ impl<T: AsyncRead + Unpin> Wire<T> {
         Rest::Lost
     }
 }
-
-/// How many pieces are dropped of a body that nobody reads.
-const PIECES: usize = 16;
