@@ -11,7 +11,7 @@ use ifmatch::{
         etag::EntityTag,
         policy::{Policy, QueryRule},
         precondition::Demands,
-        record::{Access, Outcome, Seen},
+        record::{Access, Outcome, Record, Seen, Source, Stamp},
         resource::{Key, Namer, Target},
         verdict,
     },
@@ -42,7 +42,38 @@ fn rules(c: &mut Criterion) {
     c.bench_function("canonicalise an escaped target", |b| {
         b.iter(|| Target::parse(black_box("/users/%34711/../4711/addresses/hom%65"), None));
     });
-    c.bench_function("name a resource", |b| b.iter(|| key(black_box("/users/4711/addresses/home"))));
+    let namer = Namer::new([1, 2]);
+    let target = Target::parse("/users/4711/addresses/home", None).expect("a path");
+    let none = HeaderMap::new();
+    c.bench_function("name a resource", |b| {
+        b.iter(|| namer.key("service", "api.example.com", black_box(&target), &QueryRule::Include, &[], &none));
+    });
+}
+
+/// The rules themselves: no map, no lock.
+fn record(c: &mut Criterion) {
+    let policy = Policy::default();
+    let demands = Demands::parse(&preconditions()).expect("well-formed");
+    let source = Source { spelling: 1, caller: 2, now: 3 };
+    let mut record = Record::new(Stamp(0));
+    let mut clock = 0;
+    let mut next = move || {
+        clock += 1;
+        Stamp(clock)
+    };
+    c.bench_function("record: observe", |b| {
+        b.iter(|| record.observe(Seen::Tag(tag(), Some(1)), next(), next(), source));
+    });
+    c.bench_function("record: judge", |b| {
+        b.iter(|| verdict::judge(&policy, black_box(&demands), true, record.view(source, None), None));
+    });
+    c.bench_function("record: begin and settle", |b| {
+        b.iter(|| {
+            record.begin(Access::Guarded);
+            record.settle(Outcome::Committed(Some(tag())), next(), source);
+            record.end();
+        });
+    });
 }
 
 fn tracker(c: &mut Criterion) {
@@ -84,5 +115,5 @@ fn tracker(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, rules, tracker);
+criterion_group!(benches, rules, record, tracker);
 criterion_main!(benches);

@@ -29,7 +29,7 @@ use crate::{
         Busy, Tracker, Watcher,
         gate::{Gate, Pass, Since},
     },
-    upstream::{self, Fleet, Progress, SendError},
+    upstream::{Fleet, Progress, SendError, Upstream},
 };
 
 mod answer;
@@ -52,6 +52,7 @@ use answer::Sent;
 pub use answer::Failure;
 pub use body::{Answer, Broken, FromClient};
 pub use client::Client;
+pub use informational::Early;
 pub use seen::Delivery;
 pub use tunnel::{Upgrade, Upgraded};
 
@@ -60,8 +61,6 @@ use names::Names;
 use seen::{Instruments, Seen, UntilEnded};
 use trailers::Trailers;
 use tunnel::Wish;
-
-type Upstream = upstream::Upstream<body::Outgoing>;
 
 /// What all workers share, whatever configuration they serve under.
 #[derive(Debug, Clone)]
@@ -251,7 +250,8 @@ impl Gateway {
         &self.config
     }
 
-    /// Answers a request.
+    /// Answers a request. What precedes the answer goes to `early`, where there is such a way to the client; HTTP/1.1 has
+    /// one by its connection.
     ///
     /// # Cancel safety
     ///
@@ -261,6 +261,7 @@ impl Gateway {
         self: Arc<Self>,
         client: Arc<Client>,
         request: Request<FromClient>,
+        early: Option<Arc<Early>>,
     ) -> impl Future<Output = Response<Delivery>> {
         // Before the future is first polled: the end of the client's connection may be seen before that.
         let until_answered = client.begin_exchange();
@@ -269,7 +270,7 @@ impl Gateway {
         let offered = tunnel::Offered::by(&request);
         let (head, body) = request.into_parts();
         // In boxes: both would be moved about, and have room kept for them on every connection, idle ones too.
-        let answer = Box::pin(self.answer(Arc::clone(&client), Box::new(head), body, seen));
+        let answer = Box::pin(self.answer(Arc::clone(&client), Box::new(head), body, early, seen));
         async move {
             let mut response = answer.await;
             client.informational.close().await;
@@ -285,6 +286,7 @@ impl Gateway {
         client: Arc<Client>,
         mut head: Box<Parts>,
         body: FromClient,
+        early: Option<Arc<Early>>,
         seen: Arc<Seen>,
     ) -> Response<Answer> {
         let body = seen::Incoming::new(body, &seen);
@@ -298,7 +300,7 @@ impl Gateway {
                     return Box::pin(gateway.refuse(&seen, &head, failure, body, &limits)).await;
                 }
             };
-            let exchange = Exchange::new(&gateway, Arc::clone(&client), head, subject, &seen);
+            let exchange = Exchange::new(&gateway, Arc::clone(&client), head, subject, early.as_ref(), &seen);
             let answer = {
                 let carried = pin!(carry(&exchange, &mut body));
                 match gateway.config.limits.request_timeout {
@@ -460,6 +462,7 @@ impl Exchange {
         client: Arc<Client>,
         head: Box<Parts>,
         subject: Subject,
+        early: Option<&Arc<Early>>,
         seen: &Arc<Seen>,
     ) -> Arc<Self> {
         let Subject { wish, asked, target, route } = subject;
@@ -468,7 +471,7 @@ impl Exchange {
         let host = gateway.forwarded_host(route, &asked);
         let key = gateway.key(&head.headers, &host, &target, route);
         let caller = gateway.namer.caller(&head.headers);
-        let preceding = Preceding::to(&client, head.version);
+        let preceding = Preceding::to(&client, head.version, early);
         let goes_on = AtomicBool::new(false);
         Arc::new(Self {
             gateway: Arc::clone(gateway),

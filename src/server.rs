@@ -42,6 +42,7 @@ use limits::Places;
 
 mod chatter;
 mod connection;
+mod date;
 mod http1;
 mod http2;
 mod limits;
@@ -50,7 +51,6 @@ mod proxy_protocol;
 mod reload;
 mod socket;
 mod sockets;
-mod streams;
 mod systemd;
 mod takeover;
 
@@ -321,8 +321,10 @@ async fn work(
         if writes() > 0 {
             control.is_cut_short();
         }
-        let (writes, tunnels) = (shared.writes_under_way(), shared.tunnels());
-        tracing::warn!(writes, tunnels, "stopped before everything had ended");
+        if control.stops_waiting() {
+            let (writes, tunnels) = (shared.writes_under_way(), shared.tunnels());
+            tracing::warn!(writes, tunnels, "stopped before everything had ended");
+        }
     }
     tidying.abort();
     Ok(())

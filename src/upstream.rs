@@ -12,19 +12,18 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
     uri::Authority,
 };
 use http_body::Body;
-use hyper::{client::conn::TrySendError, upgrade::OnUpgrade};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::config::{self, Protocol};
@@ -34,6 +33,7 @@ mod connect;
 mod fleet;
 mod frames;
 mod health;
+pub mod http1;
 mod http2;
 mod names;
 mod places;
@@ -45,25 +45,25 @@ mod tunnel;
 mod wire;
 
 pub use fleet::{FailureKind, Fleet, Server};
-use frames::Sending;
 use pool::{Pool, Ready};
 pub use received::{AnswerError, FromUpstream};
 use received::{Held, Lease, Source};
 pub use tunnel::{Opened, Tunnel};
 pub use wire::Handle;
-use wire::Way;
 
 /// How many informational answers may precede an answer. Without an end they would keep a worker from all else.
 const MOST_INFORMATIONAL: usize = 256;
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// One backend, as one worker sees it. `B` is the body of the requests it is sent.
+/// One backend, as one worker sees it.
 #[derive(Debug)]
-pub struct Upstream<B> {
+pub struct Upstream {
     fleet: Arc<Fleet>,
     /// One for each server.
-    pools: Vec<Arc<Pool<B>>>,
+    pools: Vec<Arc<Pool>>,
 }
 
 /// Why there is no answer.
@@ -108,7 +108,7 @@ pub enum Fault {
     /// The connection broke, or what came over it was not HTTP.
     #[error("the connection to the backend failed")]
     Connection(#[source] Broken),
-    /// The answer can't be passed on: a transfer coding that hyper does not undo, or an upgrade that nobody asked for.
+    /// The answer can't be passed on: a transfer coding other than `chunked`, or an upgrade that nobody asked for.
     #[error("the backend's answer can't be passed on")]
     BadAnswer,
     /// The backend speaks HTTP/2 and takes no WebSocket over it (RFC 8441).
@@ -131,9 +131,15 @@ impl Fault {
 /// How a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// As hyper tells it.
+    /// It could not be read or written.
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Io(io::Error),
+    /// It was closed before the end of the answer.
+    #[error("the connection was closed before the end of the answer")]
+    Closed,
+    /// What came over it was no answer.
+    #[error("the backend's answer can't be read: {0}")]
+    Malformed(http1::head::Malformed),
     /// As h2 tells it.
     #[error(transparent)]
     Http2(#[from] h2::Error),
@@ -156,8 +162,7 @@ pub struct Informational<'a> {
 
 type Informed = dyn Fn(Informational<'_>) + Send + Sync;
 
-/// In the extensions of a request: whom to tell of informational answers, by either protocol. What
-/// [`hyper::ext::on_informational`] puts there only hyper can call, which would be by HTTP/1.1 only.
+/// In the extensions of a request: whom to tell of informational answers, by either protocol.
 #[derive(Clone)]
 pub struct OnInformational(Arc<Informed>);
 
@@ -249,11 +254,7 @@ impl SendError {
     }
 }
 
-impl<B> Upstream<B>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
+impl Upstream {
     /// A backend as one worker sees it, without connections yet.
     #[must_use]
     pub fn new(fleet: Arc<Fleet>) -> Arc<Self> {
@@ -285,11 +286,15 @@ where
     ///
     /// Dropping the future closes the connection or resets the stream; whether the backend has seen the request is then
     /// unknown.
-    pub async fn send(
+    pub async fn send<B>(
         &self,
         mut request: Request<B>,
         progress: &Arc<Progress>,
-    ) -> Result<Response<FromUpstream<B>>, SendError> {
+    ) -> Result<Response<FromUpstream>, SendError>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
         let avoid = request.extensions().get::<Avoid>().map(|avoid| avoid.0);
         let mut candidates = self.fleet.candidates(avoid);
         if candidates.len() > 1 {
@@ -311,12 +316,16 @@ where
     }
 
     /// Sends a request to one server.
-    async fn send_to(
+    async fn send_to<B>(
         &self,
         at: usize,
         mut request: Request<B>,
         progress: &Arc<Progress>,
-    ) -> Result<Response<FromUpstream<B>>, Failed<B>> {
+    ) -> Result<Response<FromUpstream>, Failed<B>>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
         let pool = &self.pools[at];
         let server = &pool.server;
         let mut under_way = server.begin();
@@ -331,7 +340,10 @@ where
             };
             progress.took();
             let sent = match ready {
-                Ready::Http1(connection) => self.by_http1(pool, connection, request, &asked, progress, under_way).await,
+                Ready::Http1(connection) => {
+                    let answer = self.by_http1(pool, connection, request, &asked, progress, under_way).await;
+                    answer.map_err(Undone::Sent)
+                }
                 Ready::Http2(slot) if asked.websocket => {
                     Box::pin(self.tunnel_by_http2(slot, request, server, under_way)).await
                 }
@@ -360,65 +372,45 @@ where
         }
     }
 
-    async fn by_http1(
+    async fn by_http1<B>(
         &self,
-        pool: &Arc<Pool<B>>,
-        mut connection: pool::Connection<B>,
-        mut request: Request<B>,
+        pool: &Arc<Pool>,
+        connection: Box<http1::Connection>,
+        request: Request<B>,
         asked: &Asked,
-        progress: &Progress,
+        progress: &Arc<Progress>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
-        let callback = request.extensions().get::<OnInformational>().cloned();
-        let informed = Arc::new(AtomicUsize::new(0));
-        let (counted, handle) = (Arc::clone(&informed), connection.handle.clone());
-        hyper::ext::on_informational(&mut request, move |answer| {
-            if counted.fetch_add(1, Ordering::Relaxed) >= MOST_INFORMATIONAL {
-                handle.abort();
-            } else if let Some(callback) = &callback {
-                callback.call(answer.status(), answer.version(), answer.headers());
-            }
-        });
-        let answer = connection.sender.try_send_request(request);
-        let mut response = match self.in_time(answer, progress).await {
-            Some(Ok(response)) => response,
-            Some(Err(_)) if informed.load(Ordering::Relaxed) > MOST_INFORMATIONAL => {
-                return Err(Undone::Sent(Fault::BadAnswer));
-            }
-            Some(Err(error)) => return Err(undone(&connection.handle, error)),
-            None => {
-                connection.handle.abort();
-                return Err(Undone::Sent(Fault::ResponseTimeout));
-            }
-        };
-        let is_upgrade = asked.upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if !is_upgrade && !can_be_passed_on(&response) {
-            connection.handle.abort();
-            return Err(Undone::Sent(Fault::BadAnswer));
-        }
-        let handle = connection.handle.clone();
+    ) -> Result<Response<FromUpstream>, Fault>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let answer = connection.send(request, progress, self.config().response_timeout);
+        let http1::Answered { head, body, handle } =
+            self.in_time(answer, progress).await.unwrap_or(Err(Fault::ResponseTimeout))?;
         let patience = self.config().response_idle_timeout;
-        if let Some(upgrade) = response.extensions_mut().remove::<OnUpgrade>().filter(|_| is_upgrade) {
-            response.extensions_mut().insert(Tunnel::over_http1(upgrade, under_way));
-            let server = Arc::clone(&pool.server);
-            return Ok(response.map(|body| FromUpstream::without_lease(Source::Http1(body), server, handle, patience)));
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let (wire, ahead) = body.into_wire().filter(|_| asked.upgrade).ok_or(Fault::BadAnswer)?;
+            let body = FromUpstream::without_lease(Source::Nothing, Arc::clone(&pool.server), handle, patience);
+            let mut response = with_head(head, body);
+            response.extensions_mut().insert(Tunnel::over_http1(wire, ahead, under_way));
+            return Ok(response);
         }
         // A backend that sends the body which it announces to HEAD must not have it read as the answer to a write.
-        let may_send_more = asked.head && announces_body(response.headers());
+        let may_send_more = asked.head && announces_body(&head.fields);
         let idle_timeout = if may_send_more { Duration::ZERO } else { self.config().idle_timeout };
-        let limit = keep_alive(response.headers(), idle_timeout);
-        let held = Held::Connection { connection, pool: Arc::downgrade(pool), limit };
+        let held = Held::Connection { pool: Arc::downgrade(pool), limit: keep_alive(&head.fields, idle_timeout) };
         let lease = Lease { held, under_way };
-        Ok(response.map(|incoming| FromUpstream::new(Source::Http1(incoming), lease, handle, patience)))
+        Ok(with_head(head, FromUpstream::new(Source::Http1(body), lease, handle, patience)))
     }
 
-    async fn tunnel_by_http2(
+    async fn tunnel_by_http2<B>(
         &self,
         slot: http2::Slot,
         request: Request<B>,
         server: &Arc<Server>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
+    ) -> Result<Response<FromUpstream>, Undone<B>> {
         let (head, body) = request.into_parts();
         let unsent = |fault| Undone::Unsent(Box::new(Request::from_parts(head.clone(), body)), fault);
         let mut asking = match slot.ask(&head, &server.origin) {
@@ -430,7 +422,7 @@ where
             Ok(answer) => answer.map_err(Undone::Sent)?,
             Err(_) => return Err(Undone::Sent(Fault::ResponseTimeout)),
         };
-        let handle = Handle(Way::Stream(Sending::without_body()));
+        let handle = Handle::sent();
         let patience = self.config().response_idle_timeout;
         match asking.asked(answer) {
             (http2::Asked::Granted(fields, out, incoming), slot) => {
@@ -451,14 +443,18 @@ where
         }
     }
 
-    async fn by_http2(
+    async fn by_http2<B>(
         &self,
         slot: http2::Slot,
         request: Request<B>,
         server: &Server,
         progress: &Arc<Progress>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream<B>>, Undone<B>> {
+    ) -> Result<Response<FromUpstream>, Undone<B>>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
         let mut begun = match slot.begin(request, &server.origin, progress, self.config().response_timeout) {
             Ok(begun) => begun,
             Err(handed_back) => {
@@ -476,7 +472,7 @@ where
         if response.status().is_informational() {
             return Err(Undone::Sent(Fault::BadAnswer));
         }
-        let handle = Handle(Way::Stream(Arc::clone(&begun.sending)));
+        let handle = Handle::of(Arc::clone(&begun.sending));
         let lease = Lease { held: Held::Slot(Arc::clone(&begun.slot)), under_way };
         let patience = self.config().response_idle_timeout;
         Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), lease, handle, patience)))
@@ -539,33 +535,12 @@ enum Undone<B> {
     Sent(Fault),
 }
 
-fn undone<B>(handle: &Handle, mut error: TrySendError<Request<B>>) -> Undone<B> {
-    let handed_back = error.take_message();
-    let error = error.into_error();
-    let fault = if error.is_user() || error.is_body_write_aborted() {
-        Fault::RequestBody(error.into())
-    } else {
-        Fault::Connection(Broken::Http1(error))
-    };
-    match handed_back {
-        Some(request) => Undone::Unsent(Box::new(request), fault),
-        None => {
-            // Whatever of the request is still being sent must not reach the backend any more.
-            handle.abort();
-            Undone::Sent(fault)
-        }
-    }
-}
-
-/// hyper undoes `chunked` and no other transfer coding, and hands on an upgrade whether asked for or not.
-fn can_be_passed_on<T>(response: &Response<T>) -> bool {
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    let chunked_only = match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
-        (Some(_), Some(_)) => false,
-    };
-    chunked_only && !response.status().is_informational()
+fn with_head(head: http1::head::Head, body: FromUpstream) -> Response<FromUpstream> {
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.version_mut() = head.version;
+    *response.headers_mut() = head.fields;
+    response
 }
 
 fn announces_body(headers: &HeaderMap) -> bool {
@@ -575,7 +550,7 @@ fn announces_body(headers: &HeaderMap) -> bool {
 /// How long the connection may lie idle: a little less than the backend says that it will keep it.
 fn keep_alive(headers: &HeaderMap, limit: Duration) -> Duration {
     let seconds = headers
-        .get("keep-alive")
+        .get(KEEP_ALIVE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(',').find_map(|part| part.trim().strip_prefix("timeout=")))
         .and_then(|seconds| seconds.trim().parse::<u64>().ok());

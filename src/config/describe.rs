@@ -140,7 +140,7 @@ impl Upstream {
 impl Health {
     fn describe(&self) -> String {
         format!(
-            " Each is asked for {} every {}; {} bad answers in a row take it out, {} good ones back in.",
+            " Each is asked for {} every {}: out after {} bad in a row, in again after {} good.",
             self.path,
             duration_text(self.interval),
             self.unhealthy,

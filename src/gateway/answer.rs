@@ -369,7 +369,7 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
         Fault::RequestBody(_) => {
             (StatusCode::BAD_REQUEST, "body", "The request's body broke off", "http_request_error")
         }
-        Fault::Connection(Broken::Http1(error)) if error.is_parse() => {
+        Fault::Connection(Broken::Malformed(_)) => {
             (StatusCode::BAD_GATEWAY, "upstream-failed", "The service's answer can't be used", "http_protocol_error")
         }
         Fault::Connection(_) => {

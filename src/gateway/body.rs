@@ -54,7 +54,7 @@ pub enum BodyError {
     /// The client has ended its side of the connection in the midst of it.
     #[error("the client hung up in the midst of the request's body")]
     Gone,
-    /// It ended before its announced length, or without the end that HTTP/2 marks.
+    /// It ended before its announced length.
     #[error("the request's body ended before it was complete")]
     Short,
 }
@@ -80,7 +80,7 @@ impl BodyError {
 
 /// The body of a request to a backend.
 #[derive(Debug)]
-pub enum Outgoing {
+pub(super) enum Outgoing {
     /// None.
     Empty,
     /// All of it is here.
@@ -92,12 +92,11 @@ pub enum Outgoing {
 }
 
 /// A body that is passed on while it is read.
-pub struct Stream {
+pub(super) struct Stream {
     /// What was read ahead.
     prefix: Bytes,
     /// `None` once it has broken off.
     rest: Option<Incoming>,
-    is_http2: bool,
     /// What may stand behind it.
     trailers: Trailers,
     /// Whether it does not say how long it is, and so may have something behind it.
@@ -136,7 +135,6 @@ impl Outgoing {
         let stream = Stream {
             prefix: ahead,
             rest: rest.body,
-            is_http2: rest.is_http2,
             trailers: rest.trailers,
             is_open,
             awaits_continue: rest.awaits_continue,
@@ -249,7 +247,7 @@ impl Stream {
                     }
                 },
                 Some(Err(error)) => Some(Err(BodyError::Broken(error))),
-                None if is_short(rest, self.is_http2) => Some(Err(BodyError::Short)),
+                None if is_short(rest) => Some(Err(BodyError::Short)),
                 None => {
                     self.finish();
                     None

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The backend's answer.
-pub(super) type Received = Response<FromUpstream<Outgoing>>;
+pub(super) type Received = Response<FromUpstream>;
 
 /// Passes a read on and records the tag that its answer shows.
 pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Response<Answer>, Failure> {

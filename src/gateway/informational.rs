@@ -1,9 +1,9 @@
-//! Informational answers (1xx) on their way from a backend to an HTTP/1.1 client, and a request's body that waits for one.
+//! Informational answers (1xx) on their way from a backend to a client, and a request's body that waits for one.
 //!
 //! hyper's server sends none but its own `100 Continue`. So what a backend says in advance (`103 Early Hints`, `102`) is
 //! queued here, and the client's connection writes it where one message has ended and the next has not begun: while hyper
-//! has nothing left to write and the answer is still to come. It changes nothing else: no turn ends by it, and no timeout
-//! begins anew. Towards HTTP/2 clients hyper offers no way at all: there they are dropped.
+//! has nothing left to write and the answer is still to come. Over HTTP/2 each stream has a place for them of its own
+//! ([`Early`]). They change nothing else: no turn ends by one, and no timeout begins anew.
 
 use std::{
     collections::VecDeque,
@@ -25,7 +25,7 @@ use crate::upstream::OnInformational;
 
 /// How many a client is sent before one answer; the rest is dropped.
 const MAX_ANSWERS: usize = 32;
-/// How many bytes of them may wait to be written.
+/// How many bytes of them may wait to be written; over HTTP/2, how many there may be.
 const MAX_BYTES: usize = 16 * 1024;
 /// How long a body is held back from a backend that does not say `100 Continue`. Not all do.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -110,33 +110,108 @@ impl Queue {
     }
 }
 
+/// What precedes the answer to one request, until whoever sends that answer takes it. h2 does not say what of it has been
+/// written, so there is a bound for all.
+#[derive(Debug, Default)]
+pub struct Early(Mutex<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    is_closed: bool,
+    waiting: VecDeque<(StatusCode, HeaderMap)>,
+    bytes: usize,
+    answers: usize,
+    /// Who sends the answer.
+    sender: Option<Waker>,
+}
+
+impl Early {
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next to be sent. `sender` is woken when there is another.
+    pub fn next(&self, sender: &Waker) -> Option<(StatusCode, HeaderMap)> {
+        let mut said = self.said();
+        let next = said.waiting.pop_front();
+        if next.is_none() && said.sender.as_ref().is_none_or(|before| !before.will_wake(sender)) {
+            said.sender = Some(sender.clone());
+        }
+        next
+    }
+
+    /// The answer follows, and nothing may come before it any more.
+    pub fn close(&self) {
+        *self.said() = Said { is_closed: true, ..Said::default() };
+    }
+
+    /// The client should send its body.
+    pub fn go_on(&self) {
+        self.said().push(StatusCode::CONTINUE, HeaderMap::new());
+    }
+
+    fn push(&self, status: StatusCode, fields: HeaderMap) {
+        let mut said = self.said();
+        // As HTTP/2 counts them (RFC 9113 §6.5.2).
+        let length: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        if said.answers < MAX_ANSWERS && said.bytes + length <= MAX_BYTES {
+            said.answers += 1;
+            said.bytes += length;
+            said.push(status, fields);
+        }
+    }
+}
+
+impl Said {
+    fn push(&mut self, status: StatusCode, fields: HeaderMap) {
+        if !self.is_closed {
+            self.waiting.push_back((status, fields));
+            if let Some(sender) = self.sender.take() {
+                sender.wake();
+            }
+        }
+    }
+}
+
 /// The way back to the client for what precedes the answer to one request.
 #[derive(Debug, Clone)]
-pub(super) struct Preceding {
-    client: Arc<Client>,
-    request: u64,
+pub(super) enum Preceding {
+    /// By its connection, which carries one request at a time.
+    Connection {
+        client: Arc<Client>,
+        request: u64,
+    },
+    Stream(Arc<Early>),
 }
 
 impl Preceding {
     /// The way back for this request, which has just begun. HTTP/1.0 knows no such answers (RFC 9110 §15.2).
-    pub(super) fn to(client: &Arc<Client>, version: Version) -> Option<Self> {
-        (version == Version::HTTP_11).then(|| Self { client: Arc::clone(client), request: client.informational.open() })
+    pub(super) fn to(client: &Arc<Client>, version: Version, early: Option<&Arc<Early>>) -> Option<Self> {
+        let by_connection = || Self::Connection { client: Arc::clone(client), request: client.informational.open() };
+        early.cloned().map(Self::Stream).or_else(|| (version == Version::HTTP_11).then(by_connection))
     }
 
     fn pass_on(&self, status: StatusCode, version: Version, fields: &HeaderMap) {
         let mut fields = headers::for_client(fields.clone(), version);
         fields.remove(CONTENT_LENGTH);
-        let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
-        answer.reserve(64 * fields.len());
-        let mut answer = answer.into_bytes();
-        for (name, value) in &fields {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                answer.extend_from_slice(part);
-            }
+        match self {
+            Self::Connection { client, request } => client.informational.push(*request, in_words(status, &fields)),
+            Self::Stream(early) => early.push(status, fields),
         }
-        answer.extend_from_slice(b"\r\n");
-        self.client.informational.push(self.request, answer.into());
     }
+}
+
+fn in_words(status: StatusCode, fields: &HeaderMap) -> Bytes {
+    let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
+    answer.reserve(64 * fields.len());
+    let mut answer = answer.into_bytes();
+    for (name, value) in fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            answer.extend_from_slice(part);
+        }
+    }
+    answer.extend_from_slice(b"\r\n");
+    answer.into()
 }
 
 /// Sees to it that what the backend says before its answer gets where it should: `100` to the body that waits for it, `101`

@@ -1,11 +1,15 @@
 //! An HTTP/2 connection whose client may not chatter: SETTINGS, PING and PRIORITY frames carry nothing, and each costs work.
 //!
-//! h2 bounds what it keeps of them, not what it does for them, and hyper shows none. So what is read is followed, frame by
+//! h2 bounds what it keeps of them, not what it does for them, and shows none. So what is read is followed, frame by
 //! frame (RFC 9113 §4.1), and who sends too many of them is cut. Nothing is changed on the way.
 
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -34,6 +38,18 @@ const FOR_EACH_FRAME: usize = 4;
 pub(super) struct Quiet<S> {
     stream: S,
     frames: Frames,
+    heard: Arc<Heard>,
+}
+
+/// Whether something came.
+#[derive(Debug, Default)]
+pub(super) struct Heard(AtomicBool);
+
+impl Heard {
+    /// Whether something came since this was asked last.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -48,8 +64,9 @@ struct Frames {
 }
 
 impl<S> Quiet<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, frames: Frames::new() }
+    /// `heard` is told whenever something comes.
+    pub(super) fn new(stream: S, heard: Arc<Heard>) -> Self {
+        Self { stream, frames: Frames::new(), heard }
     }
 }
 
@@ -96,6 +113,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Quiet<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.heard.0.store(true, Ordering::Relaxed);
         let may_pass = self.frames.follow(&buf.filled()[before..]);
         let error = || io::Error::other("the client sends frames that carry nothing, and too many of them");
         Poll::Ready(if may_pass { Ok(()) } else { Err(error()) })

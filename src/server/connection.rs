@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     config::Limits,
-    gateway::{Client, FromClient, Upgrade, Upgraded},
+    gateway::{Broken, Client, FromClient, Upgrade, Upgraded},
     tls,
 };
 
@@ -73,9 +73,9 @@ pub(super) async fn serve(
     };
     let Some(open) = opened else { return };
     let ended = if open.is_http2 {
-        Box::pin(http2::serve(open, &live, &limits, stop)).await
+        Box::pin(http2::serve(open, &live, &limits, stop)).await.map_err(Broken::from)
     } else {
-        Box::pin(http1::serve(open, &live, &limits, stop)).await
+        Box::pin(http1::serve(open, &live, &limits, stop)).await.map_err(Broken::from)
     };
     if let Err(error) = ended {
         tracing::debug!(%error, %peer, "a client's connection ended");

@@ -39,7 +39,7 @@ pub(super) async fn serve(
     let service = service_fn(|request| {
         let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= limits.requests_per_connection;
         // In a box of its own: hyper keeps room for a request for as long as the connection lives.
-        let answer = Box::pin(live.gateway().handle(Arc::clone(&client), received(request)));
+        let answer = Box::pin(live.gateway().handle(Arc::clone(&client), received(request), None));
         let stop = stop.clone();
         async move {
             let mut answer = answer.await;

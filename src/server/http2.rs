@@ -1,21 +1,44 @@
-//! A connection that speaks HTTP/2: its streams, and its end. Floods of frames that carry nothing are cut by `chatter`.
+//! A connection that speaks HTTP/2: its streams, its clocks, and its end. Floods of frames that carry nothing are cut by
+//! `chatter`.
+//!
+//! This speaks to h2 itself and not to hyper's server, which can't send informational answers, and shows neither how many
+//! streams are under way nor whether their answers are taken. One task accepts streams and drives the connection; each
+//! stream has a task of its own ([`stream`]). What is left to h2: frames, windows, and which header lists are malformed.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use hyper::{server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
+use bytes::Bytes;
+use h2::{
+    Ping, PingPong, RecvStream,
+    server::{Builder, SendResponse},
+};
+use http::Request;
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep, sleep, timeout},
+};
 
 use super::{
     LAST_CALL, Live,
-    chatter::Quiet,
-    connection::{Open, received},
-    stopped,
-    streams::{Over, Streams},
+    chatter::{Heard, Quiet},
+    connection::Open,
+    last_call, socket, stopped,
 };
-use crate::config::Limits;
+use crate::{
+    config::Limits,
+    gateway::{Client, Early},
+};
 
-/// How often a client that speaks HTTP/2 is asked whether it is still there, and how long it may take to answer.
+mod body;
+mod stream;
+mod tunnel;
+
+/// How long a client may be silent before it is asked whether it is still there, and how long it may then take to answer.
 const PING: Duration = Duration::from_secs(20);
 /// How many streams a client may reset before they were looked at ("rapid reset"), and how many may be reset because of
 /// its errors, before the connection is closed. Header lists, and with them CONTINUATION frames, are bounded by
@@ -24,6 +47,12 @@ const PENDING_RESETS: usize = 20;
 const ERROR_RESETS: usize = 256;
 /// How much of an answer may wait to be sent to a client that does not read: of each stream, where it opens a window.
 const UNSENT: usize = 64 * 1024;
+/// How much of a request's body may come before the gateway takes it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same of all streams. A few uploads that wait for their turn must not keep the one from coming that has it.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 32;
+/// How many more requests a client may give up than it lets be answered. Each costs the backend a request.
+const GIVEN_UP: usize = 200;
 
 /// Serves a connection that speaks HTTP/2.
 pub(super) async fn serve(
@@ -31,45 +60,234 @@ pub(super) async fn serve(
     live: &Arc<Live>,
     limits: &Limits,
     mut stop: watch::Receiver<bool>,
-) -> Result<(), hyper::Error> {
-    let Open { stream, client, .. } = open;
-    let streams = Streams::new(limits.send_timeout);
-    let service = service_fn(|request| {
-        let unanswered = streams.begin();
-        let has_room = request.headers().len() <= limits.headers;
-        let answer = has_room.then(|| live.gateway().handle(Arc::clone(&client), received(request)));
-        async move {
-            Ok::<_, Infallible>(match answer {
-                Some(answer) => answer.await.map(|answer| unanswered.answered(answer)),
-                None => unanswered.too_many_fields(),
-            })
-        }
-    });
-    let mut protocol = http2::Builder::new(streams.clone());
-    protocol
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
-        .max_concurrent_streams(u32::try_from(limits.streams_per_connection).unwrap_or(u32::MAX))
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(ERROR_RESETS)
-        .max_send_buf_size(UNSENT)
-        .enable_connect_protocol();
-    let mut connection = pin!(protocol.serve_connection(TokioIo::new(Quiet::new(stream)), service));
-    let (over, patience) = tokio::select! {
-        ended = connection.as_mut() => return ended,
-        over = streams.over(limits.requests_per_connection, limits.idle_timeout) => (Some(over), limits.send_timeout),
-        () = stopped(&mut stop) => (None, LAST_CALL),
+) -> Result<(), h2::Error> {
+    let begun = tokio::select! {
+        begun = Box::pin(timeout(limits.idle_timeout, Connection::begin(open, live, limits))) => begun,
+        () = last_call(&mut stop) => return Ok(()),
     };
-    if over == Some(Over::GivenUp) {
-        tracing::debug!("a client gives up more requests than it lets be answered");
-        return Ok(());
+    // An error: it has said nothing.
+    let Ok(begun) = begun else { return Ok(()) };
+    let mut connection = begun?;
+    let mut stopping = pin!(stopped(&mut stop));
+    std::future::poll_fn(|cx| {
+        if !connection.is_closing && stopping.as_mut().poll(cx).is_ready() {
+            connection.close(LAST_CALL);
+        }
+        connection.poll(cx)
+    })
+    .await
+}
+
+struct Connection<'a> {
+    protocol: h2::server::Connection<Quiet<socket::Stream>, Bytes>,
+    client: Arc<Client>,
+    live: &'a Arc<Live>,
+    limits: &'a Limits,
+    streams: Arc<Streams>,
+    begun: usize,
+    pings: PingPong,
+    heard: Arc<Heard>,
+    last_heard: Instant,
+    /// When it was asked since whether it is still there.
+    asked: Option<Instant>,
+    /// Whether it has been told that no more requests are taken.
+    is_closing: bool,
+    /// How long nothing may be under way, counted from then at the earliest.
+    patience: Duration,
+    since: Instant,
+    /// Rings when some patience may be at its end, or before that: to set it anew for every stream would cost more than to
+    /// look again when it rings.
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<'a> Connection<'a> {
+    /// In a box: whoever waits for it would keep room for it more than once.
+    async fn begin(open: Open, live: &'a Arc<Live>, limits: &'a Limits) -> Result<Box<Self>, h2::Error> {
+        let Open { stream, client, .. } = open;
+        let heard = Arc::<Heard>::default();
+        let mut protocol = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(u32::try_from(limits.streams_per_connection).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .max_pending_accept_reset_streams(PENDING_RESETS)
+            .max_local_error_reset_streams(Some(ERROR_RESETS))
+            .max_send_buffer_size(UNSENT)
+            .enable_connect_protocol()
+            .handshake(Quiet::new(stream, Arc::clone(&heard)))
+            .await?;
+        let pings = protocol.ping_pong().expect("nobody has taken it yet");
+        let (now, patience) = (Instant::now(), limits.idle_timeout);
+        Ok(Box::new(Self {
+            protocol,
+            client,
+            live,
+            limits,
+            streams: Streams::new(now),
+            begun: 0,
+            pings,
+            heard,
+            last_heard: now,
+            asked: None,
+            is_closing: false,
+            patience,
+            since: now,
+            alarm: Box::pin(sleep(patience.min(PING))),
+        }))
     }
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        ended = connection => ended,
-        // It takes not even that.
-        _ = streams.over(usize::MAX, patience) => Ok(()),
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        loop {
+            while let Poll::Ready(accepted) = self.protocol.poll_accept(cx) {
+                match accepted {
+                    None => return Poll::Ready(Ok(())),
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    Some(Ok(_)) if self.streams.counts().given_up > GIVEN_UP => {
+                        tracing::debug!("a client gives up more requests than it lets be answered");
+                        return Poll::Ready(Ok(()));
+                    }
+                    Some(Ok((request, respond))) => self.accept(request, respond),
+                }
+            }
+            if self.heard.take() {
+                (self.last_heard, self.asked) = (Instant::now(), None);
+            }
+            ready!(self.alarm.as_mut().poll(cx));
+            if !self.is_worth_waiting_for(cx) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn accept(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        self.begun += 1;
+        if self.begun >= self.limits.requests_per_connection && !self.is_closing {
+            self.close(self.limits.send_timeout);
+        }
+        let under_way = self.streams.begin();
+        if request.headers().len() > self.limits.headers {
+            stream::too_many_fields(respond);
+            return;
+        }
+        let early = Arc::<Early>::default();
+        let is_head = request.method() == http::Method::HEAD;
+        let (request, tunnel) = stream::received(request, &early);
+        let answer = self.live.gateway().handle(Arc::clone(&self.client), request, Some(Arc::clone(&early)));
+        let stream = stream::Stream {
+            answer: Some(Box::pin(answer)),
+            respond,
+            early,
+            is_head,
+            send_timeout: self.limits.send_timeout,
+            tunnel,
+            under_way: Some(under_way),
+            sending: None,
+        };
+        tokio::spawn(stream);
+    }
+
+    /// There are no more requests. Those that are under way are answered, and then it may take so long to go.
+    fn close(&mut self, patience: Duration) {
+        self.protocol.graceful_shutdown();
+        (self.is_closing, self.patience, self.since) = (true, patience, Instant::now());
+        let deadline = self.since + patience;
+        if deadline < self.alarm.deadline() {
+            self.alarm.as_mut().reset(deadline);
+        }
+    }
+
+    /// The alarm rings. Sets it anew, unless the client is gone, or does not go.
+    fn is_worth_waiting_for(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = Instant::now();
+        let mut next = now + self.patience;
+        let idle_since = self.streams.counts().idle_since;
+        if let Some(idle) = idle_since {
+            let deadline = idle.max(self.since) + self.patience;
+            if deadline > now {
+                next = deadline;
+            } else if self.is_closing {
+                return false;
+            } else {
+                self.close(self.limits.send_timeout);
+                next = now + self.patience;
+            }
+        }
+        let silent_until = self.asked.unwrap_or(self.last_heard) + PING;
+        if silent_until > now {
+            next = next.min(silent_until);
+        } else if self.asked.is_some() {
+            tracing::debug!("a client does not answer any more");
+            return false;
+        } else {
+            self.ask(cx);
+            next = next.min(now + PING);
+        }
+        self.alarm.as_mut().reset(next);
+        true
+    }
+
+    /// Asks whether the client is still there. Whatever it sends then is an answer.
+    fn ask(&mut self, cx: &mut Context<'_>) {
+        self.asked = Some(Instant::now());
+        // h2 asks once more only where the answer to the time before has been looked at. Where none came, that still counts.
+        let _ = self.pings.poll_pong(cx);
+        let _ = self.pings.send_ping(Ping::opaque());
+    }
+}
+
+/// The streams of a connection.
+#[derive(Debug)]
+struct Streams(Mutex<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    under_way: usize,
+    /// How many more were given up than answered.
+    given_up: usize,
+    /// Since when none is under way.
+    idle_since: Option<Instant>,
+}
+
+impl Streams {
+    fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Counts { under_way: 0, given_up: 0, idle_since: Some(now) })))
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request begins.
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        let mut counts = self.counts();
+        counts.under_way += 1;
+        counts.idle_since = None;
+        UnderWay { streams: Arc::clone(self), is_answered: false }
+    }
+}
+
+/// One stream. Dropped without an answer, its request was given up.
+#[derive(Debug)]
+struct UnderWay {
+    streams: Arc<Streams>,
+    is_answered: bool,
+}
+
+impl UnderWay {
+    fn answered(&mut self) {
+        self.is_answered = true;
+        let mut counts = self.streams.counts();
+        counts.given_up = counts.given_up.saturating_sub(1);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut counts = self.streams.counts();
+        counts.under_way -= 1;
+        counts.given_up += usize::from(!self.is_answered);
+        if counts.under_way == 0 {
+            counts.idle_since = Some(Instant::now());
+        }
     }
 }

@@ -62,6 +62,7 @@ struct Inner {
     /// How many have sent their last write.
     written: AtomicUsize,
     cut_short: AtomicBool,
+    stops_waiting: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -109,6 +110,7 @@ impl Control {
             running: AtomicUsize::new(0),
             written: AtomicUsize::new(0),
             cut_short: AtomicBool::new(false),
+            stops_waiting: AtomicBool::new(false),
         }))
     }
 
@@ -312,6 +314,11 @@ impl Control {
 
     pub(super) fn is_cut_short(&self) {
         self.0.cut_short.store(true, Ordering::SeqCst);
+    }
+
+    /// A worker stops waiting. Returns whether it is the first.
+    pub(super) fn stops_waiting(&self) -> bool {
+        !self.0.stops_waiting.swap(true, Ordering::SeqCst)
     }
 
     /// A worker says that it is awake.

@@ -100,6 +100,11 @@ impl Sending {
         }
     }
 
+    /// All of it has left.
+    pub(super) fn sent(&self) {
+        self.ends(SENT);
+    }
+
     /// What has not left never will.
     pub(super) fn given_up(&self) {
         self.ends(GONE);

@@ -11,15 +11,13 @@ use http::{
     header::{ACCEPT, CONNECTION, HOST, USER_AGENT},
 };
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::{
     Broken, Fault,
     connect::{asks, connect},
     fleet::{Fleet, Server},
-    http2,
+    http1, http2,
     wire::{Watch, Wire},
 };
 use crate::{
@@ -91,8 +89,7 @@ async fn ask(server: &Server, protocol: Protocol, health: &Health, deadline: Ins
     }
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let wire = Wire { stream: connected.stream, watch: Watch::Nobody, _place: None };
-    let broken = |error| Fault::Connection(Broken::Http1(error));
-    let (mut sender, driver) = http1::handshake(TokioIo::new(wire)).await.map_err(broken)?;
-    let _ends = http2::Unkept::of(tokio::spawn(driver).abort_handle());
-    Ok(sender.send_request(request).await.map_err(broken)?.status())
+    let (progress, patience) = (Arc::default(), deadline.saturating_duration_since(Instant::now()));
+    let answered = http1::Connection::new(wire, connected.peer).send(request, &progress, patience).await?;
+    Ok(answered.head.status)
 }

@@ -5,74 +5,57 @@
 //! one or the other. All of that together takes `connect_timeout` at most.
 
 use std::{
-    future::poll_fn,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use http_body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
 
 use super::{
-    BoxError, Broken, Fault,
-    connect::{self, Peer, connect},
+    Broken, Fault,
+    connect::{self, connect},
     fleet::{Agreed, Counted, Fleet, Server},
+    http1,
     http2::{self, Slot},
     places::{Place, Places, Spare},
-    wire::{Handle, Unsent, Watch, Way, Wire},
+    wire::{Watch, Wire},
 };
 use crate::{config::Protocol, tls::upstream::Asks};
 
-/// How many answers' fields hyper accepts, which is 100 by itself.
-const MOST_FIELDS: usize = 256;
-/// How much of an answer may wait for its client, and so how long its head may be.
-const BUFFER: usize = 128 * 1024;
 /// How many requests in a row a connection serves for its own worker while others wait for a place.
 const SERVES_BEFORE_OTHERS: usize = 8;
 
-/// A worker's connections to one server. `B` is the body of the requests that they carry.
-pub(super) struct Pool<B> {
+/// A worker's connections to one server.
+pub(super) struct Pool {
     fleet: Arc<Fleet>,
     pub(super) server: Arc<Server>,
-    kept: Mutex<Kept<B>>,
+    kept: Mutex<Kept>,
     line: Arc<Line>,
     /// Held while a connection is made that many requests can use, so that they do not all make one.
     making: tokio::sync::Mutex<()>,
 }
 
-struct Kept<B> {
+struct Kept {
     /// Connections on which nothing is under way, the one used last at the end.
-    http1: Vec<Idle<B>>,
+    http1: Vec<Idle>,
     http2: Vec<http2::Connection>,
 }
 
-struct Idle<B> {
-    connection: Connection<B>,
+struct Idle {
+    connection: Box<http1::Connection>,
     until: Instant,
     _counted: Counted,
 }
 
-/// An HTTP/1.1 connection and the task that drives it. Dropping the sender lets the task finish.
-pub(super) struct Connection<B> {
-    pub(super) sender: SendRequest<B>,
-    pub(super) handle: Handle,
-    peer: Peer,
-    served: usize,
-}
-
 /// What a request is sent by.
-pub(super) enum Ready<B> {
-    Http1(Connection<B>),
+pub(super) enum Ready {
+    Http1(Box<http1::Connection>),
     Http2(Slot),
 }
 
@@ -100,11 +83,7 @@ impl Line {
     }
 }
 
-impl<B> Pool<B>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+impl Pool {
     pub(super) fn new(fleet: &Arc<Fleet>, server: &Arc<Server>) -> Arc<Self> {
         let places = Arc::clone(&server.places);
         let pool = Arc::new(Self {
@@ -125,9 +104,9 @@ where
     /// # Cancel safety
     ///
     /// Dropped, it leaves the line; a connection that was being made is given up.
-    pub(super) async fn ready(&self, only_http1: bool) -> Result<(Ready<B>, bool), Fault> {
+    pub(super) async fn ready(&self, only_http1: bool) -> Result<(Ready, bool), Fault> {
         if !self.line.is_awaited()
-            && let Some(ready) = self.take(only_http1).await
+            && let Some(ready) = self.take(only_http1)
         {
             return Ok(ready);
         }
@@ -149,12 +128,12 @@ where
         !kept.http1.is_empty() || !kept.http2.is_empty()
     }
 
-    async fn next(&self, only_http1: bool, deadline: Instant) -> Result<(Ready<B>, bool), Fault> {
+    async fn next(&self, only_http1: bool, deadline: Instant) -> Result<(Ready, bool), Fault> {
         let making = if self.is_shared(only_http1) {
             loop {
                 let freed = self.line.freed.notified();
                 // Whoever made one meanwhile made it for many.
-                if let Some(ready) = self.take(only_http1).await {
+                if let Some(ready) = self.take(only_http1) {
                     return Ok(ready);
                 }
                 tokio::select! {
@@ -169,7 +148,7 @@ where
         let mut place = pin!(self.server.places.take(&self.line.waiting));
         let place = loop {
             let freed = self.line.freed.notified();
-            if let Some(ready) = self.take(only_http1).await {
+            if let Some(ready) = self.take(only_http1) {
                 return Ok(ready);
             }
             tokio::select! {
@@ -203,7 +182,7 @@ where
         }
     }
 
-    async fn make(&self, place: Place, only_http1: bool, deadline: Instant) -> Result<(Ready<B>, bool), Fault> {
+    async fn make(&self, place: Place, only_http1: bool, deadline: Instant) -> Result<(Ready, bool), Fault> {
         let connected = connect(&self.server, self.asks(only_http1), deadline).await?;
         if connected.is_http2 {
             let connection = http2::Connection::begin(connected, place, &self.server, &self.line).await?;
@@ -214,31 +193,16 @@ where
             let (slot, served) = slot.ok_or_else(|| Fault::Full(self.server.origin.authority.clone()))?;
             return Ok((Ready::Http2(slot), served));
         }
-        let unsent: Arc<Unsent> = Arc::default();
-        let watch = Watch::Http1(Arc::clone(&unsent));
-        let (sender, driver) = http1::Builder::new()
-            .allow_obsolete_multiline_headers_in_responses(true)
-            .allow_spaces_after_header_name_in_responses(true)
-            .max_headers(MOST_FIELDS)
-            .max_buf_size(BUFFER)
-            .handshake(TokioIo::new(Wire { stream: connected.stream, watch, _place: Some(place) }))
-            .await
-            .map_err(|error| Fault::Connection(Broken::Http1(error)))?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = driver.with_upgrades().await {
-                tracing::debug!(%error, "a connection to a backend ended");
-            }
-        });
-        let handle = Handle(Way::Connection { unsent, task: task.abort_handle() });
-        Ok((Ready::Http1(Connection { sender, handle, peer: connected.peer, served: 0 }), false))
+        let wire = Wire { stream: connected.stream, watch: Watch::Nobody, _place: Some(place) };
+        let mut connection = http1::Connection::new(wire, connected.peer);
+        if !connection.is_quiet() {
+            return Err(Fault::Connection(Broken::Closed));
+        }
+        Ok((Ready::Http1(connection), false))
     }
 
     /// What is there.
-    async fn take(&self, only_http1: bool) -> Option<(Ready<B>, bool)> {
-        poll_fn(|cx| Poll::Ready(self.poll_take(only_http1, cx))).await
-    }
-
-    fn poll_take(&self, only_http1: bool, cx: &mut Context<'_>) -> Option<(Ready<B>, bool)> {
+    fn take(&self, only_http1: bool) -> Option<(Ready, bool)> {
         let mut kept = self.kept();
         if !only_http1 {
             kept.http2.retain_mut(http2::Connection::is_usable);
@@ -247,52 +211,45 @@ where
             }
         }
         let now = Instant::now();
-        let mut at = kept.http1.len();
-        while at > 0 {
-            at -= 1;
-            let candidate = &mut kept.http1[at];
-            let is_current = candidate.until > now && candidate.connection.peer.is_current(&self.server);
-            match candidate.connection.sender.poll_ready(cx) {
-                Poll::Ready(Ok(())) if is_current => {
-                    return Some((Ready::Http1(kept.http1.swap_remove(at).connection), true));
-                }
-                Poll::Ready(_) => drop(kept.http1.swap_remove(at)),
-                // Its last answer is through, but the rest of the request it answered is not.
-                Poll::Pending => {}
+        while let Some(mut idle) = kept.http1.pop() {
+            if self.is_usable(&mut idle, now) {
+                return Some((Ready::Http1(idle.connection), true));
             }
         }
         None
+    }
+
+    fn is_usable(&self, idle: &mut Idle, now: Instant) -> bool {
+        idle.until > now && idle.connection.peer.is_current(&self.server) && idle.connection.is_quiet()
     }
 
     /// Closes the connections that have been idle for too long, or that lead where the server's name no longer does.
     pub(super) fn close_expired(&self) {
         let (now, idle_timeout) = (Instant::now(), self.fleet.config().idle_timeout);
         let mut kept = self.kept();
-        kept.http1.retain_mut(|idle| {
-            idle.until > now && !idle.connection.sender.is_closed() && idle.connection.peer.is_current(&self.server)
-        });
+        kept.http1.retain_mut(|idle| self.is_usable(idle, now));
         kept.http2.retain_mut(|connection| {
             connection.is_usable() && connection.idle_since().is_none_or(|since| now < since + idle_timeout)
         });
     }
 }
 
-impl<B> Pool<B> {
+impl Pool {
     /// How many uploads are followed over its HTTP/2 connections.
     #[cfg(test)]
     pub(super) fn followed_streams(&self) -> usize {
         self.kept().http2.iter().map(http2::Connection::followed_streams).sum()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept<B>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An answer is through, and its connection can carry the next request until then.
-    pub(super) fn give_back(&self, mut connection: Connection<B>, until: Instant) {
+    pub(super) fn give_back(&self, mut connection: Box<http1::Connection>, until: Instant) {
         connection.served += 1;
         let is_due = !self.line.is_awaited() || connection.served.is_multiple_of(SERVES_BEFORE_OTHERS);
-        if connection.sender.is_closed() || self.line.others_wait() && is_due {
+        if self.line.others_wait() && is_due {
             return;
         }
         self.kept().http1.push(Idle { connection, until, _counted: self.server.idles() });
@@ -300,12 +257,11 @@ impl<B> Pool<B> {
     }
 }
 
-impl<B: Send> Spare for Pool<B> {
+impl Spare for Pool {
     fn close_one(&self) -> bool {
         let mut kept = self.kept();
-        // One that still sends the rest of a request is in use.
-        if let Some(at) = kept.http1.iter().position(|idle| idle.connection.sender.is_ready()) {
-            drop(kept.http1.remove(at));
+        if !kept.http1.is_empty() {
+            drop(kept.http1.remove(0));
             return true;
         }
         let idle = kept.http2.iter().position(|connection| connection.idle_since().is_some());
@@ -313,14 +269,8 @@ impl<B: Send> Spare for Pool<B> {
     }
 }
 
-impl<B> std::fmt::Debug for Pool<B> {
+impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("server", &self.server.origin).finish_non_exhaustive()
-    }
-}
-
-impl<B> std::fmt::Debug for Connection<B> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
     }
 }

@@ -12,21 +12,20 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
+    Broken,
     fleet::{Counted, Server},
+    http1,
     http2::{self, Slot},
-    pool::{Connection, Pool},
+    pool::Pool,
     wire::Handle,
 };
 
 /// Why an answer broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
-    /// The connection broke, or its framing did.
+    /// The connection broke, or its framing did, or the backend reset the stream.
     #[error("the backend's answer broke off")]
-    Http1(#[source] hyper::Error),
-    /// The connection broke, or the backend reset the stream.
-    #[error("the backend's answer broke off")]
-    Http2(#[source] h2::Error),
+    Broken(#[source] Broken),
     /// The backend paused for too long.
     #[error("the backend's answer paused for longer than response_idle_timeout")]
     Idle,
@@ -35,9 +34,9 @@ pub enum AnswerError {
 /// The body of an answer. Read to its end, it gives the connection back; dropped before that, it closes it, or resets its
 /// stream where others share the connection.
 #[derive(Debug)]
-pub struct FromUpstream<B> {
+pub struct FromUpstream {
     source: Source,
-    lease: Option<Lease<B>>,
+    lease: Option<Lease>,
     server: Arc<Server>,
     handle: Handle,
     patience: Duration,
@@ -48,7 +47,7 @@ pub struct FromUpstream<B> {
 
 #[derive(Debug)]
 pub(super) enum Source {
-    Http1(hyper::body::Incoming),
+    Http1(http1::Incoming),
     Http2(http2::Incoming),
     /// An answer without a body, since it goes on as something else.
     Nothing,
@@ -56,21 +55,21 @@ pub(super) enum Source {
 
 /// What an answer has until it is through.
 #[derive(Debug)]
-pub(super) struct Lease<B> {
-    pub(super) held: Held<B>,
+pub(super) struct Lease {
+    pub(super) held: Held,
     pub(super) under_way: Counted,
 }
 
 #[derive(Debug)]
-pub(super) enum Held<B> {
-    /// A connection of its own, which may be used again for so long.
-    Connection { connection: Connection<B>, pool: Weak<Pool<B>>, limit: Duration },
+pub(super) enum Held {
+    /// The connection that the body has, which may be used again for so long.
+    Connection { pool: Weak<Pool>, limit: Duration },
     /// A stream.
     Slot(#[expect(dead_code, reason = "it is given back when it is dropped")] Arc<Slot>),
 }
 
-impl<B> FromUpstream<B> {
-    pub(super) fn new(source: Source, lease: Lease<B>, handle: Handle, patience: Duration) -> Self {
+impl FromUpstream {
+    pub(super) fn new(source: Source, lease: Lease, handle: Handle, patience: Duration) -> Self {
         let server = Arc::clone(lease.under_way.server());
         let mut new = Self { lease: Some(lease), ..Self::without_lease(source, server, handle, patience) };
         if new.source.is_end_stream() {
@@ -97,11 +96,21 @@ impl<B> FromUpstream<B> {
     }
 
     fn end(&mut self) {
-        let Some(Lease { held: Held::Connection { connection, pool, limit }, .. }) = self.lease.take() else { return };
-        if let Some(pool) = pool.upgrade()
+        let Some(lease) = self.lease.take() else { return };
+        if let Held::Connection { pool, limit } = lease.held
+            && let Source::Http1(body) = &mut self.source
+            && let Some(connection) = body.release()
+            && let Some(pool) = pool.upgrade()
             && !limit.is_zero()
         {
             pool.give_back(connection, Instant::now() + limit);
+        }
+    }
+
+    fn break_off(&mut self) {
+        self.lease = None;
+        if let Source::Http1(body) = &mut self.source {
+            body.close();
         }
     }
 
@@ -120,8 +129,8 @@ impl<B> FromUpstream<B> {
 impl Source {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match self {
-            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::Http1),
-            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::Http2),
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::Broken),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|error| AnswerError::Broken(error.into())),
             Self::Nothing => Poll::Ready(None),
         }
     }
@@ -135,10 +144,7 @@ impl Source {
     }
 }
 
-impl<B> Body for FromUpstream<B>
-where
-    B: Unpin,
-{
+impl Body for FromUpstream {
     type Data = Bytes;
     type Error = AnswerError;
 
@@ -146,13 +152,13 @@ where
         let Poll::Ready(frame) = self.source.poll_frame(cx) else {
             ready!(self.poll_pause(cx));
             self.handle.abort();
-            self.lease = None;
+            self.break_off();
             return Poll::Ready(Some(Err(AnswerError::Idle)));
         };
         self.is_waiting = false;
         match &frame {
             // An answer that broke off leaves nothing to be used again.
-            Some(Err(_)) => self.lease = None,
+            Some(Err(_)) => self.break_off(),
             None => self.end(),
             Some(Ok(_)) if self.source.is_end_stream() => self.end(),
             Some(Ok(_)) => {}

@@ -33,7 +33,7 @@ fn config(server: &str, keys: &str) -> config::Upstream {
     Config::parse(&file).unwrap().upstreams.remove(0)
 }
 
-fn upstream(server: SocketAddr, keys: &str) -> Arc<Upstream<Bodies>> {
+fn upstream(server: SocketAddr, keys: &str) -> Arc<Upstream> {
     Upstream::new(Fleet::new(config(&server.to_string(), keys)).unwrap())
 }
 
@@ -51,10 +51,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), future).await.expect("waited in vain")
 }
 
-async fn send(
-    upstream: &Upstream<Bodies>,
-    request: Request<Bodies>,
-) -> Result<Response<FromUpstream<Bodies>>, SendError> {
+async fn send(upstream: &Upstream, request: Request<Bodies>) -> Result<Response<FromUpstream>, SendError> {
     within(upstream.send(request, &Arc::default())).await
 }
 
@@ -206,7 +203,7 @@ impl Body for Frames {
 
 const ASKS: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
 
-async fn echo(response: &mut Response<FromUpstream<Bodies>>) {
+async fn echo(response: &mut Response<FromUpstream>) {
     let tunnel = response.extensions_mut().remove::<Tunnel>().expect("a tunnel");
     let mut opened = within(tunnel.open()).await.unwrap();
     for size in [5, 300_000] {
@@ -341,4 +338,228 @@ async fn the_numbers_follow_what_happens() {
     assert!(!send(&upstream, get(&[])).await.expect_err("nobody").sent);
     assert_eq!((server.failures(FailureKind::Connect), server.is_ejected()), (1, true));
     assert!(upstream.fleet().any_healthy(), "it is still asked, for there is no other");
+}
+
+/// A backend that says of each connection that it was made, and leaves all else to the test.
+async fn accepted(listener: &TcpListener) -> tokio::net::TcpStream {
+    within(listener.accept()).await.unwrap().0
+}
+
+/// Reads until this has come.
+async fn reads(stream: &mut tokio::net::TcpStream, end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        let byte = within(stream.read_u8()).await.unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&text)));
+        text.push(byte);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn what_comes_on_an_idle_connection_is_no_answer() {
+    for stray in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate", "\r\n", ""] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = upstream(listener.local_addr().unwrap(), "");
+        let server = Arc::clone(&upstream.fleet().servers()[0]);
+        let first = async {
+            let mut first = accepted(&listener).await;
+            reads(&mut first, "\r\n\r\n").await;
+            first.write_all(OK.as_bytes()).await.unwrap();
+            first
+        };
+        let (answer, mut first) = tokio::join!(send(&upstream, get(&[])), first);
+        within(answer.unwrap().into_body().collect()).await.unwrap();
+        assert_eq!(server.idle_connections(), 1);
+        first.write_all(stray.as_bytes()).await.unwrap();
+        if stray.is_empty() {
+            first.shutdown().await.unwrap();
+        }
+        // Until it has been noticed; a request that were sent before would get what is stray.
+        within(async {
+            while server.idle_connections() > 0 {
+                upstream.close_expired();
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(server.connections(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_behind_an_answer_ends_its_connection() {
+    let second = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    for (answer, is_kept) in [
+        (OK.to_owned(), true),
+        (format!("{OK}{second}"), false),
+        (format!("{OK}\r\n"), false),
+        ("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok".to_owned(), false),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(), false),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_owned(),
+            false,
+        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_owned(), true),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = upstream(listener.local_addr().unwrap(), "");
+        let server = Arc::clone(&upstream.fleet().servers()[0]);
+        let backend = async {
+            let mut backend = accepted(&listener).await;
+            reads(&mut backend, "\r\n\r\n").await;
+            backend.write_all(answer.as_bytes()).await.unwrap();
+            backend
+        };
+        let (response, _backend) = tokio::join!(send(&upstream, get(&[])), backend);
+        assert_eq!(within(response.unwrap().into_body().collect()).await.unwrap().to_bytes(), "ok");
+        assert_eq!(
+            (server.idle_connections(), server.connections()),
+            (usize::from(is_kept), usize::from(is_kept)),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error_and_closes() {
+    for (answer, end) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", "hell"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhell\r\n", "hell"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhell\r\n+1\r\no\r\n0\r\n\r\n", "hell"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = upstream(listener.local_addr().unwrap(), "");
+        let backend = async {
+            let mut backend = accepted(&listener).await;
+            reads(&mut backend, "\r\n\r\n").await;
+            backend.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let (response, ()) = tokio::join!(send(&upstream, get(&[])), backend);
+        let mut body = response.unwrap().into_body();
+        assert_eq!(within(body.frame()).await.unwrap().unwrap().into_data().unwrap(), end);
+        within(body.frame()).await.unwrap().expect_err("it is not whole");
+        assert_eq!(upstream.fleet().servers()[0].connections(), 0, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_takes_its_connection_along() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = upstream(listener.local_addr().unwrap(), "");
+    let progress = Arc::default();
+    let mut sent = Box::pin(upstream.send(get(&[]), &progress));
+    let mut backend = tokio::select! {
+        _ = &mut sent => panic!("nobody answers"),
+        backend = accepted(&listener) => backend,
+    };
+    tokio::select! {
+        _ = &mut sent => panic!("nobody answers"),
+        _ = reads(&mut backend, "\r\n\r\n") => {}
+    }
+    drop(sent);
+    assert_eq!(within(backend.read(&mut [0])).await.unwrap(), 0);
+    assert_eq!(upstream.fleet().servers()[0].connections(), 0);
+}
+
+/// A body that is sent as it is given.
+fn streamed() -> (tokio::sync::mpsc::UnboundedSender<Bytes>, Request<Bodies>) {
+    struct Given(tokio::sync::mpsc::UnboundedReceiver<Bytes>);
+    impl Body for Given {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.poll_recv(cx).map(|data| data.map(|data| Ok(Frame::data(data))))
+        }
+    }
+    let (give, given) = tokio::sync::mpsc::unbounded_channel();
+    let mut request = get(&[]).map(|_| Given(given).boxed());
+    *request.method_mut() = Method::PUT;
+    (give, request)
+}
+
+/// A request whose answer has begun before its body has ended; the answer's body is still to come.
+async fn answered_early() -> (Response<FromUpstream>, tokio::net::TcpStream, tokio::sync::mpsc::UnboundedSender<Bytes>)
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = upstream(listener.local_addr().unwrap(), "");
+    let (give, request) = streamed();
+    give.send(Bytes::from_static(b"one")).unwrap();
+    let backend = async {
+        let mut backend = accepted(&listener).await;
+        reads(&mut backend, "3\r\none\r\n").await;
+        backend.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await.unwrap();
+        backend
+    };
+    let (response, backend) = tokio::join!(send(&upstream, request), backend);
+    (response.unwrap(), backend, give)
+}
+
+#[tokio::test]
+async fn a_request_goes_on_behind_its_answer_until_all_of_it_is_sent() {
+    let (response, mut backend, give) = answered_early().await;
+    let connection = response.body().connection().clone();
+    assert!(connection.has_unsent());
+    give.send(Bytes::from_static(b"two")).unwrap();
+    reads(&mut backend, "3\r\ntwo\r\n").await;
+    backend.write_all(b"ok").await.unwrap();
+    // The answer is through; what is left of the request is sent on all the same.
+    assert_eq!(within(response.into_body().collect()).await.unwrap().to_bytes(), "ok");
+    give.send(Bytes::from_static(b"three")).unwrap();
+    reads(&mut backend, "5\r\nthree\r\n").await;
+    assert!(connection.has_unsent());
+    drop(give);
+    reads(&mut backend, "0\r\n\r\n").await;
+    assert!(within(connection.all_sent()).await && !connection.has_unsent());
+    assert_eq!(within(backend.read(&mut [0])).await.unwrap(), 0, "it is closed in the end");
+}
+
+#[tokio::test]
+async fn a_request_that_is_broken_off_behind_its_answer_closes_at_once() {
+    let (mut response, mut backend, _give) = answered_early().await;
+    let connection = response.body().connection().clone();
+    connection.abort();
+    assert_eq!(within(backend.read(&mut [0])).await.unwrap(), 0);
+    assert!(!within(connection.all_sent()).await && connection.has_unsent());
+    within(response.body_mut().frame()).await.unwrap().expect_err("it is not whole");
+    assert_eq!(response.body().server().connections(), 0);
+
+    let (response, mut backend, give) = answered_early().await;
+    let connection = response.body().connection().clone();
+    drop(response);
+    assert_eq!(within(backend.read(&mut [0])).await.unwrap(), 0, "nobody takes the answer");
+    assert!(!within(connection.all_sent()).await);
+    within(give.closed()).await;
+}
+
+#[tokio::test]
+async fn no_answer_has_others_before_it_without_end() {
+    for (count, is_whole) in [(MOST_INFORMATIONAL, true), (MOST_INFORMATIONAL + 1, false)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = upstream(listener.local_addr().unwrap(), "");
+        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&told);
+        let mut request = get(&[]);
+        request.extensions_mut().insert(OnInformational::new(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }));
+        let backend = async {
+            let mut backend = accepted(&listener).await;
+            reads(&mut backend, "\r\n\r\n").await;
+            backend.write_all("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(count).as_bytes()).await.unwrap();
+            backend.write_all(OK.as_bytes()).await.unwrap();
+            backend
+        };
+        let (answer, _backend) = tokio::join!(send(&upstream, request), backend);
+        assert_eq!(told.load(Ordering::SeqCst), MOST_INFORMATIONAL);
+        match answer {
+            Ok(_) => assert!(is_whole),
+            Err(error) => assert!(!is_whole && matches!(error.fault, Fault::BadAnswer) && error.sent),
+        }
+    }
 }

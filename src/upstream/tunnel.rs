@@ -10,11 +10,9 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{fleet::Counted, http2::Slot};
+use super::{fleet::Counted, http2::Slot, wire::Wire};
 
 /// How much is given to h2 at a time.
 const PIECE: usize = 16 * 1024;
@@ -24,7 +22,7 @@ const PIECE: usize = 16 * 1024;
 pub struct Tunnel(Arc<Mutex<Option<End>>>);
 
 enum End {
-    Http1(OnUpgrade, Counted),
+    Http1(Bare),
     Http2(Box<Stream>),
 }
 
@@ -35,8 +33,9 @@ impl fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
-    pub(super) fn over_http1(upgrade: OnUpgrade, under_way: Counted) -> Self {
-        Self(Arc::new(Mutex::new(Some(End::Http1(upgrade, under_way)))))
+    /// Over a connection, of which this much was read behind the head.
+    pub(super) fn over_http1(wire: Wire, ahead: Bytes, under_way: Counted) -> Self {
+        Self(Arc::new(Mutex::new(Some(End::Http1(Bare { wire, ahead, _under_way: under_way })))))
     }
 
     pub(super) fn over_http2(stream: Stream) -> Self {
@@ -47,14 +46,11 @@ impl Tunnel {
     ///
     /// # Errors
     ///
-    /// The connection broke, or the tunnel was opened before.
+    /// The tunnel was opened before.
     pub async fn open(self) -> io::Result<Opened> {
         let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(match end {
-            Some(End::Http1(upgrade, under_way)) => {
-                let connection = upgrade.await.map_err(io::Error::other)?;
-                Opened(Kind::Http1(TokioIo::new(connection), under_way))
-            }
+            Some(End::Http1(connection)) => Opened(Kind::Http1(connection)),
             Some(End::Http2(stream)) => Opened(Kind::Http2(stream)),
             None => return Err(io::ErrorKind::NotConnected.into()),
         })
@@ -67,8 +63,17 @@ pub struct Opened(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Http1(TokioIo<Upgraded>, #[expect(dead_code, reason = "it counts until it is dropped")] Counted),
+    Http1(Bare),
     Http2(Box<Stream>),
+}
+
+/// A connection that no longer is HTTP's.
+#[derive(Debug)]
+struct Bare {
+    wire: Wire,
+    /// What came and was not read.
+    ahead: Bytes,
+    _under_way: Counted,
 }
 
 /// A stream of an HTTP/2 connection as a connection of its own. Dropped before its end, it is reset.
@@ -116,15 +121,23 @@ impl Stream {
     }
 }
 
+fn put(rest: &mut Bytes, buf: &mut ReadBuf<'_>) {
+    let count = rest.len().min(buf.remaining());
+    buf.put_slice(&rest[..count]);
+    rest.advance(count);
+}
+
 impl AsyncRead for Opened {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Http1(connection, _) => Pin::new(connection).poll_read(cx, buf),
+            Kind::Http1(bare) if bare.ahead.is_empty() => Pin::new(&mut bare.wire).poll_read(cx, buf),
+            Kind::Http1(bare) => {
+                put(&mut bare.ahead, buf);
+                Poll::Ready(Ok(()))
+            }
             Kind::Http2(stream) => {
                 ready!(stream.poll_fill(cx))?;
-                let count = stream.rest.len().min(buf.remaining());
-                buf.put_slice(&stream.rest[..count]);
-                stream.rest.advance(count);
+                put(&mut stream.rest, buf);
                 Poll::Ready(Ok(()))
             }
         }
@@ -134,14 +147,14 @@ impl AsyncRead for Opened {
 impl AsyncWrite for Opened {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Kind::Http1(connection, _) => Pin::new(connection).poll_write(cx, bytes),
+            Kind::Http1(bare) => Pin::new(&mut bare.wire).poll_write(cx, bytes),
             Kind::Http2(stream) => stream.poll_send(cx, bytes),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Http1(connection, _) => Pin::new(connection).poll_flush(cx),
+            Kind::Http1(bare) => Pin::new(&mut bare.wire).poll_flush(cx),
             // The connection sends what it has by itself.
             Kind::Http2(_) => Poll::Ready(Ok(())),
         }
@@ -149,7 +162,7 @@ impl AsyncWrite for Opened {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Http1(connection, _) => Pin::new(connection).poll_shutdown(cx),
+            Kind::Http1(bare) => Pin::new(&mut bare.wire).poll_shutdown(cx),
             Kind::Http2(stream) => Poll::Ready(stream.out.send_data(Bytes::new(), true).map_err(io::Error::other)),
         }
     }

@@ -1,23 +1,19 @@
-//! A connection to a backend that can tell whether all that was to be sent has been handed to the kernel.
+//! A connection to a backend, and what can be asked of the way that a request goes.
 //!
-//! hyper takes a body into its own buffer and is done with it; while a backend that answers early does not read, that
-//! buffer can hold megabytes which are still on their way, and so can h2's. A turn must not end before they are (rule 1).
+//! While a backend that answers early does not read, megabytes of a request can still be on their way. A turn must not end
+//! before they are through (rule 1); so what is asked is whether everything was handed to the kernel, which over TLS
+//! includes what was encrypted.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::Notify,
-    task::AbortHandle,
 };
 use tokio_rustls::client::TlsStream;
 
@@ -26,66 +22,47 @@ use super::{
     places::Place,
 };
 
-/// Whether anything is still to be sent over an HTTP/1.1 connection.
-#[derive(Debug, Default)]
-pub(super) struct Unsent {
-    any: AtomicBool,
-    /// The connection is gone; what was unsent then never will be sent.
-    closed: AtomicBool,
-    changed: Notify,
-}
-
-/// What can be asked of a request's way to the backend, and done to it, from outside of the task that drives it.
+/// What can be asked of a request's way to the backend, and done to it, from outside of the task that sends it.
 #[derive(Debug, Clone)]
-pub struct Handle(pub(super) Way);
-
-#[derive(Debug, Clone)]
-pub(super) enum Way {
-    /// A connection that is the request's alone while it is under way.
-    Connection { unsent: Arc<Unsent>, task: AbortHandle },
-    /// A stream beside others.
-    Stream(Arc<Sending>),
-}
+pub struct Handle(Option<Arc<Sending>>);
 
 impl Handle {
-    /// Whether something of what hyper was given has not been handed to the kernel yet.
-    #[must_use]
-    pub fn has_unsent(&self) -> bool {
-        match &self.0 {
-            Way::Connection { unsent, .. } => unsent.any.load(Ordering::SeqCst),
-            Way::Stream(sending) => sending.has_unsent(),
-        }
+    /// Of a request of which nothing was left when its answer came.
+    pub(super) fn sent() -> Self {
+        Self(None)
     }
 
-    /// Returns true once everything has been handed to the kernel, false if the connection is gone before that.
+    /// Of one of which more will never be sent.
+    pub(super) fn cut_short() -> Self {
+        let sending = Sending::with_body();
+        sending.given_up();
+        Self(Some(sending))
+    }
+
+    /// Of one that goes on being sent.
+    pub(super) fn of(sending: Arc<Sending>) -> Self {
+        Self(Some(sending))
+    }
+
+    /// Whether something of the request has not been handed to the kernel. True for what never will be, too.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.0.as_ref().is_some_and(|sending| sending.has_unsent())
+    }
+
+    /// Returns true once everything has been handed to the kernel, false if it never will be.
     pub async fn all_sent(&self) -> bool {
         match &self.0 {
-            Way::Connection { unsent, .. } => unsent.all_sent().await,
-            Way::Stream(sending) => sending.all_sent().await,
+            Some(sending) => sending.all_sent().await,
+            None => true,
         }
     }
 
     /// Breaks the request off at once, so that nothing more of it reaches the backend: closes its connection, or resets its
-    /// stream. Only while the request is under way: after that the connection may be another's.
+    /// stream. What was sent to its end is not undone.
     pub fn abort(&self) {
-        match &self.0 {
-            Way::Connection { task, .. } => task.abort(),
-            Way::Stream(sending) => sending.cancel(),
-        }
-    }
-}
-
-impl Unsent {
-    async fn all_sent(&self) -> bool {
-        loop {
-            let changed = self.changed.notified();
-            if !self.any.load(Ordering::SeqCst) {
-                return true;
-            }
-            if self.closed.load(Ordering::SeqCst) {
-                return false;
-            }
-            changed.await;
+        if let Some(sending) = &self.0 {
+            sending.cancel();
         }
     }
 }
@@ -100,13 +77,12 @@ pub(super) enum Stream {
 /// Who follows what is written.
 #[derive(Debug)]
 pub(super) enum Watch {
-    Http1(Arc<Unsent>),
     Http2(Frames),
     Nobody,
 }
 
-/// The connection itself. hyper and h2 flush it exactly when their own buffers are empty. Over TLS a flush is done when
-/// what was encrypted has been handed to the kernel, too.
+/// The connection itself. h2 flushes it exactly when its own buffer is empty. Over TLS a flush is done when what was
+/// encrypted has been handed to the kernel, too.
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) stream: Stream,
@@ -119,21 +95,6 @@ impl Wire {
     fn wrote(&mut self, slices: &[IoSlice<'_>], count: usize) {
         if let Watch::Http2(frames) = &mut self.watch {
             frames.wrote(slices, count);
-        }
-    }
-
-    fn will_write(&self) {
-        if let Watch::Http1(unsent) = &self.watch {
-            unsent.any.store(true, Ordering::SeqCst);
-        }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        if let Watch::Http1(unsent) = &self.watch {
-            unsent.closed.store(true, Ordering::SeqCst);
-            unsent.changed.notify_waiters();
         }
     }
 }
@@ -153,7 +114,6 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.will_write();
         let count = ready!(match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -167,7 +127,6 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.will_write();
         let count = ready!(match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
@@ -189,11 +148,6 @@ impl AsyncWrite for Wire {
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         })?;
         match &mut self.watch {
-            Watch::Http1(unsent) => {
-                if unsent.any.swap(false, Ordering::SeqCst) {
-                    unsent.changed.notify_waiters();
-                }
-            }
             Watch::Http2(frames) => frames.flushed(),
             Watch::Nobody => {}
         }

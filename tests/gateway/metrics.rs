@@ -216,6 +216,8 @@ async fn a_client_that_is_gone_before_its_answer_is_counted_too() {
     let mut arrival = backend.expect("GET", "/note").await;
     raw.reset();
     arrival.hung_up().await;
+    // The backend's connection is closed in the midst of giving the request up.
+    gateway.barrier().await;
     let scrape = gateway.scrape().await;
     assert_eq!(scrape.value("ifmatch_requests_total", &[("method", "GET"), ("status", "none")]), 1.0);
 }

@@ -1,6 +1,6 @@
 //! Turns: what holds one, what waits for one, and what ends one.
 
-use crate::support::{Gateway, Script, Store, begin};
+use crate::support::{Frames, Gateway, Script, Store, begin};
 
 #[tokio::test]
 async fn a_guarded_write_waits_for_unguarded_ones_and_they_for_it() {
@@ -164,5 +164,35 @@ async fn an_expectation_that_nobody_knows_is_refused() {
         raw.send(format!("{head}{embedded}")).await;
         assert!([400, 417].contains(&raw.answer("PUT").await.status), "{expect}");
         backend.assert_quiet();
+    }
+}
+
+/// What those in line have sent must not take the room of the one that has the turn.
+#[tokio::test]
+async fn uploads_in_line_do_not_stop_the_one_before_them_on_the_same_connection() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().start();
+    let h2 = Frames::connect(gateway.address).await;
+    let part = vec![b'x'; 2 * 1024 * 1024];
+    let mut first = h2.begin("PUT", "/note", &[]).await;
+    first.data(part[..100_000].to_vec(), false);
+    let mut put = backend.expect("PUT", "/note").await;
+    let mut in_line = Vec::new();
+    for _ in 0..4 {
+        let mut stream = h2.begin("PUT", "/note", &[]).await;
+        stream.data(part.clone(), true);
+        in_line.push(stream);
+    }
+    // As much of them has come as may.
+    for _ in 0..10 {
+        gateway.barrier().await;
+    }
+    first.data(part, true);
+    assert_eq!(put.body().await.expect("a body").len(), 100_000 + 2 * 1024 * 1024);
+    put.answer(200, &[], "").await;
+    assert_eq!(first.head().await.status().as_u16(), 200);
+    for mut stream in in_line {
+        backend.expect("PUT", "/note").await.answer(200, &[], "").await;
+        assert_eq!(stream.head().await.status().as_u16(), 200);
     }
 }

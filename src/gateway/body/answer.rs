@@ -8,10 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{
-    super::{client::UntilAnswered, trailers::Trailers},
-    Outgoing,
-};
+use super::super::{client::UntilAnswered, trailers::Trailers};
 use crate::upstream::{self, AnswerError, FromUpstream};
 
 /// The body of an answer to a client.
@@ -27,7 +24,7 @@ pub struct Answer {
 #[derive(Debug)]
 enum Source {
     Own(Bytes),
-    Backend(FromUpstream<Outgoing>),
+    Backend(FromUpstream),
     /// None, although its length is said: what a 304 says is that of the representation (RFC 9110 §8.6). hyper says only
     /// what a body says of itself.
     Elsewhere(u64),
@@ -50,7 +47,7 @@ impl Answer {
     }
 
     /// The backend's, without its trailers.
-    pub(in crate::gateway) fn backend(body: FromUpstream<Outgoing>) -> Self {
+    pub(in crate::gateway) fn backend(body: FromUpstream) -> Self {
         Self::of(Source::Backend(body))
     }
 

@@ -31,7 +31,6 @@ pub(in crate::gateway) struct Inbound {
     ahead: Ahead,
     /// Whether the client sends nothing before it is asked to, which the first look at the body does.
     pub(super) awaits_continue: bool,
-    pub(super) is_http2: bool,
     /// What may stand behind it.
     pub(super) trailers: Trailers,
     pub(super) client: Arc<Client>,
@@ -106,12 +105,10 @@ impl Inbound {
         // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
         let may_wait = has(&head.headers, &EXPECT) && head.version > Version::HTTP_10;
         let awaits_continue = may_wait && !body.is_end_stream();
-        let is_http2 = head.version == Version::HTTP_2;
         Self {
             body: Some(body),
             ahead: Ahead::default(),
             awaits_continue,
-            is_http2,
             trailers: Trailers::default(),
             client: Arc::clone(client),
             allowance: Allowance::of(&DEFAULT),
@@ -197,7 +194,7 @@ impl Inbound {
                     Err(frame) => trailers = frame.trailers_ref().and_then(|came| self.trailers.filter(came)),
                 },
                 Some(Err(error)) => return Err(BodyError::Broken(error)),
-                None if is_short(body, self.is_http2) => return Err(BodyError::Short),
+                None if is_short(body) => return Err(BodyError::Short),
                 None => break,
             }
         }
@@ -264,10 +261,9 @@ impl Pieces {
     }
 }
 
-/// Whether a body that says that it is at its end has not come to it: it is shorter than its length, or its HTTP/2 stream
-/// was reset, which hyper shows as an end where the reset is without an error.
-pub(super) fn is_short(body: &Incoming, is_http2: bool) -> bool {
-    body.size_hint().lower() > 0 || is_http2 && !body.is_end_stream()
+/// Whether a body that says that it is at its end has not come to it: it is shorter than its length.
+pub(super) fn is_short(body: &Incoming) -> bool {
+    body.size_hint().lower() > 0
 }
 
 /// What comes next of a body, unless nothing more comes. By the time that a client's end is seen, everything that came

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::{
-    RecvStream, SendStream,
+    Reason, RecvStream, SendStream,
     client::{ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, Request, Response};
@@ -84,6 +84,18 @@ impl Stream {
             trailers.append(*name, value.parse().expect("a value"));
         }
         self.send.send_trailers(trailers).expect("an open stream");
+    }
+
+    /// The next that precedes the answer; `None` where that is here.
+    pub(crate) async fn early(&mut self) -> Option<Response<()>> {
+        let answer = self.answer.as_mut().expect("the answer is still to come");
+        let early = std::future::poll_fn(|cx| answer.poll_informational(cx));
+        within("an informational answer over HTTP/2", early).await.map(|early| early.expect("an open stream"))
+    }
+
+    /// Gives the request up.
+    pub(crate) fn reset(mut self, reason: Reason) {
+        self.send.send_reset(reason);
     }
 
     /// The head of the answer.
