@@ -51,12 +51,14 @@ mod proxy_protocol;
 mod reload;
 mod socket;
 mod sockets;
+mod spread;
 mod systemd;
 mod takeover;
 
 pub use reload::{Control, Phase};
 pub use sockets::Passed;
 use sockets::{Listening, Origin};
+use spread::{Arrival, Entrance};
 use takeover::Lock;
 
 /// A pause where there is nothing to wait for: between looks at what still drains.
@@ -158,6 +160,7 @@ impl Server {
         let new_runtime = || runtime::Builder::new_current_thread().enable_all().build();
         let runtimes = workers.iter().map(|_| new_runtime()).collect::<io::Result<Vec<_>>>()?;
         let beside = new_runtime()?;
+        let entrances = spread::entrances(workers.len(), addresses.len());
         for address in addresses {
             tracing::info!(%address, workers = workers.len(), "listening");
         }
@@ -177,7 +180,9 @@ impl Server {
             let workers: Vec<_> = workers
                 .into_iter()
                 .zip(runtimes)
-                .map(|((live, sockets), runtime)| {
+                .zip(entrances)
+                .map(|(((live, sockets), runtime), entrances)| {
+                    let sockets = sockets.into_iter().zip(entrances).collect();
                     let work = work(live, control.clone(), sockets, halted.clone(), lock.clone());
                     let work = move || block_on(runtime, work);
                     thread::Builder::new().name("worker".into()).spawn_scoped(scope, work)
@@ -288,14 +293,16 @@ impl Live {
 async fn work(
     live: Arc<Live>,
     control: Control,
-    sockets: Vec<Listening>,
+    sockets: Vec<(Listening, Entrance)>,
     mut stop: watch::Receiver<bool>,
     lock: Option<Arc<Lock>>,
 ) -> io::Result<()> {
     let mut accepting = JoinSet::new();
-    for (Listening { socket, origin }, door) in sockets.into_iter().zip(control.doors()) {
+    for ((Listening { socket, origin }, entrance), door) in sockets.into_iter().zip(control.doors()) {
         let listener = TcpListener::from_std(socket)?;
-        accepting.spawn(accept(listener, origin, Arc::clone(door), Arc::clone(&live), stop.clone()));
+        let hall =
+            Hall { door: Arc::clone(door), live: Arc::clone(&live), stop: stop.clone(), connections: JoinSet::new() };
+        accepting.spawn(accept(listener, origin, entrance, hall, stop.clone()));
     }
     let tidying = tokio::spawn(tidy(Arc::clone(&live), control.clone()));
     control.worker_runs();
@@ -351,26 +358,43 @@ async fn last_call(stop: &mut watch::Receiver<bool>) {
     sleep(LAST_CALL).await;
 }
 
+/// The connections of one listener that one worker serves.
+struct Hall {
+    door: Arc<Door>,
+    live: Arc<Live>,
+    stop: watch::Receiver<bool>,
+    connections: JoinSet<()>,
+}
+
+impl Hall {
+    fn serve(&mut self, arrival: Arrival) {
+        let Arrival { stream, peer, counted } = arrival;
+        let (door, live) = (Arc::clone(&self.door), Arc::clone(&self.live));
+        let served = connection::serve(stream, peer, door, live, self.stop.clone());
+        self.connections.spawn(async move {
+            served.await;
+            drop(counted);
+        });
+    }
+}
+
 /// Accepts connections until the stop, then waits until they have ended.
 async fn accept(
     listener: TcpListener,
     origin: Origin,
-    door: Arc<Door>,
-    live: Arc<Live>,
+    mut entrance: Entrance,
+    mut hall: Hall,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut connections = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let arrived = tokio::select! {
+            accepted = listener.accept() => accepted.and_then(|(stream, peer)| entrance.accepted(stream, peer)),
+            handed = entrance.handed() => handed.map(Some),
             () = stopped(&mut stop) => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            Some(_) = hall.connections.join_next(), if !hall.connections.is_empty() => continue,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                let (door, live) = (Arc::clone(&door), Arc::clone(&live));
-                connections.spawn(connection::serve(stream, peer, door, live, stop.clone()));
-            }
+        match arrived {
+            Ok(arrival) => arrival.into_iter().for_each(|arrival| hall.serve(arrival)),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
@@ -378,6 +402,7 @@ async fn accept(
             }
         }
     }
+    entrance.close().into_iter().for_each(|arrival| hall.serve(arrival));
     if origin == Origin::Beside {
         if let Err(error) = sockets::let_nobody_in(SockRef::from(&listener)) {
             tracing::debug!(%error, "connections may be lost that are made at this moment");
@@ -386,11 +411,10 @@ async fn accept(
     }
     if origin != Origin::Passed {
         for (stream, peer) in waiting(listener) {
-            let (door, live) = (Arc::clone(&door), Arc::clone(&live));
-            connections.spawn(connection::serve(stream, peer, door, live, stop.clone()));
+            hall.serve(entrance.keep(stream, peer));
         }
     }
-    while connections.join_next().await.is_some() {}
+    while hall.connections.join_next().await.is_some() {}
 }
 
 /// The connections that wait to be accepted: closing the socket would break them off.

@@ -137,7 +137,7 @@ impl Connection {
         let mut sent = None;
         let mut informed = 0;
         let head = poll_fn(|cx| {
-            self.poll_write(cx, &mut outgoing, &mut sent)?;
+            self.poll_write(cx, &mut outgoing, progress, &mut sent)?;
             if !outgoing.has_begun() {
                 // Nobody can have answered that.
                 return Poll::Pending;
@@ -185,6 +185,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         outgoing: &mut Outgoing<B>,
+        progress: &Progress,
         sent: &mut Option<Result<(), Fault>>,
     ) -> Result<(), Fault>
     where
@@ -198,7 +199,11 @@ impl Connection {
         match outgoing.poll(cx, wire) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => *sent = Some(Ok(())),
-            Poll::Ready(Err(Stopped::There(error))) => *sent = Some(Err(Fault::Connection(Broken::Io(error)))),
+            Poll::Ready(Err(Stopped::There(error))) => {
+                // From here on it is the backend that is waited for.
+                progress.took();
+                *sent = Some(Err(Fault::Connection(Broken::Io(error))));
+            }
             Poll::Ready(Err(Stopped::Here(error))) => return Err(Fault::RequestBody(error)),
         }
         Ok(())

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         "" => Err(USAGE.to_owned()),
         unknown => Err(format!("{unknown}: no such command\n\n{USAGE}")),
     };
+    process::tidy();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

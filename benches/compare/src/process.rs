@@ -134,11 +134,19 @@ pub(crate) fn backend(cores: &str) -> Result<(Process, SocketAddr), String> {
 
 /// Writes a file for the time of this run.
 pub(crate) fn file(name: &str, text: &str) -> Result<PathBuf, String> {
-    let folder = env::temp_dir().join(format!("ifmatch-compare-{}", std::process::id()));
-    let path = folder.join(name);
-    let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
+    let path = folder().join(name);
+    let written = fs::create_dir_all(folder()).and_then(|()| fs::write(&path, text));
     written.map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(path)
+}
+
+/// Takes away all that was written by [`file`], and by the programs beside it.
+pub(crate) fn tidy() {
+    let _ = fs::remove_dir_all(folder());
+}
+
+fn folder() -> PathBuf {
+    env::temp_dir().join(format!("ifmatch-compare-{}", std::process::id()))
 }
 
 /// Where nobody listens yet.

@@ -26,13 +26,15 @@ pub(in crate::upstream) struct Incoming {
     decoder: Decoder,
     /// Whether the connection may be used again at its end.
     persists: bool,
+    /// Why it broke off, until that is told.
+    broken: Option<Broken>,
     /// Of what is still being sent of the request.
     handle: Handle,
 }
 
 impl Incoming {
     pub(super) fn new(connection: Box<Connection>, decoder: Decoder, persists: bool, handle: Handle) -> Self {
-        Self { connection: Some(connection), decoder, persists, handle }
+        Self { connection: Some(connection), decoder, persists, broken: None, handle }
     }
 
     /// It is through: the connection, if it can carry another request. What is left of this one is sent on all the same.
@@ -93,13 +95,19 @@ impl Body for Incoming {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
         Poll::Ready(match ready!(self.poll_part(cx)) {
             Ok(Part::Data(data)) => Some(Ok(Frame::data(data))),
             Ok(Part::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
             Ok(Part::End | Part::More) => None,
             Err(broken) => {
                 self.close();
-                Some(Err(broken))
+                // Told the next time: what came before it reaches the client only where its server has to wait.
+                self.broken = Some(broken);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         })
     }
