@@ -1,6 +1,6 @@
 //! Looking fields up: most of those that are asked for are not there, and most messages have few.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::ValueIter};
 
 /// From more fields on a hash is computed sooner than they are looked through.
 const FEW: usize = 12;
@@ -12,11 +12,21 @@ pub fn has(fields: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 /// The lines of the fields of this name, in their order.
-pub fn lines(fields: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &HeaderValue> {
-    let has_few = fields.keys_len() <= FEW;
-    let many = (!has_few).then(|| fields.get_all(&name).iter());
-    let few = has_few.then(|| fields.iter().filter(move |(other, _)| **other == name).map(|(_, value)| value));
-    few.into_iter().flatten().chain(many.into_iter().flatten())
+#[must_use]
+pub fn lines(fields: &HeaderMap, name: HeaderName) -> Lines<'_> {
+    Lines(has(fields, &name).then(|| fields.get_all(name).iter()))
+}
+
+/// The lines of the fields of one name.
+#[derive(Debug)]
+pub struct Lines<'a>(Option<ValueIter<'a, HeaderValue>>);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a HeaderValue;
+
+    fn next(&mut self) -> Option<&'a HeaderValue> {
+        self.0.as_mut()?.next()
+    }
 }
 
 #[cfg(test)]

@@ -47,14 +47,26 @@ pub(super) fn asked_host(head: &Parts) -> Result<HeaderValue, Failure> {
 /// Whether this is a host and perhaps a port; no user information, and nothing that only some backends take for a part of
 /// a name.
 fn is_host(text: &[u8]) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    let (name, port) = text.split_at(text.iter().position(|byte| !is_plain(byte)).unwrap_or(text.len()));
+    let end = text.iter().position(|byte| !IN_A_NAME[usize::from(*byte)]);
+    let (name, port) = text.split_at(end.unwrap_or(text.len()));
     match port {
         [] => !name.is_empty(),
         [b':', digits @ ..] if !name.is_empty() && digits.iter().all(u8::is_ascii_digit) => is_port(digits),
         _ => is_bracketed(text),
     }
 }
+
+/// The bytes of a host's name.
+static IN_A_NAME: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let it = byte as u8;
+        plain[byte] = it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    plain
+};
 
 /// Any number of zeros may stand before it, and it may be left out.
 fn is_port(digits: &[u8]) -> bool {
