@@ -10,10 +10,7 @@ use http::{
 use super::{Exchange, answer::Failure};
 use crate::{
     config::Route,
-    core::{
-        fields::lines,
-        resource::{Key, Target, TargetError, same_host},
-    },
+    core::resource::{Key, Target, TargetError, same_host},
 };
 
 const DESTINATION: HeaderName = HeaderName::from_static("destination");
@@ -22,7 +19,7 @@ const DESTINATION: HeaderName = HeaderName::from_static("destination");
 /// Empty where an HTTP/1.0 client names none. A `Host` that differs gives way in HTTP/1.1, where RFC 9112 says so; in HTTP/2
 /// nobody has a reason to send one.
 pub(super) fn asked_host(head: &Parts) -> Result<HeaderValue, Failure> {
-    let mut lines = lines(&head.headers, HOST);
+    let mut lines = head.headers.get_all(HOST).iter();
     let field = match (lines.next(), lines.next()) {
         (None, _) => None,
         (Some(only), None) if is_host(only.as_bytes()) => Some(only.clone()),
@@ -106,7 +103,7 @@ pub(super) fn check_target(head: &Parts, limit: usize) -> Result<(), Failure> {
 /// backend would get the coded bytes as if they were the content, and an HTTP/1.0 body without a length is never read: the
 /// backend would be told to store nothing.
 pub(super) fn check_framing(head: &Parts) -> Result<(), Failure> {
-    let mut codings = lines(&head.headers, TRANSFER_ENCODING);
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     let is_known = match (codings.next(), codings.next()) {
         (None, _) => true,
         (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
@@ -145,12 +142,12 @@ fn without_port(host: &str) -> &str {
 
 /// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`.
 pub(super) fn named(exchange: &Exchange, fields: &HeaderMap) -> Vec<Key> {
-    keys(exchange, lines(fields, LOCATION).chain(lines(fields, CONTENT_LOCATION)))
+    keys(exchange, fields.get_all(LOCATION).iter().chain(fields.get_all(CONTENT_LOCATION).iter()))
 }
 
 /// The keys of the resources that a WebDAV request writes to beside its target (`Destination`, RFC 4918 §10.3).
 pub(super) fn destinations(exchange: &Exchange) -> Vec<Key> {
-    keys(exchange, lines(&exchange.head.headers, DESTINATION))
+    keys(exchange, exchange.head.headers.get_all(DESTINATION).iter())
 }
 
 /// Without the target's own.
