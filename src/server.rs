@@ -46,7 +46,6 @@ mod date;
 mod http1;
 mod http2;
 mod limits;
-mod patient;
 mod proxy_protocol;
 mod reload;
 mod socket;

@@ -191,8 +191,11 @@ async fn uploads_in_line_do_not_stop_the_one_before_them_on_the_same_connection(
     assert_eq!(put.body().await.expect("a body").len(), 100_000 + 2 * 1024 * 1024);
     put.answer(200, &[], "").await;
     assert_eq!(first.head().await.status().as_u16(), 200);
-    for mut stream in in_line {
+    // Whichever of them comes next.
+    for _ in &in_line {
         backend.expect("PUT", "/note").await.answer(200, &[], "").await;
+    }
+    for mut stream in in_line {
         assert_eq!(stream.head().await.status().as_u16(), 200);
     }
 }

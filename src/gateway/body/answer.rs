@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::super::{client::UntilAnswered, trailers::Trailers};
+use super::super::trailers::Trailers;
 use crate::upstream::{self, AnswerError, FromUpstream};
 
 /// The body of an answer to a client.
@@ -17,7 +17,6 @@ pub struct Answer {
     source: Source,
     /// What of the backend's may stand behind it.
     trailers: Trailers,
-    until_answered: Option<UntilAnswered>,
     cut: Option<Cut>,
 }
 
@@ -57,7 +56,7 @@ impl Answer {
     }
 
     fn of(source: Source) -> Self {
-        Self { source, trailers: Trailers::default(), until_answered: None, cut: None }
+        Self { source, trailers: Trailers::default(), cut: None }
     }
 
     /// With these trailers.
@@ -69,11 +68,6 @@ impl Answer {
     /// The connection that it comes by is closed when it is through.
     pub(in crate::gateway) fn cutting(mut self, connection: upstream::Handle) -> Self {
         self.cut = Some(Cut(connection));
-        self
-    }
-
-    pub(in crate::gateway) fn until_answered(mut self, until_answered: UntilAnswered) -> Self {
-        self.until_answered = Some(until_answered);
         self
     }
 }
