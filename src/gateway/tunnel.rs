@@ -37,7 +37,6 @@ use super::{
     body::Answer,
     forward::{self, Received},
 };
-use crate::core::fields::lines;
 use crate::upstream::{Fault, SendError, Tunnel};
 
 /// Protocols that carry HTTP requests, or hide them. They are not asked for.
@@ -136,7 +135,7 @@ impl Wish {
 /// Only where nothing else can be meant: a GET over HTTP/1.1 without a body, whose `Connection` names it.
 fn may_upgrade(head: &Parts) -> bool {
     let fields = &head.headers;
-    let mut options = lines(fields, CONNECTION).flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let mut options = fields.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     head.method == Method::GET
         && head.version == Version::HTTP_11
         && !fields.contains_key(TRANSFER_ENCODING)

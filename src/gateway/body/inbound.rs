@@ -18,7 +18,7 @@ use super::{
     super::{client::Client, seen::Incoming, trailers::Trailers},
     BodyError, Broken,
 };
-use crate::core::{fields::has, policy::Policy};
+use crate::core::policy::Policy;
 
 /// The limits before a route is known.
 static DEFAULT: LazyLock<Policy> = LazyLock::new(Policy::default);
@@ -103,7 +103,7 @@ impl Inbound {
     /// The body of the request with this head.
     pub(in crate::gateway) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
         // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
-        let may_wait = has(&head.headers, &EXPECT) && head.version > Version::HTTP_10;
+        let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
         let awaits_continue = may_wait && !body.is_end_stream();
         Self {
             body: Some(body),
