@@ -28,7 +28,8 @@ const SIP: usize = 8 * 1024;
 const AHEAD: usize = 8 * 1024;
 /// How much of a body is read at once, at first and at most.
 const FIRST_GULP: usize = 16 * 1024;
-const LARGEST_GULP: usize = 64 * 1024;
+const LARGEST_GULP: usize = 128 * 1024;
+
 /// How many pieces are dropped of a body that nobody reads.
 const PIECES: usize = 16;
 
@@ -114,6 +115,17 @@ pub(super) enum NoHead {
     Refused(Refusal),
     /// The connection broke.
     Broken(io::Error),
+}
+
+impl Incoming {
+    /// How many bytes are still to come, as far as that is known.
+    fn left(&self) -> usize {
+        match self {
+            Self::Coming { decoder: Decoder::Length(left), .. } => usize::try_from(*left).unwrap_or(usize::MAX),
+            Self::Coming { decoder: Decoder::Chunked(_), .. } => usize::MAX,
+            Self::Through | Self::Broken => 0,
+        }
+    }
 }
 
 impl<T> Shared<T> {
@@ -207,7 +219,6 @@ impl<T> Wire<T> {
             Framing::Chunked => Decoder::Chunked(Box::new(Chunked::new(bounds))),
         };
         self.continues = if head.awaits_continue { Continue::Awaited } else { Continue::No };
-        self.gulp = FIRST_GULP;
         self.incoming = Incoming::Coming { decoder, is_held: true };
         true
     }
@@ -365,9 +376,10 @@ impl<T: AsyncRead + Unpin> Wire<T> {
 
     /// Reads some of a body, more each time where much comes.
     fn poll_gulp(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { io, ahead, gulp, .. } = self;
+        let Self { io, ahead, gulp, incoming, .. } = self;
         let io = io.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        ahead.reserve(*gulp);
+        // A read that fills its buffer may have left something, so that another would be tried at the end of the body.
+        ahead.reserve(incoming.left().saturating_add(1).min(*gulp));
         let came = ready!(pin!(io.read_buf(ahead)).poll(cx)).inspect_err(|_| self.is_broken = true)?;
         if came >= *gulp {
             *gulp = (*gulp * 2).min(LARGEST_GULP);
