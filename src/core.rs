@@ -5,7 +5,6 @@
 //! the types of `http` come in; a test holds this folder to it.
 
 pub mod etag;
-pub mod fields;
 pub mod fingerprint;
 pub mod idempotency;
 pub mod pointer;

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts};
 use tokio::time::timeout;
 
 use crate::{
@@ -270,21 +270,19 @@ impl Gateway {
         request: Request<FromClient>,
         early: Option<Arc<Early>>,
     ) -> impl Future<Output = Response<Delivery>> {
-        // Before the future is first polled: the end of the client's connection may be seen before that.
-        let until_answered = client.begin_exchange();
         let seen = Seen::new(&self.instruments, client.ip, &request);
         let until_ended = UntilEnded::new(&seen);
-        let offered = tunnel::Offered::by(&request);
+        let offers_switch = tunnel::is_offered(&request);
         let (head, body) = request.into_parts();
         // In boxes: both would be moved about, and have room kept for them on every connection, idle ones too.
         let answer = Box::pin(self.answer(Arc::clone(&client), Box::new(head), body, early, seen));
         async move {
             let mut response = answer.await;
             client.informational.close().await;
-            if let Some(offered) = offered {
-                offered.declined(&mut response, Policy::default().drain_time);
+            if offers_switch {
+                tunnel::close_unless_switched(&mut response);
             }
-            until_ended.deliver(response.map(|body| body.until_answered(until_answered)))
+            until_ended.deliver(response)
         }
     }
 
@@ -398,6 +396,12 @@ impl Gateway {
     #[must_use]
     pub fn connection_begins(&self) -> Connected {
         self.instruments.metrics().connection()
+    }
+
+    /// A client has been told this of what it sent, which could not be read as a request: it counts as one, and is in the
+    /// access log, without a method or target.
+    pub fn could_not_read(&self, client: &Client, status: StatusCode) {
+        UntilEnded::unread(&self.instruments, client.ip, status);
     }
 
     /// The `Host` that the backend gets of a request that asked for this one.

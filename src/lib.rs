@@ -11,6 +11,8 @@ pub mod tracker;
 pub mod gateway;
 pub mod upstream;
 
+pub mod http1;
+
 pub mod admin;
 pub mod server;
 pub mod tls;

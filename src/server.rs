@@ -47,7 +47,6 @@ mod date;
 mod http1;
 mod http2;
 mod limits;
-mod patient;
 mod proxy_protocol;
 mod reload;
 mod socket;

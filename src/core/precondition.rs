@@ -9,10 +9,7 @@ use http::{
 };
 use httpdate::HttpDate;
 
-use super::{
-    etag::{EntityTag, TagError},
-    fields::lines,
-};
+use super::etag::{EntityTag, TagError};
 
 /// The fields that carry a write's preconditions.
 pub static FIELDS: [HeaderName; 3] = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
@@ -91,7 +88,7 @@ impl Tags {
         let mut present = false;
         let mut star = false;
         let mut tags = Vec::new();
-        for line in lines(headers, field.clone()) {
+        for line in headers.get_all(&field).iter() {
             present = true;
             if let Err(why) = parse_line(line.as_bytes(), &mut star, &mut tags) {
                 return Err(Malformed { field, why });
@@ -134,7 +131,7 @@ fn parse_line(line: &[u8], star: &mut bool, tags: &mut Vec<EntityTag>) -> Result
 
 /// A list of dates is not a date, and neither is anything else that can't be read: RFC 9110 §13.1.4 ignores them.
 fn parse_date(headers: &HeaderMap) -> Option<HttpDate> {
-    let mut lines = lines(headers, IF_UNMODIFIED_SINCE);
+    let mut lines = headers.get_all(IF_UNMODIFIED_SINCE).iter();
     let only = lines.next().filter(|_| lines.next().is_none())?;
     only.to_str().ok()?.trim().parse().ok()
 }

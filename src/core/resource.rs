@@ -19,7 +19,7 @@ use http::{
 };
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::{fields::lines, policy::QueryRule};
+use super::policy::QueryRule;
 
 /// The fields by which a request says on whose behalf it comes: the standard ones, and those that API keys and tokens are
 /// commonly sent in.
@@ -348,7 +348,7 @@ impl Namer {
         for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE] {
             put_values(&mut hasher, &name, response);
         }
-        for line in lines(response, VARY) {
+        for line in response.get_all(VARY).iter() {
             for name in line.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|n| !n.is_empty()) {
                 put_values(&mut hasher, &HeaderName::from_bytes(name).ok().filter(|n| n != "*")?, request);
             }
@@ -375,7 +375,7 @@ fn put(hasher: &mut SipHasher13, bytes: &[u8]) {
 }
 
 fn put_values(hasher: &mut SipHasher13, name: &HeaderName, headers: &HeaderMap) {
-    let values = || lines(headers, name.clone());
+    let values = || headers.get_all(name).iter();
     if name == COOKIE && values().nth(1).is_some() {
         // HTTP/2 may send a field for each, and the backend gets one all the same (RFC 9113 §8.2.3).
         put(hasher, &values().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]));

@@ -23,7 +23,7 @@ use super::{
     headers,
 };
 use crate::{
-    core::{etag::EntityTag, fields, precondition::Malformed, resource::TargetError, verdict::Refusal},
+    core::{etag::EntityTag, precondition::Malformed, resource::TargetError, verdict::Refusal},
     memory::Recorded,
     tracker::Busy,
     upstream::{Broken, Fault, SendError},
@@ -160,7 +160,7 @@ fn reference(target: &str) -> String {
 
 /// Only `100-continue` is known (RFC 9110 §10.1.1), and only as the whole field.
 pub(super) fn check_expectation(head: &Parts) -> Result<(), Failure> {
-    let mut lines = fields::lines(&head.headers, EXPECT);
+    let mut lines = head.headers.get_all(EXPECT).iter();
     match (lines.next(), lines.next()) {
         (None, _) => Ok(()),
         (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),

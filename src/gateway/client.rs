@@ -1,10 +1,9 @@
 //! The client at the other end of a connection, and whether it is still there.
 //!
 //! The end of what a client sends can mean that it has gone, or only that it has nothing more to say and waits for the
-//! answer, as `printf … | nc` and some old clients do; TCP does not tell the two apart. So while a request is under way
-//! the end is kept from hyper, which would give the request up. Who waits for more of the request's body, or for a turn
-//! while others wait behind, looks at [`Client::gone`]. A connection that breaks is another matter: hyper learns of that
-//! at once.
+//! answer, as `printf … | nc` and some old clients do; TCP does not tell the two apart. So it does not end a request that
+//! is under way. Who waits for a turn while others wait behind looks at [`Client::gone`]. A connection that breaks is
+//! another matter: that ends everything at once.
 
 use std::{
     net::IpAddr,
@@ -34,13 +33,9 @@ pub struct Client {
     pub(super) ip: IpAddr,
     /// Whether its connection is secured.
     pub(super) https: bool,
-    /// Whether a request is under way, from its head to the end of its answer.
-    awaits_answer: AtomicBool,
     /// Whether the end of what it sends has been seen.
     ended: AtomicBool,
     end: Notify,
-    /// Who reads the connection, where the end was kept back.
-    reader: Mutex<Option<Waker>>,
     /// What precedes the answer, on its way to an HTTP/1.1 client.
     pub(super) informational: Queue,
     /// A place for each write that may be under way at once. A write that goes on without its client keeps its place.
@@ -65,24 +60,18 @@ impl Client {
             element: Mutex::new(None),
             ip,
             https,
-            awaits_answer: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             end: Notify::new(),
-            reader: Mutex::new(None),
             informational: Queue::default(),
             writes: Arc::new(Semaphore::new(writes)),
         })
     }
 
-    /// The connection's reader has come to the end. Returns whether to keep it back; `reader` is then woken when the
-    /// answer is through.
-    pub fn keeps_back_the_end(&self, reader: &Waker) -> bool {
-        self.ended.store(true, Ordering::SeqCst);
-        self.end.notify_waiters();
-        let mut waiting = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let keeps_back = self.awaits_answer.load(Ordering::SeqCst);
-        *waiting = keeps_back.then(|| reader.clone());
-        keeps_back
+    /// The end of what it sends has been seen.
+    pub fn has_ended(&self) {
+        if !self.ended.swap(true, Ordering::SeqCst) {
+            self.end.notify_waiters();
+        }
     }
 
     /// An informational answer to be written, asked for by who writes the connection and has nothing else left to write.
@@ -105,12 +94,6 @@ impl Client {
         }
     }
 
-    /// A request begins. What is returned lives until its answer is through.
-    pub(super) fn begin_exchange(self: &Arc<Self>) -> UntilAnswered {
-        self.awaits_answer.store(true, Ordering::SeqCst);
-        UntilAnswered(Arc::clone(self))
-    }
-
     /// Waits for a place for one more write.
     pub(super) async fn write_place(&self) -> OwnedSemaphorePermit {
         Arc::clone(&self.writes).acquire_owned().await.expect("the semaphore is never closed")
@@ -124,20 +107,6 @@ impl Client {
                 return;
             }
             end.await;
-        }
-    }
-}
-
-/// Held by an answer until it is through.
-#[derive(Debug)]
-pub(super) struct UntilAnswered(Arc<Client>);
-
-impl Drop for UntilAnswered {
-    fn drop(&mut self) {
-        let mut waiting = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.awaits_answer.store(false, Ordering::SeqCst);
-        if let Some(reader) = waiting.take() {
-            reader.wake();
         }
     }
 }

@@ -21,7 +21,6 @@ use crate::{
     config::Protocol,
     core::{
         etag::EntityTag,
-        fields::{has, lines},
         policy::Mode,
         record::{Seen, Stamp},
     },
@@ -199,7 +198,7 @@ fn seen(exchange: &Exchange, method: &Method, asked: &HeaderMap, received: &Rece
     }
     let fields = received.headers();
     // A cache behind the gateway answered, with what may be old.
-    if has(fields, &AGE) {
+    if fields.contains_key(AGE) {
         return None;
     }
     let with_variant = match received.status() {
@@ -237,7 +236,7 @@ pub(super) enum Tagged {
 
 /// The tag that an answer shows.
 pub(super) fn tag(fields: &HeaderMap) -> Tagged {
-    let mut lines = lines(fields, ETAG);
+    let mut lines = fields.get_all(ETAG).iter();
     match (lines.next(), lines.next()) {
         (None, _) => Tagged::Without,
         (Some(only), None) => EntityTag::parse(only.as_bytes().trim_ascii()).map_or(Tagged::Unreadable, Tagged::With),

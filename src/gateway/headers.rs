@@ -13,12 +13,7 @@ use http::{
 use http_body::Body;
 
 use super::{Exchange, body::Outgoing, forwarded};
-use crate::core::{
-    fields::{has, lines},
-    policy::Mode,
-    precondition,
-    resource::CREDENTIALS,
-};
+use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
@@ -112,7 +107,7 @@ pub(super) fn describe_body(headers: &mut HeaderMap, method: &Method, body: &Out
 /// The fields of a response as the client gets them.
 pub(super) fn for_client(mut headers: HeaderMap, version: Version) -> HeaderMap {
     let named = Named::by(&headers);
-    let chunked = has(&headers, &TRANSFER_ENCODING);
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
     let stays = |name: &&HeaderName| is_hop_by_hop(name) || named.contains(name) || chunked && *name == CONTENT_LENGTH;
     // Seldom more than one: to take them away costs less than to copy the others.
     let left_behind: Vec<_> = headers.keys().filter(stays).cloned().collect();
@@ -198,7 +193,7 @@ struct Named<'a>(Vec<&'a [u8]>);
 
 impl<'a> Named<'a> {
     fn by(headers: &'a HeaderMap) -> Self {
-        let lines = lines(headers, CONNECTION);
+        let lines = headers.get_all(CONNECTION).iter();
         let tokens = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
         Self(
             tokens

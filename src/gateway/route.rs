@@ -10,10 +10,7 @@ use http::{
 use super::{Exchange, answer::Failure};
 use crate::{
     config::Route,
-    core::{
-        fields::lines,
-        resource::{Key, Target, TargetError, same_host},
-    },
+    core::resource::{Key, Target, TargetError, same_host},
 };
 
 const DESTINATION: HeaderName = HeaderName::from_static("destination");
@@ -22,7 +19,7 @@ const DESTINATION: HeaderName = HeaderName::from_static("destination");
 /// Empty where an HTTP/1.0 client names none. A `Host` that differs gives way in HTTP/1.1, where RFC 9112 says so; in HTTP/2
 /// nobody has a reason to send one.
 pub(super) fn asked_host(head: &Parts) -> Result<HeaderValue, Failure> {
-    let mut lines = lines(&head.headers, HOST);
+    let mut lines = head.headers.get_all(HOST).iter();
     let field = match (lines.next(), lines.next()) {
         (None, _) => None,
         (Some(only), None) if is_host(only.as_bytes()) => Some(only.clone()),
@@ -47,14 +44,26 @@ pub(super) fn asked_host(head: &Parts) -> Result<HeaderValue, Failure> {
 /// Whether this is a host and perhaps a port; no user information, and nothing that only some backends take for a part of
 /// a name.
 fn is_host(text: &[u8]) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    let (name, port) = text.split_at(text.iter().position(|byte| !is_plain(byte)).unwrap_or(text.len()));
+    let end = text.iter().position(|byte| !IN_A_NAME[usize::from(*byte)]);
+    let (name, port) = text.split_at(end.unwrap_or(text.len()));
     match port {
         [] => !name.is_empty(),
         [b':', digits @ ..] if !name.is_empty() && digits.iter().all(u8::is_ascii_digit) => is_port(digits),
         _ => is_bracketed(text),
     }
 }
+
+/// The bytes of a host's name.
+static IN_A_NAME: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let it = byte as u8;
+        plain[byte] = it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    plain
+};
 
 /// Any number of zeros may stand before it, and it may be left out.
 fn is_port(digits: &[u8]) -> bool {
@@ -94,7 +103,7 @@ pub(super) fn check_target(head: &Parts, limit: usize) -> Result<(), Failure> {
 /// backend would get the coded bytes as if they were the content, and an HTTP/1.0 body without a length is never read: the
 /// backend would be told to store nothing.
 pub(super) fn check_framing(head: &Parts) -> Result<(), Failure> {
-    let mut codings = lines(&head.headers, TRANSFER_ENCODING);
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     let is_known = match (codings.next(), codings.next()) {
         (None, _) => true,
         (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
@@ -133,12 +142,12 @@ fn without_port(host: &str) -> &str {
 
 /// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`.
 pub(super) fn named(exchange: &Exchange, fields: &HeaderMap) -> Vec<Key> {
-    keys(exchange, lines(fields, LOCATION).chain(lines(fields, CONTENT_LOCATION)))
+    keys(exchange, fields.get_all(LOCATION).iter().chain(fields.get_all(CONTENT_LOCATION).iter()))
 }
 
 /// The keys of the resources that a WebDAV request writes to beside its target (`Destination`, RFC 4918 §10.3).
 pub(super) fn destinations(exchange: &Exchange) -> Vec<Key> {
-    keys(exchange, lines(&exchange.head.headers, DESTINATION))
+    keys(exchange, exchange.head.headers.get_all(DESTINATION).iter())
 }
 
 /// Without the target's own.

@@ -404,6 +404,17 @@ impl UntilEnded {
         Self { seen: Arc::clone(seen), status: None, sent: 0, aborted: Some("client") }
     }
 
+    /// What a client sent could not be read as a request. It has been told so.
+    pub(super) fn unread(instruments: &Arc<Instruments>, connected: IpAddr, status: StatusCode) {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::from_bytes(b"-").expect("a dash is a token");
+        *request.uri_mut() = Uri::from_static("*");
+        let seen = Seen::new(instruments, connected, &request);
+        seen.route().answered(&seen.method, Some(status));
+        let mut until_ended = Self::new(&seen);
+        (until_ended.status, until_ended.aborted) = (Some(status), None);
+    }
+
     /// There is an answer, which is on its way from here on.
     pub(super) fn deliver(mut self, response: Response<Answer>) -> Response<Delivery> {
         let status = response.status();

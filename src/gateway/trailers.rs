@@ -12,7 +12,6 @@ use http::{
 };
 
 use super::headers::{is_hop_by_hop, is_protected, is_set_here};
-use crate::core::fields::lines;
 
 /// A message's trailers are dropped where there are more than so many of them,
 const MAX_FIELDS: usize = 64;
@@ -52,7 +51,7 @@ impl Trailers {
     pub(super) fn of(headers: &HeaderMap, version: Version, partition: &[HeaderName]) -> Self {
         let others = version == Version::HTTP_2;
         let mut trailers = Self { announced: Vec::new(), others, partition: partition.to_vec() };
-        let lines = lines(headers, TRAILER).filter_map(|line| line.to_str().ok());
+        let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
         let names = lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok());
         let announced = names.filter(|name| trailers.may_pass(name)).take(MAX_FIELDS).collect();
         trailers.announced = announced;
@@ -102,7 +101,7 @@ impl Trailers {
 
 /// Whether the sender of a message with this head keeps what comes behind a body (RFC 9110 §10.1.4).
 pub(super) fn are_accepted(headers: &HeaderMap) -> bool {
-    let lines = lines(headers, TE).filter_map(|line| line.to_str().ok());
+    let lines = headers.get_all(TE).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 

@@ -27,7 +27,7 @@ use http::{
 };
 use sha1::{Digest, Sha1};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -37,7 +37,6 @@ use super::{
     body::Answer,
     forward::{self, Received},
 };
-use crate::core::fields::lines;
 use crate::upstream::{Fault, SendError, Tunnel};
 
 /// Protocols that carry HTTP requests, or hide them. They are not asked for.
@@ -136,7 +135,7 @@ impl Wish {
 /// Only where nothing else can be meant: a GET over HTTP/1.1 without a body, whose `Connection` names it.
 fn may_upgrade(head: &Parts) -> bool {
     let fields = &head.headers;
-    let mut options = lines(fields, CONNECTION).flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let mut options = fields.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     head.method == Method::GET
         && head.version == Version::HTTP_11
         && !fields.contains_key(TRANSFER_ENCODING)
@@ -295,39 +294,19 @@ impl<E: AsyncWrite + Unpin> AsyncWrite for Watched<E> {
     }
 }
 
-/// An HTTP/1.1 connection that a request would have go on with another protocol, wherever that request leads.
-#[derive(Debug)]
-pub(super) struct Offered(Upgrade);
-
-impl Offered {
-    /// The connection by which a request came, if it would. Not of a client that would as well go on with HTTP/2: some
-    /// say so with each request, and go on with what they have.
-    pub(super) fn by<B>(request: &Request<B>) -> Option<Self> {
-        let is_http2 = request.version() == Version::HTTP_2;
-        let would = request.method() == Method::CONNECT || protocols(request.headers()).is_some();
-        request.extensions().get::<Upgrade>().filter(|_| would && !is_http2).cloned().map(Self)
-    }
-
-    /// After another answer than `101` nobody can be sure that both ends know what the next bytes are; so there is nothing
-    /// next. What still comes is read for so long, so that the answer is not destroyed on its way.
-    pub(super) fn declined<B>(self, response: &mut Response<B>, linger: Duration) {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return;
-        }
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        tokio::spawn(async move {
-            let Ok(connection) = self.0.ready().await else { return };
-            // Over time, at the end or broken, there is nothing left to do for the answer.
-            let _ = timeout(linger, end(connection)).await;
-        });
-    }
+/// Whether a request would have its HTTP/1.1 connection go on with another protocol, wherever it leads. Not that of a
+/// client that would as well go on with HTTP/2: some say so with each request, and go on with what they have.
+pub(super) fn is_offered<B>(request: &Request<B>) -> bool {
+    let would = request.method() == Method::CONNECT || protocols(request.headers()).is_some();
+    would && request.version() != Version::HTTP_2 && request.extensions().get::<Upgrade>().is_some()
 }
 
-async fn end(mut connection: Upgraded) -> io::Result<()> {
-    connection.shutdown().await?;
-    let mut dropped = [0; 4096];
-    while connection.read(&mut dropped).await? > 0 {}
-    Ok(())
+/// After another answer than `101` nobody can be sure that both ends know what the next bytes are; so there is nothing
+/// next. What still comes is read and dropped by the connection.
+pub(super) fn close_unless_switched<B>(response: &mut Response<B>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 #[cfg(test)]

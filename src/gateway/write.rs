@@ -33,7 +33,6 @@ use super::{
 };
 use crate::{
     core::{
-        fields::lines,
         policy::{MethodOverride, Mode, Policy},
         precondition::Demands,
         record::{Access, Outcome, View},
@@ -484,7 +483,9 @@ fn outcome(exchange: &Exchange, received: &Received) -> Option<Outcome> {
 
 /// Whether the fields of a write's answer describe its target, and not a resource that `Content-Location` names.
 fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
-    lines(fields, CONTENT_LOCATION)
+    fields
+        .get_all(CONTENT_LOCATION)
+        .iter()
         .all(|named| route::same_origin(exchange, named).is_some_and(|target| target == exchange.target))
 }
 
@@ -508,7 +509,7 @@ async fn change(exchange: &Exchange, keys: Vec<Key>) {
 }
 
 fn prefers_representation(exchange: &Exchange) -> bool {
-    lines(&exchange.head.headers, PREFER).filter_map(|line| line.to_str().ok()).any(|line| {
+    exchange.head.headers.get_all(PREFER).iter().filter_map(|line| line.to_str().ok()).any(|line| {
         line.split(',').filter_map(|preference| preference.split(';').next()?.split_once('=')).any(|(name, value)| {
             name.trim().eq_ignore_ascii_case("return")
                 && value.trim().trim_matches('"').eq_ignore_ascii_case("representation")

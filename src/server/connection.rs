@@ -8,9 +8,6 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Method, Request, header::UPGRADE};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -27,7 +24,7 @@ use super::{
 };
 use crate::{
     config::Limits,
-    gateway::{Broken, Client, FromClient, Upgrade, Upgraded},
+    gateway::{Broken, Client},
     tls,
 };
 
@@ -75,7 +72,7 @@ pub(super) async fn serve(
     let ended = if open.is_http2 {
         Box::pin(http2::serve(open, &live, &limits, stop)).await.map_err(Broken::from)
     } else {
-        Box::pin(http1::serve(open, &live, &limits, stop)).await.map_err(Broken::from)
+        Box::pin(http1::serve(open, &live, &limits, stop)).await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, %peer, "a client's connection ended");
@@ -141,20 +138,6 @@ async fn secure(mut socket: Socket, door: &Door) -> Option<Stream> {
     }
 }
 
-/// A request as the gateway takes it. What hyper keeps of its connection is handed on where somebody asks for that.
-pub(super) fn received(request: Request<Incoming>) -> Request<FromClient> {
-    let mut request = request.map(FromClient::new);
-    if (request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE))
-        && let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>()
-    {
-        request.extensions_mut().insert(Upgrade::new(async {
-            let upgraded = upgrade.await.map_err(io::Error::other)?;
-            Ok(Box::new(TokioIo::new(upgraded)) as Upgraded)
-        }));
-    }
-    request
-}
-
 /// Turns away who has found no place. A TLS client could be told only after a handshake, which is work.
 async fn turn_away(mut stream: TcpStream, door: &Door, limit: &'static str) {
     let told = door.places.turn_away(limit);
@@ -174,7 +157,7 @@ pub(super) fn too_slow() -> String {
 }
 
 /// An answer where no request was read that could be answered otherwise.
-fn last_words(status: &str, fields: &str, body: &str) -> String {
+pub(super) fn last_words(status: &str, fields: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n{fields}\

@@ -1,31 +1,87 @@
-//! A connection that speaks HTTP/1: its requests one after another, and its end.
+//! A connection that speaks HTTP/1: what its requests meet, when it ends, and what is said on it then.
 
 use std::{
-    convert::Infallible,
-    pin::Pin,
+    error::Error,
+    pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Waker},
+    time::Duration,
 };
 
-use http::{HeaderValue, StatusCode, header::CONNECTION};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use super::{
     Live,
-    connection::{FAREWELL, Open, read_and_drop, received, say, too_slow},
+    connection::{FAREWELL, Open, last_words, read_and_drop, say, too_slow},
     last_call,
-    patient::{Clock, HeadTimer, Patient},
+    socket::Stream,
 };
-use crate::config::Limits;
+use crate::{
+    config::Limits,
+    gateway::{Client, Delivery, FromClient, Upgrade, Upgraded},
+    http1::{Body, Connection, End, Handler, Times, request::Bounds},
+};
 
-/// How much of an answer may wait to be sent to a client that does not read.
-const UNSENT: usize = 64 * 1024;
-/// hyper's buffer for a connection has room for a head, and for this beside it.
-const BESIDE_HEAD: usize = 16 * 1024;
+/// How long is read and dropped what a client sends behind a request to go on with another protocol, where it may not.
+const DECLINED: Duration = Duration::from_secs(5);
+
+/// What the requests of one connection meet.
+struct Requests<'a> {
+    live: &'a Live,
+    limits: &'a Limits,
+    client: Arc<Client>,
+    stop: watch::Receiver<bool>,
+    begun: AtomicUsize,
+    /// Who waits for the connection, should it go on with another protocol.
+    switching: Mutex<Option<oneshot::Sender<Upgraded>>>,
+}
+
+impl Requests<'_> {
+    fn switching(&self, waiting: Option<oneshot::Sender<Upgraded>>) -> Option<oneshot::Sender<Upgraded>> {
+        std::mem::replace(&mut *self.switching.lock().unwrap_or_else(PoisonError::into_inner), waiting)
+    }
+}
+
+impl Handler for &Requests<'_> {
+    type Io = Stream;
+    type Body = Delivery;
+
+    fn handle(&self, request: Request<Body<Stream>>, asks_to_switch: bool) -> impl Future<Output = Response<Delivery>> {
+        let mut request = request.map(FromClient::new);
+        if asks_to_switch {
+            let (sender, connection) = oneshot::channel();
+            self.switching(Some(sender));
+            request.extensions_mut().insert(Upgrade::new(async { connection.await.map_err(std::io::Error::other) }));
+        }
+        let is_last = self.begun.fetch_add(1, Ordering::Relaxed) + 1 >= self.limits.requests_per_connection;
+        let answer = self.live.gateway().handle(Arc::clone(&self.client), request, None);
+        async move {
+            let mut answer = answer.await;
+            let closes = is_last || *self.stop.borrow();
+            if closes && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
+    }
+
+    fn next_informational(&self, writer: &Waker) -> Option<Bytes> {
+        self.client.next_informational(writer)
+    }
+
+    fn client_has_ended(&self) {
+        self.client.has_ended();
+    }
+}
 
 /// Serves a connection that speaks HTTP/1.
 pub(super) async fn serve(
@@ -33,63 +89,51 @@ pub(super) async fn serve(
     live: &Live,
     limits: &Limits,
     stop: watch::Receiver<bool>,
-) -> Result<(), hyper::Error> {
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let Open { stream, client, began, .. } = open;
-    let requests = AtomicUsize::new(0);
-    let service = service_fn(|request| {
-        let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= limits.requests_per_connection;
-        // In a box of its own: hyper keeps room for a request for as long as the connection lives.
-        let answer = Box::pin(live.gateway().handle(Arc::clone(&client), received(request), None));
-        let stop = stop.clone();
-        async move {
-            let mut answer = answer.await;
-            let closes = is_last || *stop.borrow();
-            if closes && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(answer)
+    let bounds = Bounds { bytes: limits.header_bytes, fields: limits.headers };
+    let times =
+        Times { head: limits.header_read_timeout, idle: limits.idle_timeout, half_closed: limits.half_close_timeout };
+    let mut stopping = stop.clone();
+    let mut called = pin!(last_call(&mut stopping));
+    let requests =
+        Requests { live, limits, client, stop: stop.clone(), begun: AtomicUsize::new(0), switching: Mutex::default() };
+    let mut listens = false;
+    // Whoever has nothing under way is asked to go. To listen anew for every request would cost more than to look.
+    let is_to_close = |cx: &mut Context<'_>| {
+        let is_told = !std::mem::replace(&mut listens, true) || *stop.borrow() || stop.has_changed().is_err();
+        is_told && called.as_mut().poll(cx).is_ready()
+    };
+    let (end, stream) = Connection::new(stream, &requests, bounds, times, began).serve(is_to_close).await;
+    let Some(mut stream) = stream else { return broken(end) };
+    match end {
+        End::Broken(_) | End::Answered { may_send: false, .. } => return broken(end),
+        // Whether the client hears of it in time does not matter.
+        End::Quiet | End::Idle => drop(timeout(FAREWELL, stream.shutdown()).await),
+        End::Late => {
+            live.gateway().could_not_read(&requests.client, StatusCode::REQUEST_TIMEOUT);
+            say(&mut stream, &too_slow()).await;
         }
-    });
-    let mut stop = stop.clone();
-    let clock = Clock::new(limits, began);
-    let tunnel = stream.tunnel();
-    let patient = Patient::new(stream, Arc::clone(&client), limits, Arc::clone(&clock));
-    let mut connection = http1::Builder::new()
-        .timer(HeadTimer(Arc::clone(&clock)))
-        .header_read_timeout(limits.header_read_timeout)
-        .max_headers(limits.headers)
-        .max_header_size(limits.header_bytes)
-        .max_buf_size(limits.header_bytes.max(UNSENT) + BESIDE_HEAD)
-        .serve_connection(TokioIo::new(patient), service)
-        .with_upgrades();
-    // A request may be here already that hyper has not read; it gets its answer, with which the connection closes.
-    let ended = tokio::select! {
-        biased;
-        ended = &mut connection => Some(ended),
-        () = last_call(&mut stop) => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+        End::Refused(refusal) => {
+            live.gateway().could_not_read(&requests.client, refusal.status());
+            say(&mut stream, &last_words(&refusal.status().to_string(), "", &format!("{refusal}\n"))).await;
         }
-    };
-    let Some(parts) = connection.into_parts() else {
-        tunnel.begins();
-        return ended;
-    };
-    let mut stream = parts.io.into_inner().into_stream();
-    if clock.is_late() {
-        say(&mut stream, &too_slow()).await;
-    } else if ended.as_ref().is_err_and(hyper::Error::is_timeout) {
-        // Idle. Whether the client hears of it in time does not matter.
-        let _ = timeout(FAREWELL, stream.shutdown()).await;
-    } else if ended.as_ref().is_err_and(hyper::Error::is_parse)
-        || requests.load(Ordering::Relaxed) >= limits.requests_per_connection
-    {
         // It has its answer, and may be sending still.
-        let _ = timeout(FAREWELL, read_and_drop(&mut stream)).await;
+        End::Answered { is_declined, .. } => {
+            let patience = if is_declined { DECLINED } else { FAREWELL };
+            let _ = timeout(patience, read_and_drop(&mut stream)).await;
+        }
+        End::Switched(ahead) => {
+            stream.becomes_tunnel(&ahead);
+            if let Some(waiting) = requests.switching(None) {
+                // Nobody waits any more where the backend has broken off.
+                let _ = waiting.send(Box::new(stream));
+            }
+        }
     }
-    ended
+    Ok(())
+}
+
+fn broken(end: End) -> Result<(), Box<dyn Error + Send + Sync>> {
+    if let End::Broken(cause) = end { Err(cause) } else { Ok(()) }
 }

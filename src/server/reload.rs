@@ -72,7 +72,7 @@ struct Applied {
     fleets: Vec<Arc<Fleet>>,
     /// The file that it was read from.
     file: Option<PathBuf>,
-    /// The certificate files as they were when they were read.
+    /// The files as they were when they were read: certificates, and the configuration's own.
     files: Fingerprints,
 }
 
@@ -288,7 +288,10 @@ impl Control {
 
     /// From here on the configuration is looked for in this file.
     pub(super) fn watch_file(&self, file: PathBuf) {
-        self.applied().file = Some(file);
+        let mut applied = self.applied();
+        // Now, and not only once somebody watches: it may be changed before that.
+        applied.files.look_at([file.as_path()]);
+        applied.file = Some(file);
     }
 
     pub(super) fn worker_runs(&self) {
@@ -348,7 +351,6 @@ pub(super) async fn watch(control: Control) {
         }
     };
     let mut seen = control.applied().files.clone();
-    seen.look_at([file.as_path()]);
     loop {
         let interval = control.config().reload_interval;
         let is_asked = tokio::select! {

@@ -5,10 +5,6 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -37,22 +33,9 @@ pub(super) struct Socket {
     /// Runs while it takes nothing.
     until: Option<Pin<Box<Sleep>>>,
     blocked: bool,
-    tunnel: Tunnel,
+    /// Whether it goes on with something else than HTTP, which has limits of its own.
+    is_tunnel: bool,
     _place: Place,
-}
-
-/// Whether a connection was upgraded: what it carries then has limits of its own.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tunnel(Arc<AtomicBool>);
-
-impl Tunnel {
-    pub(super) fn begins(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl Socket {
@@ -60,7 +43,7 @@ impl Socket {
         if let Err(error) = stream.set_nodelay(true).and_then(|()| limit_unsent(&stream)) {
             tracing::debug!(%error, "an option of a connection could not be set");
         }
-        Self { stream, patience, until: None, blocked: false, tunnel: Tunnel::default(), _place: place }
+        Self { stream, patience, until: None, blocked: false, is_tunnel: false, _place: place }
     }
 
     pub(super) fn stream(&self) -> &TcpStream {
@@ -68,7 +51,7 @@ impl Socket {
     }
 
     fn has_taken(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() || self.tunnel.has_begun() {
+        if written.is_ready() || self.is_tunnel {
             self.blocked = false;
             return written;
         }
@@ -133,7 +116,6 @@ pub(super) struct Stream {
     wire: Wire,
     /// What was read of it to find out what is spoken.
     ahead: BytesMut,
-    tunnel: Tunnel,
 }
 
 #[derive(Debug)]
@@ -147,18 +129,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 impl Stream {
     pub(super) fn plain(socket: Socket) -> Self {
-        let tunnel = socket.tunnel.clone();
-        Self { wire: Wire::Plain(socket), ahead: BytesMut::new(), tunnel }
+        Self { wire: Wire::Plain(socket), ahead: BytesMut::new() }
     }
 
     pub(super) fn tls(stream: TlsStream<Socket>) -> Self {
-        let tunnel = stream.get_ref().0.tunnel.clone();
-        Self { wire: Wire::Tls(Box::new(stream)), ahead: BytesMut::new(), tunnel }
+        Self { wire: Wire::Tls(Box::new(stream)), ahead: BytesMut::new() }
     }
 
-    /// What says that it was upgraded.
-    pub(super) fn tunnel(&self) -> Tunnel {
-        self.tunnel.clone()
+    /// It goes on with something else than HTTP, of which these bytes were read.
+    pub(super) fn becomes_tunnel(&mut self, ahead: &[u8]) {
+        self.ahead = ahead.into();
+        match &mut self.wire {
+            Wire::Plain(socket) => socket.is_tunnel = true,
+            Wire::Tls(stream) => stream.get_mut().0.is_tunnel = true,
+        }
     }
 
     /// Whether the client and the gateway have agreed on HTTP/2.
@@ -185,7 +169,7 @@ impl Stream {
             if missing == 0 {
                 return Ok(true);
             }
-            let Self { wire, ahead, .. } = self;
+            let Self { wire, ahead } = self;
             if wire.get_mut().read_buf(&mut bytes::BufMut::limit(ahead, missing)).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -222,7 +206,7 @@ impl AsyncRead for Stream {
         self.ahead.advance(length);
         if self.ahead.is_empty() && buf.remaining() > 0 {
             self.ahead = BytesMut::new();
-            // With what follows, if it is here: for a head in two parts hyper doubles its buffer, and keeps it so.
+            // With what follows, if it is here: a head in two parts is looked at twice.
             if let Poll::Ready(Err(error)) = self.wire().poll_read(cx, buf) {
                 return Poll::Ready(Err(error));
             }

@@ -16,8 +16,6 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::core::fields::lines;
-
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -43,10 +41,10 @@ impl Trace {
     /// The trace that a request with these fields belongs to; a new one where they name none, or none that can be read.
     #[must_use]
     pub fn of(fields: &HeaderMap) -> Self {
-        let mut parents = lines(fields, TRACEPARENT);
+        let mut parents = fields.get_all(TRACEPARENT).iter();
         match (parents.next(), parents.next()) {
             (Some(only), None) if is_valid(only.as_bytes()) => {
-                Self { parent: only.clone(), state: lines(fields, TRACESTATE).cloned().collect() }
+                Self { parent: only.clone(), state: fields.get_all(TRACESTATE).iter().cloned().collect() }
             }
             (None, _) | (Some(_), _) => Self::begin(),
         }

@@ -63,6 +63,22 @@ async fn a_line_tells_of_a_write_what_was_sent_and_what_was_known() {
 }
 
 #[tokio::test]
+async fn what_can_not_be_read_as_a_request_has_a_line_and_counts() {
+    let backend = Script::start().await;
+    let rest = "[limits]\nheader_read_timeout = \"200ms\"";
+    let program = Program::before(backend.address, "access = true\nformat = \"json\"", rest);
+    for (sent, status) in [("GET /no te HTTP/1.1\r\n\r\n", 400), ("GET /slow", 408)] {
+        let mut raw = Raw::connect(program.address).await;
+        raw.send(sent).await;
+        assert_eq!(raw.answer("GET").await.status, status);
+        let line = json(&program.line());
+        assert_eq!((&line["status"], &line["client"]), (&status.into(), &"127.0.0.1".into()), "{line}");
+        assert_eq!((&line["method"], &line["target"]), (&"-".into(), &"*".into()), "{line}");
+        assert!(line["aborted"].is_null() && line["upstream"].is_null(), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_that_a_client_sends_ends_a_line_or_a_value() {
     let store = Store::start().await;
     store.set("/note", "x");

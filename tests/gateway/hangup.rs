@@ -54,11 +54,28 @@ async fn writers_get_their_turns_in_the_order_of_arrival() {
 
 #[tokio::test]
 async fn who_hangs_up_in_line_leaves_it() {
+    hang_up_in_line("Content-Length: 7\r\n", "hung up".as_bytes()).await;
+}
+
+/// The next request stands in front of the end.
+#[tokio::test]
+async fn who_hangs_up_in_line_with_another_request_behind_leaves_it() {
+    let behind = "hung upGET /behind HTTP/1.1\r\nHost: notes.example\r\n\r\n";
+    hang_up_in_line("Content-Length: 7\r\n", behind.as_bytes()).await;
+}
+
+/// Nobody reads such a body before its turn.
+#[tokio::test]
+async fn who_hangs_up_in_line_with_a_large_body_leaves_it() {
+    hang_up_in_line("Content-Length: 1000000\r\n", &[b'x'; 1000]).await;
+}
+
+async fn hang_up_in_line(fields: &str, body: &[u8]) {
     let mut backend = Script::start().await;
     let gateway = knowing(&mut backend).await;
     let first = begin(gateway.put("/note", "a").if_match("\"1\""));
     let under_way = backend.expect("PUT", "/note").await;
-    let waits = raw_put(&gateway, "Content-Length: 7\r\n", "hung up").await;
+    let waits = raw_put(&gateway, fields, body).await;
     gateway.barrier().await;
     let next = begin(gateway.put("/note", "next"));
     tokio::task::yield_now().await;

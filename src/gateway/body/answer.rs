@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    super::{client::UntilAnswered, trailers::Trailers},
+    super::trailers::Trailers,
     recording::{Keep, Recorded},
 };
 use crate::upstream::{self, AnswerError, FromUpstream};
@@ -21,7 +21,6 @@ pub struct Answer {
     source: Source,
     /// What of the backend's may stand behind it.
     trailers: Trailers,
-    until_answered: Option<UntilAnswered>,
     cut: Option<Cut>,
 }
 
@@ -63,7 +62,7 @@ impl Answer {
     }
 
     fn of(source: Source) -> Self {
-        Self { source, trailers: Trailers::default(), until_answered: None, cut: None }
+        Self { source, trailers: Trailers::default(), cut: None }
     }
 
     /// With these trailers.
@@ -91,11 +90,6 @@ impl Answer {
                 source
             }
         };
-        self
-    }
-
-    pub(in crate::gateway) fn until_answered(mut self, until_answered: UntilAnswered) -> Self {
-        self.until_answered = Some(until_answered);
         self
     }
 }

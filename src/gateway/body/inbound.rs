@@ -19,7 +19,6 @@ use super::{
     BodyError, Broken,
 };
 use crate::core::{
-    fields::has,
     fingerprint::{Fingerprint, Printing},
     policy::Policy,
 };
@@ -107,7 +106,7 @@ impl Inbound {
     /// The body of the request with this head.
     pub(in crate::gateway) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
         // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
-        let may_wait = has(&head.headers, &EXPECT) && head.version > Version::HTTP_10;
+        let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
         let awaits_continue = may_wait && !body.is_end_stream();
         Self {
             body: Some(body),
