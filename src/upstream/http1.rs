@@ -2,7 +2,7 @@
 //!
 //! A request is written and the head of its answer read in the task of whoever sends it, and the body is read by whoever
 //! takes it: no task drives the connection, and nothing goes through a channel. Only where an answer comes before all of
-//! its request has been sent does a task of its own send the rest ([`go_on`]); such a connection is not used again.
+//! its request has been sent does a task of its own send the rest (`go_on`); such a connection is not used again.
 //!
 //! What is read is understood by `head` and `framing`, which know neither sockets nor time. What they do not understand
 //! is an error and closes the connection, and so does whatever comes where nothing was asked for.
