@@ -159,7 +159,8 @@ mod tests {
         let ((go, told), (written, output)) = (channel(), channel());
         let log = Output::to("stuck", Stuck(told, written));
         let lines = log.writer();
-        let all = QUEUE + 2000;
+        // More than wait and are being written.
+        let all = QUEUE + BATCH;
         for _ in 0..all {
             lines.say("a line\n".to_owned());
         }

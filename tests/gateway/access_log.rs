@@ -65,7 +65,7 @@ async fn a_line_tells_of_a_write_what_was_sent_and_what_was_known() {
 #[tokio::test]
 async fn what_can_not_be_read_as_a_request_has_a_line_and_counts() {
     let backend = Script::start().await;
-    let rest = "[limits]\nheader_read_timeout = \"200ms\"";
+    let rest = "[limits]\nheader_read_timeout = \"500ms\"";
     let program = Program::before(backend.address, "access = true\nformat = \"json\"", rest);
     for (sent, status) in [("GET /no te HTTP/1.1\r\n\r\n", 400), ("GET /slow", 408)] {
         let mut raw = Raw::connect(program.address).await;

@@ -386,7 +386,7 @@ async fn a_read_that_takes_too_long_is_given_up() {
 async fn a_write_that_was_sent_goes_on_when_its_time_is_over() {
     for size in [5, 100_000] {
         let mut backend = Script::start().await;
-        let gateway = Gateway::before(backend.address).rest("[limits]\nrequest_timeout = \"400ms\"").start();
+        let gateway = Gateway::before(backend.address).rest("[limits]\nrequest_timeout = \"2s\"").start();
         let writer = begin(gateway.put("/note", &"x".repeat(size)));
         let put = backend.expect("PUT", "/note").await;
         let answer = writer.answer().await;
@@ -408,7 +408,7 @@ async fn a_write_that_was_sent_goes_on_when_its_time_is_over() {
 #[tokio::test]
 async fn a_write_that_was_not_sent_is_given_up_when_its_time_is_over() {
     let mut backend = Script::start().await;
-    let gateway = Gateway::before(backend.address).rest("[limits]\nrequest_timeout = \"200ms\"").start();
+    let gateway = Gateway::before(backend.address).rest("[limits]\nrequest_timeout = \"1s\"").start();
     let unchanged = |answer: Answer| {
         assert_eq!(answer.status, 504);
         assert!(answer.text().contains("Nothing was changed"), "{}", answer.text());

@@ -92,10 +92,10 @@ async fn a_connection_that_lies_idle_is_closed() {
 #[tokio::test]
 async fn a_connection_with_a_request_under_way_is_not_idle() {
     let mut backend = Script::start().await;
-    let limits = "idle_timeout = \"100ms\"\nheader_read_timeout = \"100ms\"";
+    let limits = "idle_timeout = \"300ms\"\nheader_read_timeout = \"300ms\"";
     let gateway = with_limits(&backend, limits).guard("buffer = 0").start();
     let mut raw = gateway.raw().await;
-    let mut pause = tokio::time::interval(Duration::from_millis(300));
+    let mut pause = tokio::time::interval(Duration::from_millis(700));
     pause.tick().await;
 
     raw.send("PUT /note HTTP/1.1\r\nHost: notes.example\r\nContent-Length: 4\r\n\r\nbo").await;
@@ -125,12 +125,12 @@ async fn a_connection_with_a_request_under_way_is_not_idle() {
 #[tokio::test]
 async fn the_rest_of_a_refused_body_is_not_taken_for_a_head() {
     let backend = Script::start().await;
-    let limits = "idle_timeout = \"100ms\"\nheader_read_timeout = \"100ms\"";
+    let limits = "idle_timeout = \"300ms\"\nheader_read_timeout = \"300ms\"";
     let gateway = with_limits(&backend, limits).guard("missing = \"require\"\ndrain_bytes = 0").start();
     let mut raw = gateway.raw().await;
     raw.send("PUT /note HTTP/1.1\r\nHost: notes.example\r\nContent-Length: 1000\r\n\r\nfirst").await;
     assert_eq!(raw.answer("PUT").await.status, 428);
-    let mut pause = tokio::time::interval(Duration::from_millis(100));
+    let mut pause = tokio::time::interval(Duration::from_millis(200));
     for _ in 0..4 {
         pause.tick().await;
         raw.send("more").await;
@@ -367,7 +367,7 @@ async fn a_stream_of_which_nothing_is_taken_is_reset_and_the_others_go_on() {
 #[tokio::test]
 async fn a_client_that_takes_an_answer_slowly_gets_all_of_it() {
     let mut backend = Script::start().await;
-    let limits = "send_timeout = \"500ms\"\nidle_timeout = \"100ms\"\nheader_read_timeout = \"100ms\"";
+    let limits = "send_timeout = \"500ms\"\nidle_timeout = \"300ms\"\nheader_read_timeout = \"300ms\"";
     let gateway = with_limits(&backend, limits).start();
     let mut raw = Raw::with_small_window(gateway.address).await;
     raw.send(GET).await;
