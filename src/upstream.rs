@@ -309,7 +309,7 @@ impl Upstream {
                     request = *handed_back;
                     last = SendError { fault, sent: false, reused: false, server: Some(at) };
                 }
-                Err(Failed::Sent(error)) => return Err(error),
+                Err(Failed::Over(error)) => return Err(error),
             }
         }
         Err(last)
@@ -340,10 +340,7 @@ impl Upstream {
             };
             progress.took();
             let sent = match ready {
-                Ready::Http1(connection) => {
-                    let answer = self.by_http1(pool, connection, request, &asked, progress, under_way).await;
-                    answer.map_err(Undone::Sent)
-                }
+                Ready::Http1(connection) => self.by_http1(pool, connection, request, &asked, progress, under_way).await,
                 Ready::Http2(slot) if asked.websocket => {
                     Box::pin(self.tunnel_by_http2(slot, request, server, under_way)).await
                 }
@@ -364,12 +361,16 @@ impl Upstream {
                     self.fleet.failed(server, &fault, false);
                     return Err(Failed::Unsent(handed_back, fault));
                 }
-                Err(Undone::Sent(fault)) => {
-                    self.fleet.failed(server, &fault, reused);
-                    return Err(Failed::Sent(SendError { fault, sent: true, reused, server: Some(at) }));
-                }
+                Err(Undone::Lost(fault)) => return Err(self.over(at, fault, false, reused)),
+                Err(Undone::Sent(fault)) => return Err(self.over(at, fault, true, reused)),
             }
         }
+    }
+
+    /// The request can't be sent again.
+    fn over<B>(&self, at: usize, fault: Fault, sent: bool, reused: bool) -> Failed<B> {
+        self.fleet.failed(&self.pools[at].server, &fault, reused);
+        Failed::Over(SendError { fault, sent, reused, server: Some(at) })
     }
 
     async fn by_http1<B>(
@@ -380,24 +381,29 @@ impl Upstream {
         asked: &Asked,
         progress: &Arc<Progress>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream>, Fault>
+    ) -> Result<Response<FromUpstream>, Undone<B>>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let answer = connection.send(request, progress, self.config().response_timeout);
-        let http1::Answered { head, body, handle } =
-            self.in_time(answer, progress).await.unwrap_or(Err(Fault::ResponseTimeout))?;
+        let http1::Answered { head, body, handle } = match self.in_time(answer, progress).await {
+            Some(Ok(answered)) => answered,
+            Some(Err(http1::Failed { fault, sent: true })) => return Err(Undone::Sent(fault)),
+            Some(Err(http1::Failed { fault, sent: false })) => return Err(Undone::Lost(fault)),
+            None => return Err(Undone::Sent(Fault::ResponseTimeout)),
+        };
         let patience = self.config().response_idle_timeout;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let (wire, ahead) = body.into_wire().filter(|_| asked.upgrade).ok_or(Fault::BadAnswer)?;
+            let (wire, ahead) = body.into_wire().filter(|_| asked.upgrade).ok_or(Undone::Sent(Fault::BadAnswer))?;
             let body = FromUpstream::without_lease(Source::Nothing, Arc::clone(&pool.server), handle, patience);
             let mut response = with_head(head, body);
             response.extensions_mut().insert(Tunnel::over_http1(wire, ahead, under_way));
             return Ok(response);
         }
-        // A backend that sends the body which it announces to HEAD must not have it read as the answer to a write.
-        let may_send_more = asked.head && announces_body(&head.fields);
+        // A backend that sends the body which it announces where there is none must not have it read as the answer to a write.
+        let has_none = asked.head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let may_send_more = has_none && announces_body(&head.fields);
         let idle_timeout = if may_send_more { Duration::ZERO } else { self.config().idle_timeout };
         let held = Held::Connection { pool: Arc::downgrade(pool), limit: keep_alive(&head.fields, idle_timeout) };
         let lease = Lease { held, under_way };
@@ -525,13 +531,15 @@ impl Asked {
 enum Failed<B> {
     /// No byte has left; here is the request again.
     Unsent(Box<Request<B>>, Fault),
-    Sent(SendError),
+    Over(SendError),
 }
 
 /// A request was not answered on its connection.
 enum Undone<B> {
     /// No byte has left; here is the request again.
     Unsent(Box<Request<B>>, Fault),
+    /// No byte has left, but its body is gone.
+    Lost(Fault),
     Sent(Fault),
 }
 

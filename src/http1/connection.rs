@@ -90,6 +90,8 @@ pub enum End {
     },
     /// It goes on with another protocol, of which these bytes were read.
     Switched(Bytes),
+    /// An answer broke off whose end only the connection's would show: it must not look like one.
+    CutShort(Cause),
     /// It broke, or an answer broke off.
     Broken(Cause),
 }
@@ -153,7 +155,9 @@ impl<H: Handler> Connection<H> {
             return match end {
                 End::Switched(_) => (End::Switched(ahead), io),
                 End::Broken(_) => (end, None),
-                End::Quiet | End::Idle | End::Late | End::Refused(_) | End::Answered { .. } => (end, io),
+                End::Quiet | End::Idle | End::Late | End::Refused(_) | End::Answered { .. } | End::CutShort(_) => {
+                    (end, io)
+                }
             };
         }
     }
@@ -199,7 +203,7 @@ impl<H: Handler> Connection<H> {
                 Poll::Ready(Err(NoHead::Broken(error))) => return Poll::Ready(Err(error.into())),
                 Poll::Pending => {}
             }
-            let has_begun = wire.has_ahead();
+            let has_begun = wire.has_begun();
             wire.release();
             drop(wire);
             link.out.release();
@@ -269,6 +273,9 @@ impl<H: Handler> Connection<H> {
                     match poll_encode(source, cx, &mut framing, &mut link.out) {
                         Poll::Ready(Ok(false)) => {}
                         Poll::Ready(Ok(true)) => body.set(None),
+                        Poll::Ready(Err(error)) if framing == Framing::UntilClose => {
+                            return Poll::Ready(Err(End::CutShort(error)));
+                        }
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Broken(error))),
                         Poll::Pending => {
                             waits_for_body = true;

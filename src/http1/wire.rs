@@ -196,6 +196,11 @@ impl<T> Wire<T> {
         !self.ahead.is_empty()
     }
 
+    /// Whether a head has begun: empty lines before it are none (RFC 9112 §2.2).
+    pub(super) fn has_begun(&self) -> bool {
+        self.ahead.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
+    }
+
     /// Whoever drives the connection is woken when its request's body is through.
     pub(super) fn is_driven_by(&mut self, driver: &Waker) {
         if self.driver.as_ref().is_none_or(|known| !known.will_wake(driver)) {

@@ -41,14 +41,37 @@ pub(super) struct Quiet<S> {
     heard: Arc<Heard>,
 }
 
-/// Whether something came.
+/// What was seen of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Heard(AtomicBool);
+pub(super) struct Heard {
+    came: AtomicBool,
+    went: AtomicBool,
+    /// Whether the client takes no more for now.
+    waits: AtomicBool,
+}
 
 impl Heard {
     /// Whether something came since this was asked last.
-    pub(super) fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
+    pub(super) fn came(&self) -> bool {
+        self.came.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether something was written since this was asked last.
+    pub(super) fn went(&self) -> bool {
+        self.went.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether something is left to be written that the client takes later, or not at all.
+    pub(super) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.waits.store(written.is_pending(), Ordering::Relaxed);
+        if written.is_ready() {
+            self.went.store(true, Ordering::Relaxed);
+        }
+        written
     }
 }
 
@@ -113,7 +136,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Quiet<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.heard.0.store(true, Ordering::Relaxed);
+        self.heard.came.store(true, Ordering::Relaxed);
         let may_pass = self.frames.follow(&buf.filled()[before..]);
         let error = || io::Error::other("the client sends frames that carry nothing, and too many of them");
         Poll::Ready(if may_pass { Ok(()) } else { Err(error()) })
@@ -122,7 +145,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Quiet<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Quiet<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.heard.wrote(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -138,7 +162,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Quiet<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.heard.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {

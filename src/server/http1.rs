@@ -108,6 +108,10 @@ pub(super) async fn serve(
     let Some(mut stream) = stream else { return broken(end) };
     match end {
         End::Broken(_) | End::Answered { may_send: false, .. } => return broken(end),
+        End::CutShort(cause) => {
+            stream.resets();
+            return Err(cause);
+        }
         // Whether the client hears of it in time does not matter.
         End::Quiet | End::Idle => drop(timeout(FAREWELL, stream.shutdown()).await),
         End::Late => {

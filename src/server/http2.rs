@@ -88,6 +88,7 @@ struct Connection<'a> {
     pings: PingPong,
     heard: Arc<Heard>,
     last_heard: Instant,
+    last_written: Instant,
     /// When it was asked since whether it is still there.
     asked: Option<Instant>,
     /// Whether it has been told that no more requests are taken.
@@ -128,6 +129,7 @@ impl<'a> Connection<'a> {
             pings,
             heard,
             last_heard: now,
+            last_written: now,
             asked: None,
             is_closing: false,
             patience,
@@ -149,8 +151,11 @@ impl<'a> Connection<'a> {
                     Some(Ok((request, respond))) => self.accept(request, respond),
                 }
             }
-            if self.heard.take() {
+            if self.heard.came() {
                 (self.last_heard, self.asked) = (Instant::now(), None);
+            }
+            if self.heard.went() {
+                self.last_written = Instant::now();
             }
             ready!(self.alarm.as_mut().poll(cx));
             if !self.is_worth_waiting_for(cx) {
@@ -201,8 +206,9 @@ impl<'a> Connection<'a> {
         let now = Instant::now();
         let mut next = now + self.patience;
         let idle_since = self.streams.counts().idle_since;
-        if let Some(idle) = idle_since {
-            let deadline = idle.max(self.since) + self.patience;
+        // The end of an answer may still be in h2's hands. Who takes nothing of it is cut by the socket.
+        if let Some(idle) = idle_since.filter(|_| !self.heard.waits()) {
+            let deadline = idle.max(self.since).max(self.last_written) + self.patience;
             if deadline > now {
                 next = deadline;
             } else if self.is_closing {
@@ -211,6 +217,10 @@ impl<'a> Connection<'a> {
                 self.close(self.limits.send_timeout);
                 next = now + self.patience;
             }
+        }
+        if self.heard.waits() {
+            // It would have to take all of that before it saw that it is asked.
+            (self.last_heard, self.asked) = (now, None);
         }
         let silent_until = self.asked.unwrap_or(self.last_heard) + PING;
         if silent_until > now {

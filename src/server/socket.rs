@@ -145,6 +145,17 @@ impl Stream {
         }
     }
 
+    /// Its end will be a reset: whoever reads an answer up to its end knows then that it is not whole.
+    pub(super) fn resets(&mut self) {
+        let socket = match &self.wire {
+            Wire::Plain(socket) => socket,
+            Wire::Tls(stream) => stream.get_ref().0,
+        };
+        if let Err(error) = socket2::SockRef::from(&socket.stream).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "an option of a connection could not be set");
+        }
+    }
+
     /// Whether the client and the gateway have agreed on HTTP/2.
     pub(super) fn agreed_on_http2(&self) -> bool {
         match &self.wire {

@@ -15,6 +15,11 @@ use crate::{
     tls::upstream::{Asks, speaks_http2},
 };
 
+/// How much of a request may wait in the kernel without being sent. With more it would not show for a long time that a
+/// slow backend takes something.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 * 1024;
+
 /// A connection over which nothing has been said yet.
 #[derive(Debug)]
 pub(super) struct Connected {
@@ -62,9 +67,9 @@ pub(super) async fn connect(server: &Server, asks: Asks, deadline: Instant) -> R
         let is_late = error.kind() == io::ErrorKind::TimedOut;
         if is_late { Fault::ConnectTimeout(authority()) } else { Fault::Connect(authority(), error) }
     })?;
-    // Without this a small body that follows its head waits for the head's acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    // Without the one a small body that follows its head waits for the head's acknowledgement.
+    if let Err(error) = stream.set_nodelay(true).and_then(|()| limit_unsent(&stream)) {
+        tracing::debug!(%error, "an option of a connection could not be set");
     }
     let peer = Peer { address, generation };
     let Some(tls) = &server.tls else {
@@ -85,6 +90,16 @@ pub(super) async fn connect(server: &Server, asks: Asks, deadline: Instant) -> R
         server.agreed.store(is_http2);
     }
     Ok(Connected { stream: Stream::Tls(Box::new(stream)), is_http2, peer })
+}
+
+#[cfg(target_os = "linux")]
+fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_unsent(_: &TcpStream) -> io::Result<()> {
+    Ok(())
 }
 
 /// Tries one address after the other. None takes the others' time: each gets its part of what is left.

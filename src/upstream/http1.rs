@@ -89,6 +89,14 @@ pub(super) struct Answered {
     pub(super) handle: Handle,
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) fault: Fault,
+    /// Whether a byte of the request may have left. Its body is gone either way.
+    pub(super) sent: bool,
+}
+
 impl Connection {
     /// Nothing has been said over it yet.
     pub(super) fn new(wire: Wire, peer: Peer) -> Box<Self> {
@@ -114,7 +122,7 @@ impl Connection {
         pin!(look).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(true)
     }
 
-    /// Sends a request and waits for the head of its answer. Whatever goes wrong, a byte of it may have left.
+    /// Sends a request and waits for the head of its answer.
     ///
     /// # Cancel safety
     ///
@@ -124,7 +132,7 @@ impl Connection {
         request: Request<B>,
         progress: &Arc<Progress>,
         patience: Duration,
-    ) -> Result<Answered, Fault>
+    ) -> Result<Answered, Failed>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -160,10 +168,11 @@ impl Connection {
                 }
             }
         })
-        .await?;
+        .await;
+        let head = head.map_err(|fault| Failed { fault, sent: outgoing.has_begun() })?;
         let decoder = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => framing::Decoder::length(0),
-            _ => head.body(&method).map_err(malformed)?,
+            _ => head.body(&method).map_err(|what| Failed { fault: malformed(what), sent: true })?,
         };
         let handle = match sent {
             Some(Ok(())) => {

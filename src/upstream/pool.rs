@@ -254,6 +254,10 @@ impl Pool {
         }
         self.kept().http1.push(Idle { connection, until, _counted: self.server.idles() });
         self.line.freed();
+        // Whoever has begun to wait since that was looked at may have found nothing to close here.
+        if self.line.others_wait() && !self.line.is_awaited() {
+            self.close_one();
+        }
     }
 }
 

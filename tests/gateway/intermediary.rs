@@ -1,6 +1,13 @@
 //! What passes and what does not, and when a request is sent again.
 
-use crate::support::{Gateway, Script, begin};
+use std::io;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{Gateway, Script, begin, within};
 
 #[tokio::test]
 async fn the_backend_learns_for_whom_a_request_is_forwarded() {
@@ -178,6 +185,20 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client() {
     get.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
     drop(get);
     assert_eq!(raw.broken_answer().await, b"half");
+}
+
+/// Its client has nothing but the end of the connection to tell the end of the answer by.
+#[tokio::test]
+async fn an_answer_that_breaks_off_does_not_look_whole_to_an_old_client() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).start();
+    let mut client = TcpStream::connect(gateway.address).await.expect("a connection");
+    client.write_all(b"GET /note HTTP/1.0\r\nHost: notes.example\r\n\r\n").await.expect("a request");
+    let mut get = backend.expect("GET", "/note").await;
+    get.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+    drop(get);
+    let ended = within("the end of the connection", client.read_to_end(&mut Vec::new())).await;
+    assert_eq!(ended.expect_err("a reset").kind(), io::ErrorKind::ConnectionReset);
 }
 
 /// It would be judged as one tenant's and applied to another's.

@@ -87,6 +87,19 @@ async fn a_connection_that_lies_idle_is_closed() {
     h2.closed().await;
 }
 
+/// Some send an empty line behind a body. It is the beginning of nothing.
+#[tokio::test]
+async fn an_empty_line_behind_a_request_begins_no_head() {
+    let mut backend = Script::start().await;
+    let gateway = with_limits(&backend, "header_read_timeout = \"300ms\"").start();
+    let mut raw = gateway.raw().await;
+    raw.send("POST /note HTTP/1.1\r\nHost: notes.example\r\nContent-Length: 1\r\n\r\na\r\n").await;
+    backend.expect("POST", "/note").await.answer(200, &[], "").await;
+    assert_eq!(raw.answer("POST").await.status, 200);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    exchange(&mut raw, &mut backend).await;
+}
+
 /// Neither does a backend that takes its time make a connection idle, nor a body that comes slowly, nor an answer that is
 /// taken slowly.
 #[tokio::test]

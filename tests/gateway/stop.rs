@@ -1,5 +1,20 @@
 //! Stopping, and connections that say nothing.
 
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Request;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpSocket, TcpStream},
+    sync::oneshot,
+};
+
 use crate::support::{Gateway, Script, begin, within};
 
 #[tokio::test]
@@ -97,4 +112,76 @@ async fn a_client_that_answers_no_frame_does_not_hold_up_the_stop() {
     raw.bytes(9).await;
     gateway.stop();
     gateway.stopped().await;
+}
+
+/// A connection of which nothing is read before it is told to.
+struct Unread {
+    stream: TcpStream,
+    told: Option<oneshot::Receiver<()>>,
+}
+
+impl AsyncRead for Unread {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(told) = &mut self.told {
+            ready!(Pin::new(told).poll(cx)).expect("word");
+            self.told = None;
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Unread {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// What was handed to the protocol is not sent yet.
+#[tokio::test]
+async fn a_stop_lets_a_client_take_all_of_its_answers_over_http2() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().drain_timeout("30s").start();
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+    let stream = socket.connect(gateway.address).await.expect("a connection");
+    let (read, told) = oneshot::channel();
+    let (mut sender, driver) = h2::client::Builder::new()
+        .initial_window_size(1 << 30)
+        .initial_connection_window_size(1 << 30)
+        .handshake::<_, Bytes>(Unread { stream, told: Some(told) })
+        .await
+        .expect("a handshake");
+    let driver = tokio::spawn(driver);
+    let part = "x".repeat(50_000);
+    let mut answers = Vec::new();
+    for _ in 0..30 {
+        let request = Request::get("http://notes.example/note").body(()).expect("a request");
+        answers.push(sender.send_request(request, true).expect("an open connection").0);
+        backend.expect("GET", "/note").await.answer(200, &[], &part).await;
+    }
+    gateway.stop();
+    let stopped = tokio::spawn(gateway.stopped());
+    // Longer than a connection is given on which nothing is under way.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    read.send(()).expect("a reader");
+    for answer in answers {
+        let mut body = within("an answer", answer).await.expect("an answer").into_body();
+        let mut length = 0;
+        while let Some(data) = within("a part of an answer", body.data()).await {
+            let data = data.expect("all of it");
+            length += data.len();
+            body.flow_control().release_capacity(data.len()).expect("as much as came");
+        }
+        assert_eq!(length, part.len());
+    }
+    within("the stop", stopped).await.expect("a stop");
+    driver.abort();
 }

@@ -148,6 +148,37 @@ async fn a_read_that_showed_a_superseded_tag_made_it_current_again() {
     }
 }
 
+/// What a backend sends behind an answer that has no body would be read as the answer to what comes next.
+#[tokio::test]
+async fn a_late_body_behind_an_answer_without_one_was_the_answer_to_the_next_write() {
+    for status in ["204 No Content", "304 Not Modified"] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).one_worker().start();
+        let reader = begin(gateway.get("/note"));
+        let mut get = backend.expect("GET", "/note").await;
+        get.send(&format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n")).await;
+        reader.answer().await;
+        let writer = begin(gateway.put("/note", "x"));
+        // By another connection: whatever still comes by the first is no answer to this.
+        backend.expect("PUT", "/note").await.answer(200, &[], "").await;
+        assert_eq!(writer.answer().await.status, 200);
+        get.hung_up().await;
+    }
+}
+
+/// Nothing of it had left, so there was nothing to wait for.
+#[tokio::test]
+async fn a_body_that_was_broken_from_its_beginning_locked_the_resource() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard("settle = \"1h\"").start();
+    let mut raw = gateway.raw().await;
+    raw.send("POST /note HTTP/1.1\r\nHost: notes.example\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n").await;
+    assert_eq!(raw.answer("POST").await.status, 400);
+    let writer = begin(gateway.put("/note", "body"));
+    backend.expect("PUT", "/note").await.answer(200, &[], "").await;
+    assert_eq!(writer.answer().await.status, 200);
+}
+
 /// What a backend sends as the body of its answer to HEAD would be read as the answer to what comes next.
 #[tokio::test]
 async fn a_write_went_by_the_connection_of_a_head_that_had_announced_a_body() {

@@ -188,7 +188,7 @@ pub(crate) async fn ours(bytes: &[u8], cuts: &[u8], service: Service) -> Outcome
     drop(io);
     let refused = match end {
         End::Refused(refusal) => Some(refusal.status()),
-        End::Quiet | End::Answered { .. } | End::Switched(_) | End::Broken(_) => None,
+        End::Quiet | End::Answered { .. } | End::Switched(_) | End::CutShort(_) | End::Broken(_) => None,
         End::Idle | End::Late => panic!("nothing was waited for"),
     };
     outcome(&seen, &written, refused)
