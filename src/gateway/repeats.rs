@@ -30,6 +30,7 @@ use crate::{
         resource::{CREDENTIALS, Key},
     },
     memory::{Claim, Identity, Kept, Memo, Memory, Recorded},
+    tracker::Turn,
 };
 
 /// What is to be remembered of a write.
@@ -131,8 +132,9 @@ pub(super) async fn read(
 }
 
 /// The answer that the same write had before, once it has the turn. `None`: it is judged.
-pub(super) fn known(exchange: &Exchange, notes: &Notes) -> Option<replay::Known> {
-    notes.replay.as_ref()?.known(exchange, notes.body.fingerprint()?)
+pub(super) async fn known(exchange: &Exchange, notes: &Notes, turn: &Turn) -> Option<replay::Known> {
+    let (candidate, body) = (notes.replay.as_ref()?, notes.body.fingerprint()?);
+    candidate.known(exchange, body, replay::Left::in_turn(exchange, turn).await?)
 }
 
 /// Asks the backend for the values of a write that has its turn.
