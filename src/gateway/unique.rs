@@ -194,13 +194,22 @@ impl Values {
             // It is to be sent elsewhere.
             Some(Outcome::Committed(_) | Outcome::Deleted) if !is_created(status) => self.release(),
             Some(Outcome::Committed(_) | Outcome::Deleted) => self.remember(exchange, fields),
-            // It will be there, or the backend has ended its work: whoever is next asks.
-            Some(Outcome::InDoubt) => {
-                for taken in self.taken {
-                    if taken.is_asked_for { taken.claim.release() } else { drop(taken.claim) }
-                }
+            None if status == StatusCode::ACCEPTED => self.remember_accepted(exchange),
+            Some(Outcome::InDoubt) | None => drop(self),
+        }
+    }
+
+    /// It will be there, nobody knows when. Where the backend is asked, it may not know of it for as long as of what was
+    /// created; where it is not, it counts as in doubt.
+    fn remember_accepted(self, exchange: &Exchange) {
+        let (memory, settle) = (memory(exchange), exchange.policy().settle);
+        for Taken { claim, is_asked_for } in self.taken {
+            if is_asked_for {
+                let time = exchange.policy().repeats.memory_of_values(true).map(|time| time.max(settle));
+                let owner = memory.prints().of([&b"nobody"[..]]);
+                let value = Value { location: None, caller: exchange.caller, owner, is_asked_for };
+                claim.remember(Memo::Value(value), time);
             }
-            None => drop(self),
         }
     }
 

@@ -634,3 +634,24 @@ async fn a_place_that_is_named_twice_is_claimed_once_and_a_number_is_its_text() 
     }
     backend.assert_quiet();
 }
+
+/// A lookup may lag behind what was accepted, and behind what was created before an error.
+#[tokio::test]
+async fn what_was_accepted_is_remembered_and_what_failed_is_held() {
+    for (status, settle) in [(202, "50ms"), (500, "1h"), (503, "1h")] {
+        let mut backend = Script::start().await;
+        let guard =
+            format!("unique = [\"/email\"]\n{LOOKUP}\nunique_memory = \"1h\"\nwait = \"200ms\"\nsettle = \"{settle}\"");
+        let gateway = Gateway::before(backend.address).guard(&guard).start();
+        let first = begin(sign_up(&gateway, "a@b"));
+        backend.expect("GET", "/users?email=a%40b").await.answer(404, &[], "").await;
+        backend.expect("POST", "/users").await.answer(status, &[], "").await;
+        assert_eq!(first.answer().await.status, status);
+        let kind = if status == 202 { "duplicate" } else { "busy" };
+        if status == 202 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        sign_up(&gateway, "a@b").expect(409).await.problem(kind);
+        backend.assert_quiet();
+    }
+}
