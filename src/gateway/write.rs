@@ -225,7 +225,7 @@ fn meant_method(exchange: &Exchange) -> Result<Method, Failure> {
     let head = &exchange.head;
     let in_upper_case = |bytes: &[u8]| Method::from_bytes(&bytes.trim_ascii().to_ascii_uppercase());
     let mut meant = None;
-    if head.method == Method::POST {
+    if repeats::is_post(exchange) {
         for value in METHOD_OVERRIDES.iter().flat_map(|name| head.headers.get_all(name)) {
             let named = in_upper_case(value.as_bytes()).map_err(|_| Failure::MethodOverride)?;
             let refuses = exchange.policy().method_override == MethodOverride::Refuse;

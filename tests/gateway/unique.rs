@@ -439,6 +439,8 @@ async fn there_is_no_way_around() {
         post("/users?x=1", body),
         post("/x/../users", body),
         post("/users", body).with("x-http-method-override", "PUT"),
+        gateway.call("post", "/users").with("content-type", "application/json").body(body),
+        gateway.call("Post", "/users").with("content-type", "application/json").body(body),
         post("/users", body).with("if-none-match", "*"),
         post("/users", body).with("if-match", "*"),
     ] {
