@@ -58,7 +58,7 @@ pub(super) async fn begin(exchange: &Exchange, body: &mut Inbound) -> Result<Beg
             if !is_same {
                 return Err(Repeat::OtherPayload.into());
             }
-            again(exchange, &kept).map(|response| Begun::Again(Box::new(response)))
+            again(exchange, identity, &kept).map(|response| Begun::Again(Box::new(response)))
         }
         // Names of values are never those of keys.
         memory::Begun::UnderWay(_) | memory::Begun::Known(Memo::Value(_)) => Err(Repeat::Running.into()),
@@ -72,14 +72,17 @@ async fn has_body(exchange: &Exchange, identity: Identity, body: &mut Inbound) -
     Ok(print == first)
 }
 
-fn again(exchange: &Exchange, kept: &Kept) -> Result<Response<Answer>, Failure> {
+fn again(exchange: &Exchange, identity: Identity, kept: &Kept) -> Result<Response<Answer>, Failure> {
     memory(exchange).answered(Kind::Key);
     match kept {
-        Kept::Whole(recorded) => {
+        // An answer that came before the body had its end may be that to another payload.
+        Kept::Whole(recorded) if identity.body.is_some() => {
             exchange.seen.verdict(Verdict::Replayed);
             Ok(answer::again(recorded, true))
         }
-        Kept::Head(recorded) => Err(Repeat::NotKept { status: recorded.status(), location: location(recorded) }.into()),
+        Kept::Whole(recorded) | Kept::Head(recorded) => {
+            Err(Repeat::NotKept { status: recorded.status(), location: location(recorded) }.into())
+        }
         Kept::InDoubt => Err(Repeat::InDoubt.into()),
     }
 }
