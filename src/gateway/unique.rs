@@ -192,7 +192,7 @@ impl Values {
         match outcome {
             Some(Outcome::NotApplied | Outcome::Contradicted) => self.release(),
             // It is to be sent elsewhere.
-            Some(Outcome::Committed(_) | Outcome::Deleted) if !is_created(status) => self.release(),
+            Some(Outcome::Committed(_) | Outcome::Deleted) if !is_created(exchange, status, fields) => self.release(),
             Some(Outcome::Committed(_) | Outcome::Deleted) => self.remember(exchange, fields),
             None if status == StatusCode::ACCEPTED => self.remember_accepted(exchange),
             Some(Outcome::InDoubt) | None => drop(self),
@@ -234,9 +234,10 @@ impl Values {
 }
 
 /// Whether an answer that is no refusal says that something was created, or may have been. 303 and what legacy services
-/// answer for it point to what was.
-fn is_created(status: StatusCode) -> bool {
-    status.is_success() || matches!(status, StatusCode::SEE_OTHER | StatusCode::FOUND)
+/// answer for it point to what was; where they point elsewhere, it is to whom one has to be known first.
+fn is_created(exchange: &Exchange, status: StatusCode, fields: &HeaderMap) -> bool {
+    let is_here = || fields.get(LOCATION).is_some_and(|location| route::same_origin(exchange, location).is_some());
+    status.is_success() || matches!(status, StatusCode::SEE_OTHER | StatusCode::FOUND) && is_here()
 }
 
 /// The values of a body by their places.

@@ -499,6 +499,8 @@ async fn what_an_answer_says_of_a_creation() {
         (204, None, true),
         (303, Some("/users/7"), true),
         (302, Some("/users/7"), true),
+        (302, Some("https://login.example/"), false),
+        (303, None, false),
         (307, Some("/other"), false),
         (308, Some("/other"), false),
         (304, None, false),
