@@ -253,7 +253,7 @@ fn values(exchange: &Exchange, ahead: &Ahead, is_whole: bool) -> Result<Vec<(Poi
     let mut values = Vec::new();
     for place in &policy.repeats.unique {
         if let Some(value) = document::find(&document, place)? {
-            values.push((place.clone(), document::text(value)));
+            values.push((place.clone(), document::text(value)?));
         }
     }
     Ok(values)

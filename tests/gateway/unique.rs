@@ -377,6 +377,8 @@ async fn a_body_that_cannot_be_examined_creates_nothing() {
         (json, "{\"email\":\"a@b\",\"email\":\"c@d\"}", 400),
         (json, "[{\"email\":\"a@b\"}]", 400),
         (json, "\"a@b\"", 400),
+        (json, "{\"Email\":\"a@b\"}", 400),
+        (json, "{\"email\":7.5}", 400),
         (json, large.as_str(), 413),
     ] {
         let call = gateway.call("POST", "/users").with("content-type", media_type).body(body);
