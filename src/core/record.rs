@@ -122,6 +122,18 @@ pub enum Probed {
     Absent,
 }
 
+impl Probed {
+    /// The same as somebody's read would have shown it.
+    #[must_use]
+    pub fn as_seen(&self) -> Seen {
+        match self {
+            Self::Tag(tag) => Seen::Tag(tag.clone(), None),
+            Self::Untagged => Seen::Untagged,
+            Self::Absent => Seen::Missing,
+        }
+    }
+}
+
 /// How a write ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

@@ -13,7 +13,7 @@ use super::{
     Exchange,
     answer::{Failure, Sent},
     body::{Ahead, Answer, Inbound, Outgoing},
-    headers, informational,
+    headers, informational, replay,
     trailers::{self, Trailers},
     tunnel,
 };
@@ -187,6 +187,7 @@ pub(super) async fn observe(
     if let Some(seen) = seen(exchange, method, asked, received)
         && exchange.gateway.may_record(exchange.route, began)
     {
+        replay::seen(exchange, &seen);
         exchange.gateway.tracker.observe(exchange.key, began, seen, exchange.caller).await;
     }
 }

@@ -43,7 +43,8 @@ pub(super) enum Begun {
 pub(super) async fn begin(exchange: &Exchange, body: &mut Inbound) -> Result<Begun, Failure> {
     let head = &exchange.head;
     let Some(time) = exchange.policy().repeats.idempotency else { return Ok(Begun::First(None)) };
-    if ![Method::POST, Method::PATCH].contains(&head.method) {
+    let method = head.method.as_str();
+    if ![Method::POST, Method::PATCH].iter().any(|known| known.as_str().eq_ignore_ascii_case(method)) {
         return Ok(Begun::First(None));
     }
     let Some(key) = idempotency::parse(&head.headers).map_err(Repeat::MalformedKey)? else {
@@ -57,7 +58,7 @@ pub(super) async fn begin(exchange: &Exchange, body: &mut Inbound) -> Result<Beg
             if !is_same {
                 return Err(Repeat::OtherPayload.into());
             }
-            again(exchange, &kept).map(|response| Begun::Again(Box::new(response)))
+            again(exchange, identity, &kept).map(|response| Begun::Again(Box::new(response)))
         }
         // Names of values are never those of keys.
         memory::Begun::UnderWay(_) | memory::Begun::Known(Memo::Value(_)) => Err(Repeat::Running.into()),
@@ -71,14 +72,17 @@ async fn has_body(exchange: &Exchange, identity: Identity, body: &mut Inbound) -
     Ok(print == first)
 }
 
-fn again(exchange: &Exchange, kept: &Kept) -> Result<Response<Answer>, Failure> {
+fn again(exchange: &Exchange, identity: Identity, kept: &Kept) -> Result<Response<Answer>, Failure> {
     memory(exchange).answered(Kind::Key);
     match kept {
-        Kept::Whole(recorded) => {
+        // An answer that came before the body had its end may be that to another payload.
+        Kept::Whole(recorded) if identity.body.is_some() => {
             exchange.seen.verdict(Verdict::Replayed);
             Ok(answer::again(recorded, true))
         }
-        Kept::Head(recorded) => Err(Repeat::NotKept { status: recorded.status(), location: location(recorded) }.into()),
+        Kept::Whole(recorded) | Kept::Head(recorded) => {
+            Err(Repeat::NotKept { status: recorded.status(), location: location(recorded) }.into())
+        }
         Kept::InDoubt => Err(Repeat::InDoubt.into()),
     }
 }
@@ -93,7 +97,9 @@ fn name(exchange: &Exchange, key: &[u8]) -> Fingerprint {
     let asked = exchange.asked.as_bytes().to_ascii_lowercase();
     let caller = exchange.caller.to_be_bytes();
     let target = exchange.target.as_path_and_query().as_str().as_bytes();
-    let parts = [&b"key"[..], key, &caller, &asked, head.method.as_str().as_bytes(), target];
+    // Some backends take `post` for `POST`.
+    let method = head.method.as_str().to_ascii_uppercase();
+    let parts = [&b"key"[..], key, &caller, &asked, method.as_bytes(), target];
     let partition = exchange.policy().partition.iter();
     let values = partition.flat_map(|name| head.headers.get_all(name).iter().map(|value| value.as_bytes()));
     memory(exchange).prints().of(parts.into_iter().chain(values))

@@ -30,6 +30,7 @@ use crate::{
         resource::{CREDENTIALS, Key},
     },
     memory::{Claim, Identity, Kept, Memo, Memory, Recorded},
+    tracker::Turn,
 };
 
 /// What is to be remembered of a write.
@@ -96,7 +97,7 @@ async fn begin_noted(
         idempotency::Begun::First(first) => first,
     };
     let replay = replay::Candidate::of(exchange, demands);
-    let is_unique = exchange.head.method == Method::POST && !rules.unique.is_empty();
+    let is_unique = is_post(exchange) && !rules.unique.is_empty();
     let unique = is_unique.then(unique::Values::default);
     let has_any = first.is_some() || replay.is_some() || unique.is_some();
     let notes = || Box::new(Notes { replay, first, unique, body: Body::default() });
@@ -131,8 +132,9 @@ pub(super) async fn read(
 }
 
 /// The answer that the same write had before, once it has the turn. `None`: it is judged.
-pub(super) fn known(exchange: &Exchange, notes: &Notes) -> Option<replay::Known> {
-    notes.replay.as_ref()?.known(exchange, notes.body.fingerprint()?)
+pub(super) async fn known(exchange: &Exchange, notes: &Notes, turn: &Turn) -> Option<replay::Known> {
+    let (candidate, body) = (notes.replay.as_ref()?, notes.body.fingerprint()?);
+    candidate.known(exchange, body, replay::Left::in_turn(exchange, turn).await?)
 }
 
 /// Asks the backend for the values of a write that has its turn.
@@ -255,7 +257,7 @@ pub(super) fn changed(exchange: &Exchange, outcome: Option<&Outcome>) {
     };
     memory.forget(replay::name(memory, exchange.key));
     // What a POST does, it does to others.
-    if exchange.head.method != Method::POST {
+    if !is_post(exchange) {
         memory.forget_owned(unique::owner(memory, exchange.key), is_gone);
     }
 }
@@ -277,6 +279,11 @@ impl Gateway {
         memory.forget(replay::name(memory, key));
         memory.forget_owned(unique::owner(memory, key), true);
     }
+}
+
+/// Whether it is a POST, in whichever case: some backends take `post` for `POST`.
+pub(super) fn is_post(exchange: &Exchange) -> bool {
+    exchange.head.method.as_str().eq_ignore_ascii_case(Method::POST.as_str())
 }
 
 /// Whether an answer is for one caller who can't be told from others.

@@ -192,15 +192,24 @@ impl Values {
         match outcome {
             Some(Outcome::NotApplied | Outcome::Contradicted) => self.release(),
             // It is to be sent elsewhere.
-            Some(Outcome::Committed(_) | Outcome::Deleted) if !is_created(status) => self.release(),
+            Some(Outcome::Committed(_) | Outcome::Deleted) if !is_created(exchange, status, fields) => self.release(),
             Some(Outcome::Committed(_) | Outcome::Deleted) => self.remember(exchange, fields),
-            // It will be there, or the backend has ended its work: whoever is next asks.
-            Some(Outcome::InDoubt) => {
-                for taken in self.taken {
-                    if taken.is_asked_for { taken.claim.release() } else { drop(taken.claim) }
-                }
+            None if status == StatusCode::ACCEPTED => self.remember_accepted(exchange),
+            Some(Outcome::InDoubt) | None => drop(self),
+        }
+    }
+
+    /// It will be there, nobody knows when. Where the backend is asked, it may not know of it for as long as of what was
+    /// created; where it is not, it counts as in doubt.
+    fn remember_accepted(self, exchange: &Exchange) {
+        let (memory, settle) = (memory(exchange), exchange.policy().settle);
+        for Taken { claim, is_asked_for } in self.taken {
+            if is_asked_for {
+                let time = exchange.policy().repeats.memory_of_values(true).map(|time| time.max(settle));
+                let owner = memory.prints().of([&b"nobody"[..]]);
+                let value = Value { location: None, caller: exchange.caller, owner, is_asked_for };
+                claim.remember(Memo::Value(value), time);
             }
-            None => drop(self),
         }
     }
 
@@ -225,9 +234,10 @@ impl Values {
 }
 
 /// Whether an answer that is no refusal says that something was created, or may have been. 303 and what legacy services
-/// answer for it point to what was.
-fn is_created(status: StatusCode) -> bool {
-    status.is_success() || matches!(status, StatusCode::SEE_OTHER | StatusCode::FOUND)
+/// answer for it point to what was; where they point elsewhere, it is to whom one has to be known first.
+fn is_created(exchange: &Exchange, status: StatusCode, fields: &HeaderMap) -> bool {
+    let is_here = || fields.get(LOCATION).is_some_and(|location| route::same_origin(exchange, location).is_some());
+    status.is_success() || matches!(status, StatusCode::SEE_OTHER | StatusCode::FOUND) && is_here()
 }
 
 /// The values of a body by their places.
@@ -243,7 +253,7 @@ fn values(exchange: &Exchange, ahead: &Ahead, is_whole: bool) -> Result<Vec<(Poi
     let mut values = Vec::new();
     for place in &policy.repeats.unique {
         if let Some(value) = document::find(&document, place)? {
-            values.push((place.clone(), document::text(value)));
+            values.push((place.clone(), document::text(value)?));
         }
     }
     Ok(values)

@@ -91,15 +91,16 @@ async fn guarded(
     repeats::read(exchange, notes.as_mut(), &ahead, body.is_read()).await?;
     let mut turn = take_turn_with(exchange, Access::Guarded, &ahead, body).await?;
     if let Some(notes) = &notes
-        && let Some(known) = repeats::known(exchange, notes)
+        && let Some(known) = repeats::known(exchange, notes, &turn).await
     {
         drop(turn);
         return Box::pin(replay::answer(exchange, notes, known)).await;
     }
     if let Err(refused) = demand.judge_in_turn(exchange, &mut turn).await {
-        drop(turn);
         let Some(notes) = notes else { return Err(refused) };
-        return Box::pin(replay::answer_refused(exchange, notes, ahead, body, refused)).await;
+        let left = replay::Left::in_turn(exchange, &turn).await;
+        drop(turn);
+        return Box::pin(replay::answer_refused(exchange, notes, ahead, body, refused, left)).await;
     }
     repeats::look_up(exchange, notes.as_deref()).await?;
     if exchange.gateway.is_renamed() {
@@ -172,6 +173,7 @@ impl Demand {
         let Said::Shown(probed, probe) = Box::pin(probe::probe(exchange, by_date)).await? else {
             return Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into());
         };
+        replay::seen(exchange, &probed.as_seen());
         if !turn.learn(probed).await {
             return Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into());
         }
@@ -223,7 +225,7 @@ fn meant_method(exchange: &Exchange) -> Result<Method, Failure> {
     let head = &exchange.head;
     let in_upper_case = |bytes: &[u8]| Method::from_bytes(&bytes.trim_ascii().to_ascii_uppercase());
     let mut meant = None;
-    if head.method == Method::POST {
+    if repeats::is_post(exchange) {
         for value in METHOD_OVERRIDES.iter().flat_map(|name| head.headers.get_all(name)) {
             let named = in_upper_case(value.as_bytes()).map_err(|_| Failure::MethodOverride)?;
             let refuses = exchange.policy().method_override == MethodOverride::Refuse;

@@ -523,3 +523,36 @@ async fn a_flood_of_keys_is_forgotten_and_not_kept() {
     assert_eq!(call.answer().await.field("proxy-status"), None);
     backend.assert_quiet();
 }
+
+#[tokio::test]
+async fn a_method_in_lower_case_is_no_other() {
+    let mut backend = Script::start().await;
+    let gateway = before(&backend);
+    create(&gateway, &mut backend).await;
+    let call = gateway.call("post", "/orders").with("idempotency-key", KEY).with("content-type", "application/json");
+    assert_again(&call.body("{\"n\":1}").send().await);
+    backend.assert_quiet();
+}
+
+/// Nobody has seen the end of the first payload, so nobody can tell that this is the same.
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_payload_is_not_given_again() {
+    let mut backend = Script::start().await;
+    let gateway = before(&backend);
+    let mut raw = gateway.raw().await;
+    let fields = format!("Idempotency-Key: {KEY}\r\nContent-Type: application/json\r\nContent-Length: 300000");
+    raw.send(format!("POST /orders HTTP/1.1\r\nHost: notes.example\r\n{fields}\r\n\r\n")).await;
+    raw.send(vec![b'x'; 100_000]).await;
+    let mut arrival = backend.expect("POST", "/orders").await;
+    arrival.answer_now(201, &CREATED, "{\"id\":7}").await.expect("the gateway reads");
+    assert_eq!(raw.answer("POST").await.status, 201);
+    raw.reset();
+    gateway.barrier().await;
+    let mut answer = order(&gateway, "other").send().await;
+    while answer.fields.contains_key("retry-after") {
+        answer = order(&gateway, "other").send().await;
+    }
+    assert_eq!(answer.status, 409);
+    answer.problem("idempotency-not-kept");
+    backend.assert_quiet();
+}

@@ -357,3 +357,88 @@ async fn a_write_whose_body_broke_off_is_not_remembered() {
     assert_eq!(again.status, 409);
     backend.assert_quiet();
 }
+
+/// Two writes of which the second is the first again, with a read in between that shows what another way has made of it.
+#[tokio::test]
+async fn what_a_read_has_shown_to_be_changed_is_not_answered_again() {
+    let created = ("if-none-match", "*");
+    let (any, first) = (("if-match", "*"), ("if-match", "\"1\""));
+    for (method, condition, answered, shown) in [
+        ("PUT", any, Some("\"2\""), Some("\"3\"")),
+        ("PUT", any, None, Some("\"3\"")),
+        ("PUT", first, Some("\"2\""), Some("\"1\"")),
+        ("PUT", first, None, Some("\"1\"")),
+        ("PUT", first, None, None),
+        ("PUT", created, Some("\"2\""), None),
+        ("PUT", created, None, None),
+        ("DELETE", any, None, Some("\"3\"")),
+    ] {
+        let case = format!("{method} {condition:?} {answered:?} {shown:?}");
+        let mut backend = Script::start().await;
+        let gateway =
+            Gateway::before(backend.address).one_worker().guard("replay = \"1h\"\nverify = \"never\"").start();
+        let read = async |backend: &mut Script, tag: Option<&str>| {
+            let reader = begin(gateway.get("/note"));
+            let arrival = backend.expect("GET", "/note").await;
+            match tag {
+                Some(tag) => arrival.answer(200, &[("ETag", tag)], "").await,
+                None => arrival.answer(404, &[], "").await,
+            }
+            reader.answer().await;
+        };
+        if condition == created {
+            let delete = begin(gateway.call("DELETE", "/note"));
+            backend.expect("DELETE", "/note").await.answer(204, &[], "").await;
+            delete.answer().await;
+            read(&mut backend, Some("\"0\"")).await;
+            let delete = begin(gateway.call("DELETE", "/note").if_match("\"0\""));
+            backend.expect("DELETE", "/note").await.answer(204, &[], "").await;
+            assert_eq!(delete.answer().await.status, 204, "{case}");
+        } else {
+            read(&mut backend, Some("\"1\"")).await;
+        }
+        let write = || gateway.call(method, "/note").body("mine").with(condition.0, condition.1);
+        let mine = begin(write());
+        let fields: Vec<_> = answered.iter().map(|tag| ("ETag", *tag)).collect();
+        backend.expect(method, "/note").await.answer(200, &fields, "").await;
+        assert_eq!(mine.answer().await.status, 200, "{case}");
+        read(&mut backend, shown).await;
+        let again = begin(write());
+        // Judged anew: refused, or forwarded where the condition holds.
+        if condition == any && shown.is_some() {
+            backend.expect(method, "/note").await.answer(200, &[], "").await;
+        }
+        let again = again.answer().await;
+        assert_eq!(again.field("proxy-status").filter(|status| status.contains("replayed")), None, "{case}");
+        backend.assert_quiet();
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_showed_no_tag_is_answered_again_until_somebody_reads() {
+    let mut backend = Script::start().await;
+    let gateway = knowing(&mut backend, "verify = \"never\"").await;
+    let first = begin(mine(&gateway));
+    backend.expect("PUT", "/note").await.answer(204, &[], "").await;
+    assert_eq!(first.answer().await.status, 204);
+    assert_eq!(mine(&gateway).expect(204).await.field("proxy-status"), Some(REPLAYED));
+    let reader = begin(gateway.get("/note"));
+    backend.expect("GET", "/note").await.answer(200, &[("ETag", "\"2\"")], "mine").await;
+    reader.answer().await;
+    assert_stale(mine(&gateway)).await;
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn where_nothing_counts_without_a_probe_nothing_is_answered_again() {
+    for guard in ["verify = \"always\"", "max_age = \"1ms\""] {
+        let store = Store::start().await;
+        store.set("/note", "first");
+        let gateway = Gateway::before(store.address).guard(&format!("replay = \"1h\"\n{guard}")).start();
+        for _ in 0..2 {
+            let write = gateway.put("/note", "mine").if_match("*").expect(200).await;
+            assert_eq!(write.field("proxy-status"), None, "{guard}");
+        }
+        assert_eq!(store.count("PUT"), 2, "{guard}");
+    }
+}

@@ -377,6 +377,8 @@ async fn a_body_that_cannot_be_examined_creates_nothing() {
         (json, "{\"email\":\"a@b\",\"email\":\"c@d\"}", 400),
         (json, "[{\"email\":\"a@b\"}]", 400),
         (json, "\"a@b\"", 400),
+        (json, "{\"Email\":\"a@b\"}", 400),
+        (json, "{\"email\":7.5}", 400),
         (json, large.as_str(), 413),
     ] {
         let call = gateway.call("POST", "/users").with("content-type", media_type).body(body);
@@ -439,6 +441,8 @@ async fn there_is_no_way_around() {
         post("/users?x=1", body),
         post("/x/../users", body),
         post("/users", body).with("x-http-method-override", "PUT"),
+        gateway.call("post", "/users").with("content-type", "application/json").body(body),
+        gateway.call("Post", "/users").with("content-type", "application/json").body(body),
         post("/users", body).with("if-none-match", "*"),
         post("/users", body).with("if-match", "*"),
     ] {
@@ -497,6 +501,8 @@ async fn what_an_answer_says_of_a_creation() {
         (204, None, true),
         (303, Some("/users/7"), true),
         (302, Some("/users/7"), true),
+        (302, Some("https://login.example/"), false),
+        (303, None, false),
         (307, Some("/other"), false),
         (308, Some("/other"), false),
         (304, None, false),
@@ -633,4 +639,25 @@ async fn a_place_that_is_named_twice_is_claimed_once_and_a_number_is_its_text() 
         assert_eq!(post(body).expect(409).await.problem("duplicate")["field"], "/n");
     }
     backend.assert_quiet();
+}
+
+/// A lookup may lag behind what was accepted, and behind what was created before an error.
+#[tokio::test]
+async fn what_was_accepted_is_remembered_and_what_failed_is_held() {
+    for (status, settle) in [(202, "50ms"), (500, "1h"), (503, "1h")] {
+        let mut backend = Script::start().await;
+        let guard =
+            format!("unique = [\"/email\"]\n{LOOKUP}\nunique_memory = \"1h\"\nwait = \"200ms\"\nsettle = \"{settle}\"");
+        let gateway = Gateway::before(backend.address).guard(&guard).start();
+        let first = begin(sign_up(&gateway, "a@b"));
+        backend.expect("GET", "/users?email=a%40b").await.answer(404, &[], "").await;
+        backend.expect("POST", "/users").await.answer(status, &[], "").await;
+        assert_eq!(first.answer().await.status, status);
+        let kind = if status == 202 { "duplicate" } else { "busy" };
+        if status == 202 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        sign_up(&gateway, "a@b").expect(409).await.problem(kind);
+        backend.assert_quiet();
+    }
 }

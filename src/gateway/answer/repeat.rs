@@ -54,12 +54,16 @@ pub enum Unexaminable {
     /// It is not JSON, whatever its fields say.
     #[error("the body is not JSON")]
     Json,
-    /// An object in it has two members of one name, of which a service may take either.
-    #[error("an object in the body has two members of the same name")]
+    /// An object in it has two members of one name, of which a service may take either, or one that a service may take for
+    /// the one that is looked for.
+    #[error("an object in the body has two members of the same name, or one whose name is right but for its case")]
     Ambiguous,
     /// Where there should be an object or array on the way to a value, there is something else.
     #[error("the body is not of the form in which a value that must be unique can be found")]
     Form,
+    /// A value has a number that not everybody reads alike.
+    #[error("a number that must be unique has to be whole and below 2^53")]
+    Number,
 }
 
 /// The members of the answer that are about this.
@@ -181,7 +185,7 @@ impl Unexaminable {
         match self {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Json | Self::Ambiguous | Self::Form => StatusCode::BAD_REQUEST,
+            Self::Json | Self::Ambiguous | Self::Form | Self::Number => StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What a body says that must be unique: JSON in which every place has one value.
 //!
 //! A service and the gateway must not read one body in two ways. So two members of one name are refused, of which some
-//! parsers take the first and some the last, and so is everything on the way to a value that is not what the way says.
+//! parsers take the first and some the last, a member whose name is right but for its case, which some parsers take for it,
+//! numbers of which some parsers keep less than others, and so is everything on the way to a value that is not what the way says.
 
 use std::fmt;
 
@@ -26,6 +27,7 @@ pub(super) fn find<'a>(document: &'a Value, place: &Pointer) -> Result<Option<&'
     let mut found = document;
     for token in place.tokens() {
         let next = match found {
+            Value::Object(members) if has_lookalike(members, token) => return Err(Unexaminable::Ambiguous),
             Value::Object(members) => members.get(token),
             Value::Array(elements) => elements.get(position(token).ok_or(Unexaminable::Form)?),
             Value::Null => None,
@@ -39,12 +41,33 @@ pub(super) fn find<'a>(document: &'a Value, place: &Pointer) -> Result<Option<&'
     Ok(Some(found).filter(|found| !found.is_null()))
 }
 
+/// Whether there is a member that somebody who ignores case takes for this one.
+fn has_lookalike(members: &Map<String, Value>, token: &str) -> bool {
+    // There and back: some letters are the same in one case only.
+    let fold = |name: &str| name.to_uppercase().to_lowercase();
+    let folded = fold(token);
+    members.keys().any(|name| name != token && fold(name) == folded)
+}
+
 /// A value as text: a string as it is, all else as JSON, in which equal values are written alike. A number and the text of
 /// it are alike, too, as they are to many databases: the conflict is the safe side.
-pub(super) fn text(value: &Value) -> String {
-    match value {
+pub(super) fn text(value: &Value) -> Result<String, Unexaminable> {
+    if !is_exact(value) {
+        return Err(Unexaminable::Number);
+    }
+    Ok(match value {
         Value::String(text) => text.clone(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    })
+}
+
+/// Whether all numbers in it are whole and so small that nobody rounds them.
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => number.as_i64().is_some_and(|number| number.unsigned_abs() < 1 << 53),
+        Value::Array(elements) => elements.iter().all(is_exact),
+        Value::Object(members) => members.values().all(is_exact),
     }
 }
 
@@ -95,7 +118,7 @@ impl<'de> Visitor<'de> for Reader {
 
     /// A whole number is the same however it is written: `7.0` and `7e0` are 7.
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        if value.fract() == 0.0 && value.abs() < 9e15 {
+        if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 {
             let whole: i64 = format!("{value:.0}").parse().map_err(E::custom)?;
             return Ok(whole.into());
         }
@@ -131,7 +154,7 @@ mod tests {
 
     fn value_at(body: &str, place: &str) -> Result<Option<String>, Unexaminable> {
         let document = parse(body.as_bytes())?;
-        find(&document, &Pointer::parse(place).expect("a pointer")).map(|found| found.map(text))
+        find(&document, &Pointer::parse(place).expect("a pointer"))?.map(text).transpose()
     }
 
     #[test]
@@ -146,7 +169,10 @@ mod tests {
             (r#"{"n":7.0}"#, "/n", Some("7")),
             (r#"{"n":70e-1}"#, "/n", Some("7")),
             (r#"{"n":-0.0}"#, "/n", Some("0")),
-            (r#"{"n":1.50}"#, "/n", Some("1.5")),
+            (r#"{"n":9007199254740991}"#, "/n", Some("9007199254740991")),
+            (r#"{"n":-9.007199254740991e15}"#, "/n", Some("-9007199254740991")),
+            (r#"{"n":7,"x":1.5}"#, "/n", Some("7")),
+            (r#"{"email":"a","x":{"Email":"b"}}"#, "/email", Some("a")),
             (r#"{"b":true}"#, "/b", Some("true")),
             (r#"{"o":{"b":1,"a":[2.0]}}"#, "/o", Some(r#"{"a":[2],"b":1}"#)),
             (r#"{"email":null}"#, "/email", None),
@@ -161,12 +187,19 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_two_ways_is_not_read() {
-        use Unexaminable::{Ambiguous, Form, Json};
+        use Unexaminable::{Ambiguous, Form, Json, Number};
         let deep = "[".repeat(1000);
         for (body, why) in [
             (r#"{"email":"a","email":"b"}"#, Ambiguous),
             (r#"{"email":"a","e\u006dail":"b"}"#, Ambiguous),
             (r#"{"email":"a","x":[{"y":1,"y":1}]}"#, Ambiguous),
+            (r#"{"Email":"a"}"#, Ambiguous),
+            (r#"{"email":"a","EMAIL":"b"}"#, Ambiguous),
+            (r#"{"email":1.5}"#, Number),
+            (r#"{"email":9007199254740992}"#, Number),
+            (r#"{"email":-9007199254740993}"#, Number),
+            (r#"{"email":18446744073709551617}"#, Number),
+            (r#"{"email":[{"x":1e300}]}"#, Number),
             (r#"[{"email":"a"}]"#, Form),
             (r#""email""#, Form),
             ("", Json),
@@ -180,6 +213,8 @@ mod tests {
             assert_eq!(value_at(body, "/email"), Err(why), "{body}");
         }
         assert_eq!(value_at(r#"{"email":"a"}"#, "/email/x"), Err(Form));
+        assert_eq!(value_at(r#"{"User":{"desk":1}}"#, "/user/desk"), Err(Ambiguous));
+        assert_eq!(value_at("{\"user\":{\"de\u{17F}\u{212A}\":1}}", "/user/desk"), Err(Ambiguous));
         assert_eq!(parse(b"{\"email\":\"\xFF\"}"), Err(Json));
     }
 
