@@ -108,6 +108,8 @@ pub struct Value {
     pub owner: Fingerprint,
     /// Whether any write to that resource ends it, since the backend is asked anyhow; else only its deletion does.
     pub is_asked_for: bool,
+    /// Whether it may have come to nothing.
+    pub in_doubt: bool,
 }
 
 impl Memo {

@@ -125,7 +125,7 @@ impl Values {
         memory(exchange).answered(Kind::Value);
         let field = place.to_string();
         let own = value.location.as_ref().filter(|_| value.caller == exchange.caller).map(ToString::to_string);
-        if value.location.is_none() && !value.is_asked_for && value.owner == owner(memory(exchange), exchange.key) {
+        if value.in_doubt {
             return Repeat::DuplicateInDoubt { field }.into();
         }
         Repeat::Duplicate { field, existing: own.or_else(|| self.lookup_of(exchange, place)) }.into()
@@ -176,7 +176,8 @@ impl Values {
             } else {
                 // It ends with the collection: an operator who has it forgotten makes the values free again.
                 let owner = owner(memory(exchange), exchange.key);
-                let value = Value { location: None, caller: exchange.caller, owner, is_asked_for: false };
+                let value =
+                    Value { location: None, caller: exchange.caller, owner, is_asked_for: false, in_doubt: true };
                 InDoubt::Remembered(Memo::Value(value), time)
             });
         }
@@ -206,8 +207,8 @@ impl Values {
         for Taken { claim, is_asked_for } in self.taken {
             if is_asked_for {
                 let time = exchange.policy().repeats.memory_of_values(true).map(|time| time.max(settle));
-                let owner = memory.prints().of([&b"nobody"[..]]);
-                let value = Value { location: None, caller: exchange.caller, owner, is_asked_for };
+                let owner = owner(memory, exchange.key);
+                let value = Value { location: None, caller: exchange.caller, owner, is_asked_for, in_doubt: false };
                 claim.remember(Memo::Value(value), time);
             }
         }
@@ -223,11 +224,11 @@ impl Values {
         });
         let elsewhere = || location.and_then(|location| location.to_str().ok()).map(Box::from);
         let link = target.map(|target| Box::from(target.as_path_and_query().as_str())).or_else(elsewhere);
-        // Where nobody says what was created, nothing that is known of ends it.
-        let owner = key.map_or_else(|| memory.prints().of([&b"nobody"[..]]), |key| owner(memory, key));
+        // Where nobody says what was created, it ends with the collection, for an operator to have it forgotten.
+        let owner = owner(memory, key.unwrap_or(exchange.key));
         for Taken { claim, is_asked_for } in self.taken {
             let time = exchange.policy().repeats.memory_of_values(is_asked_for);
-            let value = Value { location: link.clone(), caller: exchange.caller, owner, is_asked_for };
+            let value = Value { location: link.clone(), caller: exchange.caller, owner, is_asked_for, in_doubt: false };
             claim.remember(Memo::Value(value), time);
         }
     }

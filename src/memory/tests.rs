@@ -23,7 +23,13 @@ fn answer(content: &[u8]) -> Memo {
 }
 
 fn value(owner: u64, is_asked_for: bool) -> Memo {
-    Memo::Value(Value { location: Some("/users/7".into()), caller: 1, owner: name(owner), is_asked_for })
+    Memo::Value(Value {
+        location: Some("/users/7".into()),
+        caller: 1,
+        owner: name(owner),
+        is_asked_for,
+        in_doubt: false,
+    })
 }
 
 fn claimed(memory: &Arc<Memory>, kind: Kind, n: u64) -> Claim {

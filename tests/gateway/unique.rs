@@ -607,6 +607,11 @@ async fn values_outlive_a_reload_and_an_operator_can_have_them_forgotten() {
     assert_duplicate(&sign_up(&gateway, "e@f").send().await, None);
     gateway.ask("DELETE", "/records?target=http://notes.example/users").expect(200).await;
     create(&mut backend, "e@f", "/users/10").await;
+    // And so do those of which nobody says where they are.
+    create(&mut backend, "g@h", "http://elsewhere.example/users/11").await;
+    assert_duplicate(&sign_up(&gateway, "g@h").send().await, Some("http://elsewhere.example/users/11"));
+    gateway.ask("DELETE", "/records?target=http://notes.example/users").expect(200).await;
+    create(&mut backend, "g@h", "/users/12").await;
     backend.assert_quiet();
 }
 

@@ -185,7 +185,7 @@ impl World {
 
     async fn create_at_backend(&self, mut claim: Claim, caller: u64, value: u64) {
         let is_asked_for = self.asks;
-        let unknown = Value { location: None, caller, owner: self.name(&[3]), is_asked_for };
+        let unknown = Value { location: None, caller, owner: self.name(&[3]), is_asked_for, in_doubt: true };
         if !self.is_broken(Broken::ClaimEndsWithClient) {
             claim.confirm(if is_asked_for {
                 InDoubt::Held(SETTLE)
@@ -207,7 +207,7 @@ impl World {
                 let number = self.backend_creates(value);
                 self.way().await;
                 let (location, owner) = (Some(format!("/{number}").into()), self.name(&[4, number]));
-                claim.remember(Memo::Value(Value { location, owner, ..unknown }), None);
+                claim.remember(Memo::Value(Value { location, owner, in_doubt: false, ..unknown }), None);
             }
         }
     }
