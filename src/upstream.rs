@@ -44,6 +44,7 @@ mod tests;
 mod tunnel;
 mod wire;
 
+pub(crate) use connect::limit_unsent;
 pub use fleet::{FailureKind, Fleet, Server};
 use pool::{Pool, Ready};
 pub use received::{AnswerError, FromUpstream};

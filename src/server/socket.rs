@@ -18,11 +18,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::limits::Place;
-
-/// How much of an answer may wait in the kernel without being sent. With more it would not show for a long time whether a
-/// slow client takes something.
-#[cfg(target_os = "linux")]
-const UNSENT: u32 = 128 * 1024;
+use crate::upstream::limit_unsent;
 
 /// A client's TCP connection.
 #[derive(Debug)]
@@ -64,16 +60,6 @@ impl Socket {
         ready!(until.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client took nothing for send_timeout")))
     }
-}
-
-#[cfg(target_os = "linux")]
-fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
-    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn limit_unsent(_: &TcpStream) -> io::Result<()> {
-    Ok(())
 }
 
 impl AsyncRead for Socket {

@@ -15,8 +15,8 @@ use crate::{
     tls::upstream::{Asks, speaks_http2},
 };
 
-/// How much of a request may wait in the kernel without being sent. With more it would not show for a long time that a
-/// slow backend takes something.
+/// How much may wait in the kernel without being sent. With more it would not show for a long time whether a slow peer takes
+/// something.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 * 1024;
 
@@ -92,13 +92,15 @@ pub(super) async fn connect(server: &Server, asks: Asks, deadline: Instant) -> R
     Ok(Connected { stream: Stream::Tls(Box::new(stream)), is_http2, peer })
 }
 
+/// Has it seen before long whether the other end takes something.
 #[cfg(target_os = "linux")]
-fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
 }
 
+/// Nothing can be done about it here.
 #[cfg(not(target_os = "linux"))]
-fn limit_unsent(_: &TcpStream) -> io::Result<()> {
+pub(crate) fn limit_unsent(_: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
