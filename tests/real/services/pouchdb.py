@@ -1,0 +1,110 @@
+"""CouchDB's protocol by express-pouchdb: documents with revisions of their own, and what has none."""
+
+import itertools
+import json
+
+import httpx
+
+from checks import Checks
+from lost_update import OLD, Held, client
+from services import Service
+from stage import HERE, Stage
+
+NAMES = itertools.count(1)
+
+
+class Documents(Service):
+    suite = "couchdb"
+    name = "express-pouchdb 4.2 (CouchDB), documents"
+    shows = "`_rev`; on reads Express's weak `ETag`, on writes a strong one of the revision"
+    guard = ('version = { json = "/_rev" }',)
+    compares = True
+    loses = 0
+    know = (
+        "`_rev` is compared by the service, and nothing is lost by clients that send it: without the key the gateway "
+        "adds nothing. With it `If-Match` works too, which express-pouchdb ignores."
+    )
+
+    def start(self, stage: Stage, port: int) -> None:
+        stage.start("pouchdb", "node", HERE / "node/pouchdb.cjs", port, port=port, cwd=stage.folder)
+        with client(f"http://127.0.0.1:{port}") as store:
+            store.put("/db").raise_for_status()
+
+    def create(self, store: httpx.Client, text: str = OLD) -> str:
+        path = f"/db/document-{next(NAMES)}"
+        self.write(store, path, Held(), text).raise_for_status()
+        return path
+
+    def read(self, client: httpx.Client, path: str) -> Held:
+        """As CouchDB's clients do it: the revision is in the document, and no field is sent."""
+        return Held({}, "", client.get(path).raise_for_status().json())
+
+    def content(self, path: str, held: Held, text: str) -> bytes:
+        return json.dumps({**held.document, "text": text}).encode()
+
+    def stored(self, store: httpx.Client, path: str) -> str:
+        return store.get(path).json()["text"]
+
+    refused_by = "the service"
+
+    def try_more(self, stage: Stage, checks: Checks, direct: str, through: str) -> None:
+        with client(direct) as store, client(through) as ann, client(through) as ben:
+            path = self.create(store)
+            tag = store.get(path).headers["etag"]
+            self.write(ann, path, self.read(ann, path), "newer")
+            gone = store.delete(path, headers={"If-Match": tag})
+            checks.equal("the service alone deletes what is newer than If-Match says", 200, gone.status_code)
+
+            path = self.create(store)
+            tag = ann.get(path).headers.get("etag", "")
+            held = Held({"If-Match": tag}, "", ben.get(path).json())
+            saved = self.write(ben, path, held, "newer")
+            checks.equal("with If-Match, a write with the current tag", 201, saved.status_code)
+            refused = ann.delete(path, headers={"If-Match": tag})
+            checks.equal("the gateway does not", 409, refused.status_code)
+            checks.equal("and the newer one is kept", "newer", self.stored(store, path))
+            tag = ann.get(path).headers.get("etag", "")
+            deleted = ann.delete(path, headers={"If-Match": tag})
+            checks.equal("a DELETE with the current tag", 200, deleted.status_code)
+
+
+class Security(Documents):
+    suite = "couchdb-security"
+    name = "express-pouchdb 4.2, `/{db}/_security`"
+    shows = "no revision; Express's weak `ETag`, on writes that of the answer `{\"ok\":true}`"
+    guard = ('profile = "express"',)
+    compares = False
+    loses = None
+    know = (
+        "CouchDB gives it no revision. All writes are answered alike, and so with the same tag, which the profile does "
+        'not trust; with no more than `comparison = "weak"` who writes with that tag would overwrite anything.'
+    )
+    refused_by = "the gateway"
+
+    def create(self, store: httpx.Client, text: str = OLD) -> str:
+        database = f"/db{next(NAMES)}"
+        store.put(database).raise_for_status()
+        path = f"{database}/_security"
+        self.write(store, path, Held(), text).raise_for_status()
+        return path
+
+    def read(self, client: httpx.Client, path: str) -> Held:
+        return Service.read(self, client, path)
+
+    def content(self, path: str, held: Held, text: str) -> bytes:
+        return json.dumps({"admins": {"names": [text], "roles": []}}).encode()
+
+    def stored(self, store: httpx.Client, path: str) -> str:
+        return store.get(path).json()["admins"]["names"][0]
+
+    def try_more(self, stage: Stage, checks: Checks, direct: str, through: str) -> None:
+        """Its answers to writes have a tag, which says nothing: nobody may save with it over another's work."""
+        with client(direct) as store, client(through) as ann, client(through) as ben:
+            path = self.create(store)
+            anns = self.write(ann, path, self.read(ann, path), "by Ann")
+            bens = self.write(ben, path, self.read(ben, path), "by Ben")
+            checks.equal("two writes, each after a read", (200, 200), (anns.status_code, bens.status_code))
+            if tag := anns.headers.get("etag"):
+                again = self.write(ann, path, Held({"If-Match": tag}), "by Ann again")
+                checks.equal("one with the tag of the first one's answer", 409, again.status_code)
+            checks.equal("the second one's work is kept", "by Ben", self.stored(store, path))
