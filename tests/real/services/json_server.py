@@ -6,7 +6,8 @@ from pathlib import Path
 
 import httpx
 
-from lost_update import OLD, Held
+from checks import Checks
+from lost_update import ANNS, BENS, OLD, Held, client
 from services import Service
 from stage import Stage
 
@@ -37,3 +38,14 @@ class JsonServer(Service):
 
     def stored(self, store: httpx.Client, path: str) -> str:
         return store.get(path).json()["title"]
+
+    def try_more(self, stage: Stage, checks: Checks, direct: str, through: str) -> None:
+        """Its answers to writes are the document, so that their tags say something: a client saves twice with them."""
+        with client(direct) as store, client(through) as ann:
+            path = self.create(store)
+            first = self.write(ann, path, self.read(ann, path), ANNS)
+            again = self.write(ann, path, Held({"If-Match": first.headers["etag"]}), BENS)
+            checks.equal("saving twice needs no read", (200, 200), (first.status_code, again.status_code))
+            late = self.write(ann, path, Held({"If-Match": first.headers["etag"]}), OLD)
+            checks.equal("but not with a tag of then", 409, late.status_code)
+            checks.equal("and the last is stored", BENS, self.stored(store, path))
