@@ -8,7 +8,7 @@ import httpx
 from checks import Checks
 from lost_update import OLD, Held, client
 from services import Service
-from stage import HERE, Stage
+from stage import HERE, Stage, run
 
 NAMES = itertools.count(1)
 
@@ -66,6 +66,11 @@ class Documents(Service):
             tag = ann.get(path).headers.get("etag", "")
             deleted = ann.delete(path, headers={"If-Match": tag})
             checks.equal("a DELETE with the current tag", 200, deleted.status_code)
+
+            store.put("/copies").raise_for_status()
+            seen = run("node", HERE / "node/replicate.cjs", f"{through}/copies", timeout=20).stdout
+            expected = {"pushed": 3, "heard": "one", "pulled": 1, "text": "there", "refused": "conflict"}
+            checks.equal("PouchDB copies there and back, hears of a change, and is refused", expected, json.loads(seen))
 
 
 class Security(Documents):

@@ -6,10 +6,14 @@ import sys
 import httpx
 
 from checks import Checks
-from lost_update import OLD, Held, client
+from lost_update import OLD, Held, client, refuser
 from services import Service
 from stage import HERE, Stage
 
+RENAMED = (
+    '<?xml version="1.0"?><propertyupdate xmlns="DAV:"><set><prop><displayname>Work</displayname></prop></set>'
+    "</propertyupdate>"
+)
 COLLECTION = "/ann/calendar/"
 
 
@@ -17,12 +21,12 @@ class Calendar(Service):
     suite = "radicale"
     name = "Radicale 3.9 (CalDAV)"
     shows = "strong `ETag`, of the content"
-    guard = ('profile = "webdav"', 'missing = "require"')
+    guard = ('profile = "webdav"', 'methods = ["PUT", "DELETE"]', 'missing = "require"')
     compares = True
     loses = 0
     know = (
-        "It compares `If-Match` itself, under a lock, and loses nothing. The gateway refuses earlier, and with "
-        "`missing` those who send none."
+        "It compares `If-Match` itself, under a lock, and loses nothing. The gateway refuses earlier, and with `missing` "
+        "those who send none; `methods` leaves out what nobody makes conditional (MKCALENDAR, PROPPATCH)."
     )
     content_type = "text/calendar; charset=utf-8"
     numbers = itertools.count(1)
@@ -100,3 +104,11 @@ type = none
             checks.equal("a new one is made with If-None-Match: *", 201, made.status_code)
             listed = ann.request("PROPFIND", COLLECTION, headers={"Depth": "1"})
             checks.equal("PROPFIND passes", 207, listed.status_code)
+            changed = ann.request("PROPPATCH", COLLECTION, content=RENAMED, headers={"Content-Type": "application/xml"})
+            checks.equal("so does PROPPATCH", 207, changed.status_code)
+            checks.equal("and MKCALENDAR", 201, ann.request("MKCALENDAR", "/ann/another/").status_code)
+            tag = self.read(ann, path).fields["If-Match"]
+            deleted = ann.delete(path, headers={"If-Match": tag})
+            checks.equal("a DELETE with the current tag", 200, deleted.status_code)
+            gone = self.write(ann, path, Held({"If-Match": tag}), "from the dead")
+            checks.equal("a write to what is gone", (412, "the gateway"), (gone.status_code, refuser(gone)))
