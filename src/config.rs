@@ -23,10 +23,12 @@ mod check;
 mod describe;
 mod pattern;
 mod raw;
+mod related;
 #[cfg(test)]
 mod tests;
 
 pub use pattern::PathPattern;
+pub use related::RelatedPath;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -260,6 +262,8 @@ pub struct Route {
     pub path: PathPattern,
     /// The upstream's place in [`Config::upstreams`].
     pub upstream: usize,
+    /// The resources that a write to one of its resources changes, too.
+    pub also_changes: Vec<RelatedPath>,
     /// The rules.
     pub policy: Policy,
 }

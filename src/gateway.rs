@@ -43,6 +43,7 @@ mod idempotency;
 mod informational;
 mod names;
 mod probe;
+mod related;
 mod repeats;
 mod replay;
 mod route;

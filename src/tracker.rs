@@ -34,6 +34,7 @@ use crate::core::{
 };
 
 pub mod gate;
+mod related;
 #[cfg(test)]
 mod simulation;
 mod table;
@@ -124,6 +125,12 @@ enum Broken {
     ForgottenFloors,
     /// Writes do not wait at the gate for those under old names.
     OpenGate,
+    /// Of the turns that a write needs, it takes only its own.
+    NoSharedTurns,
+    /// They are taken in the order in which the write names them.
+    NoOrder,
+    /// What a write changes beside its own resource counts as it was.
+    RelatedUnchanged,
     /// What reads show is recorded under new names while writes under old ones are under way.
     #[cfg(test)]
     EarlyNames,
@@ -602,6 +609,8 @@ pub struct Turn {
     ask: Ask,
     phase: Phase,
     since: Instant,
+    /// The turns of the resources that the write changes beside its own; they end as this one does.
+    shared: Vec<Turn>,
     /// Given back last of all.
     pass: Option<Pass>,
 }
@@ -615,7 +624,7 @@ enum Phase {
 
 impl Turn {
     fn new(tracker: Arc<Tracker>, ask: Ask) -> Self {
-        Self { tracker, ask, phase: Phase::Taken, since: Instant::now(), pass: None }
+        Self { tracker, ask, phase: Phase::Taken, since: Instant::now(), shared: Vec::new(), pass: None }
     }
 
     /// Tells the watcher of it. Not while the record is locked.
@@ -655,12 +664,19 @@ impl Turn {
     /// [`TurnLost`]: somebody else may have the turn, and the write must not be sent.
     pub async fn confirm(&mut self) -> Result<(), TurnLost> {
         self.phase = Phase::Sending;
+        for turn in &mut self.shared {
+            turn.phase = Phase::Sending;
+        }
         Ok(())
     }
 
     /// How the write ended. The record says so, and the next in line begins, in one step.
     pub async fn settle(mut self, outcome: Outcome) {
         self.phase = Phase::Settled;
+        for mut turn in std::mem::take(&mut self.shared) {
+            turn.phase = Phase::Settled;
+            self.tracker.release_shared(&turn.ask, &outcome, turn.since);
+        }
         let too_long = matches!(&outcome, Outcome::Committed(Some(tag)) if !self.tracker.fits(tag));
         let outcome = if too_long { Outcome::Committed(None) } else { outcome };
         self.tracker.release(&self.ask, Some(self.tracker.misjudged(outcome)), self.since);

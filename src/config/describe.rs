@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Balance, Config, Ejection, ForwardedRule, Health, HostRule, Limits, Listener, LogFormat, Protocol, Upstream,
+    Balance, Config, Ejection, ForwardedRule, Health, HostRule, Limits, Listener, LogFormat, Protocol, RelatedPath,
+    Upstream,
     raw::form::{duration_text, size_text},
 };
 use crate::core::{
@@ -23,6 +24,7 @@ impl Config {
             let host = route.host.as_deref().unwrap_or("any");
             lines.push(format!("Route {}: host {host}, path {}, to {upstream:?}.", index + 1, route.path));
             lines.extend(rules(&route.policy).into_iter().map(|rule| format!("    {rule}")));
+            lines.extend(related(&route.also_changes).map(|rule| format!("    {rule}")));
         }
         lines.push(self.describe_process());
         lines.join("\n") + "\n"
@@ -199,6 +201,17 @@ fn rules(policy: &Policy) -> Vec<String> {
         rules.push(format!("Also set: {}.", settings.join(", ")));
     }
     rules
+}
+
+/// What a write changes beside its target.
+fn related(also_changes: &[RelatedPath]) -> Option<String> {
+    let whose = match also_changes {
+        [] => return None,
+        [_] => "its",
+        [_, _, ..] => "their",
+    };
+    let listed = listed(also_changes, "and");
+    Some(format!("A write also changes {listed}: {whose} held tags are stale after it, and guarded writes there wait."))
 }
 
 /// The choices that are not the default ones.

@@ -7,11 +7,11 @@ use crate::core::resource::Target;
 /// A path pattern: segments, each literal, `{name}` (one segment) or, at the end, `{*rest}` (all that remain).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
+pub(super) enum Segment {
     /// In the canonical form of request paths; empty before a trailing `/`.
     Literal(String),
     /// With its name, which only people read.
@@ -137,10 +137,16 @@ fn canonical_segments(text: &str, written: &[Option<Segment>]) -> Result<Vec<Str
 
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.segments.iter().try_for_each(|segment| match segment {
-            Segment::Literal(text) => write!(f, "/{text}"),
-            Segment::One(name) => write!(f, "/{{{name}}}"),
-            Segment::Rest(name) => write!(f, "/{{*{name}}}"),
-        })
+        self.segments.iter().try_for_each(|segment| write!(f, "/{segment}"))
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::One(name) => write!(f, "{{{name}}}"),
+            Self::Rest(name) => write!(f, "{{*{name}}}"),
+        }
     }
 }

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 
 use super::{
     Admin, CertificateFiles, Config, ConfigErrors, ForwardedRule, Forwarding, Limits, Listener, ListenerTls, Log,
-    LogFormat, Memory, PathPattern, Route, Tracker, Upstream,
+    LogFormat, Memory, PathPattern, RelatedPath, Route, Tracker, Upstream,
 };
 use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify};
 
@@ -161,7 +161,8 @@ fn routes(top: &mut Section, upstreams: &[Upstream], guard: Policy) -> Vec<Route
         if upstreams.len() > 1 {
             top.error_at("routes", "routes are needed to choose between several upstreams");
         }
-        return vec![Route { host: None, path: PathPattern::any(), upstream: 0, policy: guard }];
+        let also_changes = Vec::new();
+        return vec![Route { host: None, path: PathPattern::any(), upstream: 0, also_changes, policy: guard }];
     }
     let mut routes: Vec<(String, Route)> = Vec::new();
     for section in sections.into_iter().flatten() {
@@ -185,14 +186,33 @@ fn route(mut section: Section, upstreams: &[Upstream], defaults: &Policy) -> Opt
     if upstream == Ok(None) && upstreams.len() > 1 {
         section.error_at("upstream", &format!("is missing; there is a choice of {}", names(upstreams)));
     }
+    let path = path.map(|path| path.unwrap_or_else(PathPattern::any));
+    let also_changes = also_changes(&mut section, path.as_ref().ok());
     let policy = guard(section.section("guard"), defaults);
     section.finish();
     Some(Route {
         host: host.ok()?,
-        path: path.ok()?.unwrap_or_else(PathPattern::any),
+        path: path.ok()?,
         upstream: upstream.ok().flatten().unwrap_or_default(),
+        also_changes,
         policy,
     })
+}
+
+/// Each is a turn that a write takes beside its own.
+const MOST_RELATED: usize = 16;
+
+/// Nothing is said of the names in them where the path that they are of can't be read.
+fn also_changes(section: &mut Section, path: Option<&PathPattern>) -> Vec<RelatedPath> {
+    let related = section.list("also_changes", |value| {
+        let text = text(value)?;
+        path.map(|path| RelatedPath::parse(text, path)).transpose()
+    });
+    let related: Vec<_> = related.ok().flatten().unwrap_or_default().into_iter().flatten().collect();
+    if related.len() > MOST_RELATED {
+        section.error_at("also_changes", &format!("has {} paths; {MOST_RELATED} are the most", related.len()));
+    }
+    related
 }
 
 fn named(upstreams: &[Upstream], name: &str) -> Result<usize, String> {

@@ -603,3 +603,24 @@ fn every_departure_is_told() {
         assert!(described.contains(told) && !plain.contains(told), "{keys}\n{described}");
     }
 }
+
+#[test]
+fn what_a_write_also_changes_is_told() {
+    let lines = |also: &str| {
+        let route = format!("[[routes]]\npath = \"/orders/{{id}}/lines/{{line}}\"\nalso_changes = [{also}]\n");
+        parsed(&(BASE.to_owned() + &route))
+    };
+    assert_eq!(lines("").describe(), lines("").describe().replace("A write also changes", ""));
+    for (also, told) in [
+        (
+            "\"/orders/{id}\"",
+            "A write also changes /orders/{id}: its held tags are stale after it, and guarded writes there wait.",
+        ),
+        ("\"/orders/{id}\", \"/orders\"", "A write also changes /orders/{id} and /orders: their held tags"),
+    ] {
+        let config = lines(also);
+        assert!(config.describe().contains(told), "{}", config.describe());
+    }
+    let route = &lines("\"/orders/{id}\"").routes[0];
+    assert_eq!(route.also_changes[0].beside("/orders/7/lines/3"), "/orders/7");
+}

@@ -270,6 +270,16 @@ impl Record {
         }
     }
 
+    /// How a write to another resource ended that changes this one, too. It says nothing of what there is now; and where
+    /// what was known of its own resource was wrong, so may be what is known of this one.
+    pub fn settle_beside(&mut self, outcome: &Outcome, at: Stamp) {
+        match outcome {
+            Outcome::NotApplied => self.changed = at,
+            Outcome::Contradicted | Outcome::InDoubt => self.forget(at),
+            Outcome::Committed(_) | Outcome::Deleted => self.change(at),
+        }
+    }
+
     /// The resource changed by a write to another one (rule 6): its tags are superseded.
     pub fn change(&mut self, at: Stamp) {
         self.changed = at;

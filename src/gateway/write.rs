@@ -28,6 +28,7 @@ use super::{
     forward::{self, Received, Tagged},
     headers::METHOD_OVERRIDES,
     probe::{self, Said},
+    related,
     repeats::{self, Begun, Notes},
     replay, route,
 };
@@ -36,7 +37,6 @@ use crate::{
         policy::{MethodOverride, Mode, Policy},
         precondition::Demands,
         record::{Access, Outcome, View},
-        resource::Key,
         verdict::{self, Probe, Refusal, Verdict},
     },
     telemetry::{Causes, metrics},
@@ -265,23 +265,17 @@ async fn take_turn_with(
 async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
     let policy = exchange.policy();
     let since = Instant::now();
-    let turn = async {
-        let pass = exchange.gateway.enter(exchange.route, policy.wait).await?;
-        let ask = Ask {
-            key: exchange.key,
-            access,
-            caller: exchange.caller,
-            wait: policy.wait.saturating_sub(since.elapsed()),
-            line: policy.line,
-            hold: policy.settle,
-        };
-        let mut turn = exchange.gateway.tracker.begin_write(ask).await?;
-        turn.keep(pass);
-        Ok(turn)
+    let ask = Ask {
+        key: exchange.key,
+        access,
+        caller: exchange.caller,
+        wait: policy.wait,
+        line: policy.line,
+        hold: policy.settle,
     };
     let turn = tokio::select! {
         biased;
-        turn = turn => turn.map_err(Failure::Busy),
+        turn = related::begin_write(exchange, ask) => turn.map_err(Failure::Busy),
         // Out of line with it, and an answer in case that it only has nothing more to say.
         () = exchange.client.gone() => Err(Failure::Busy(Busy::TimedOut)),
     };
@@ -325,7 +319,6 @@ async fn carry_out(
     if let Err(TurnLost) = turn.confirm().await {
         return answer(reply, Err(Failure::Busy(Busy::TimedOut)));
     }
-    change(&exchange, route::destinations(&exchange)).await;
     let (mut outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
     if let Some(notes) = &mut notes {
         notes.confirm(&exchange, &mut outgoing);
@@ -333,7 +326,6 @@ async fn carry_out(
     let held = outgoing.held();
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
     let sent = exchange.send(request, &progress).await;
-    note_changes(&exchange, sent.as_ref().ok()).await;
     match sent {
         Err(error) => {
             let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
@@ -352,6 +344,7 @@ async fn carry_out(
             answer(reply, Err(Failure::Upstream(error, Sent::Write)));
         }
         Ok(received) => {
+            note_changes(&exchange, &received).await;
             let outcome = outcome(&exchange, &received);
             if matches!(outcome, None | Some(Outcome::InDoubt)) {
                 exchange.seen.in_doubt();
@@ -491,22 +484,14 @@ fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
         .all(|named| route::same_origin(exchange, named).is_some_and(|target| target == exchange.target))
 }
 
-/// A write that was applied changed the resources that its answer names, too (rule 6), and one that may have been, those
-/// that its `Destination` names. `None`: there is no answer.
-async fn note_changes(exchange: &Exchange, received: Option<&Received>) {
-    if !received.is_some_and(|received| received.status().is_client_error()) {
-        change(exchange, route::destinations(exchange)).await;
-    }
-    let applied = received.filter(|received| received.status().is_success() || received.status().is_redirection());
-    if let Some(received) = applied {
-        change(exchange, route::named(exchange, received.headers())).await;
-    }
-}
-
-async fn change(exchange: &Exchange, keys: Vec<Key>) {
-    for key in keys {
-        exchange.gateway.tracker.change(key).await;
-        repeats::changed_elsewhere(&exchange.gateway, key);
+/// A write that was applied changed the resources that its answer names, too (rule 6). Those that are known before have
+/// turns of their own (`related`).
+async fn note_changes(exchange: &Exchange, received: &Received) {
+    if received.status().is_success() || received.status().is_redirection() {
+        for key in route::named(exchange, received.headers()) {
+            exchange.gateway.tracker.change(key).await;
+            repeats::changed_elsewhere(&exchange.gateway, key);
+        }
     }
 }
 

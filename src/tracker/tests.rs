@@ -18,6 +18,8 @@ use tokio::time::{advance, sleep};
 use super::*;
 use crate::core::record::State;
 
+mod related;
+
 const WAIT: Duration = Duration::from_secs(10);
 const HOLD: Duration = Duration::from_secs(5);
 const CALLER: u64 = 1;

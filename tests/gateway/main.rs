@@ -3,6 +3,7 @@
 mod support;
 
 mod race;
+mod related;
 mod replay;
 mod turns;
 

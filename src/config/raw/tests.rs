@@ -447,3 +447,32 @@ fn forwarding_fields_tell_resources_apart_only_where_they_pass() {
     }
     assert!(read(&file("", "X-Tenant")).is_ok());
 }
+
+#[test]
+fn what_is_wrong_with_what_a_route_also_changes() {
+    let of_lines = |also: &str| format!("[[routes]]\npath = \"/orders/{{id}}/lines/{{line}}\"\nalso_changes = {also}");
+    let many = format!("[{}]", "\"/a\", ".repeat(17));
+    let line = BASE.lines().count() + 3;
+    for (also, key, part) in [
+        ("\"/orders\"", "routes[0].also_changes", "must be an array"),
+        ("[7]", "routes[0].also_changes[0]", "must be a string"),
+        (
+            "[\"/orders\", \"/orders/{order}\"]",
+            "routes[0].also_changes[1]",
+            "{order}, which the route's path /orders/{id}/lines/{line} has not",
+        ),
+        ("[\"orders\"]", "routes[0].also_changes[0]", "does not begin with /"),
+        ("[\"/orders?page=1\"]", "routes[0].also_changes[0]", "has a query"),
+    ] {
+        assert_error(&format!("{BASE}{}", of_lines(also)), line, key, part);
+    }
+    assert_error(
+        &format!("{BASE}{}", of_lines(&many)),
+        line - 2,
+        "routes[0].also_changes",
+        "has 17 paths; 16 are the most",
+    );
+    // One error, and not one for each name.
+    let errors = errors(&format!("{BASE}[[routes]]\npath = \"orders\"\nalso_changes = [\"/orders/{{id}}\"]"));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+}
