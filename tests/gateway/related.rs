@@ -267,14 +267,15 @@ async fn one_wait_is_for_all_turns() {
     let order = begin(gateway.put("/orders/7", "x"));
     let under_way = backend.expect("PUT", "/orders/7").await;
     gateway.put("/orders/7/lines/3", "x").expect(409).await.problem("busy");
-    // The others are free.
-    for path in ["/orders/7/lines/3x", "/orders"] {
-        let writer = begin(gateway.put(path, "x"));
-        backend.expect("PUT", path).await.answer(200, &[], "").await;
-        assert_eq!(writer.answer().await.status, 200);
-    }
+    // The list is free, and so is the line once the order is.
+    let list = begin(gateway.put("/orders", "x"));
+    backend.expect("PUT", "/orders").await.answer(200, &[], "").await;
+    assert_eq!(list.answer().await.status, 200);
     under_way.answer(200, &[], "").await;
     assert_eq!(order.answer().await.status, 200);
+    let line = begin(gateway.put("/orders/7/lines/3", "x"));
+    backend.expect("PUT", "/orders/7/lines/3").await.answer(200, &[], "").await;
+    assert_eq!(line.answer().await.status, 200);
 }
 
 /// Each changes the other: who takes the first turn of both gets through, and then the other.
