@@ -131,9 +131,6 @@ enum Broken {
     NoOrder,
     /// What a write changes beside its own resource counts as it was.
     RelatedUnchanged,
-    /// A write does not wait for those under old names of what it changes beside its own resource.
-    #[cfg(test)]
-    OwnGateOnly,
     /// What reads show is recorded under new names while writes under old ones are under way.
     #[cfg(test)]
     EarlyNames,

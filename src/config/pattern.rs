@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::core::resource::Target;
+use crate::core::resource::{Target, same_path};
 
 /// A path pattern: segments, each literal, `{name}` (one segment) or, at the end, `{*rest}` (all that remain).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,25 @@ impl PathPattern {
             }
         }
         written.next().is_none()
+    }
+
+    /// The path that a lenient backend may take this one for, if the pattern matches that: another case, an empty segment, a
+    /// parameter or a final `/` may make the difference.
+    pub(crate) fn resembled(&self, path: &str) -> Option<String> {
+        let mut written = path.split('/').filter(|segment| !same_path(segment, ""));
+        let mut resembled = String::with_capacity(path.len());
+        for segment in &self.segments {
+            resembled.push('/');
+            match segment {
+                Segment::Literal(text) if text.is_empty() => {}
+                Segment::Literal(text) => {
+                    resembled.push_str(written.next().filter(|written| same_path(written, text)).and(Some(text))?)
+                }
+                Segment::One(_) => resembled.push_str(written.next()?),
+                Segment::Rest(_) => resembled.push_str(&written.by_ref().collect::<Vec<_>>().join("/")),
+            }
+        }
+        written.next().is_none().then_some(resembled)
     }
 
     /// Whether there may be a path that both match.

@@ -322,6 +322,29 @@ fn what_a_pattern_matches() {
 }
 
 #[test]
+fn what_a_lenient_backend_takes_a_path_for() {
+    for (pattern, path, resembled) in [
+        ("/orders/{id}", "/orders/7", Some("/orders/7")),
+        ("/orders/{id}", "/Orders/7", Some("/orders/7")),
+        ("/Orders/{id}", "//orders//A/", Some("/Orders/A")),
+        ("/orders/{id}", "/orders;v=1/7;v=2", Some("/orders/7;v=2")),
+        ("/orders/{id}", "/order%73./7", Some("/orders/7")),
+        ("/orders/", "/orders", Some("/orders/")),
+        ("/orders", "/orders/", Some("/orders")),
+        ("/files/{*rest}", "/Files/a//b/", Some("/files/a/b")),
+        ("/files/{*rest}", "/files", Some("/files/")),
+        ("/{*rest}", "/", Some("/")),
+        ("/orders/{id}", "/orders", None),
+        ("/orders/{id}", "/orders/7/lines", None),
+        ("/orders/{id}", "/notes/7", None),
+        ("/orders", "/", None),
+    ] {
+        let read = PathPattern::parse(pattern).expect("a pattern");
+        assert_eq!(read.resembled(path).as_deref(), resembled, "{path} by {pattern}");
+    }
+}
+
+#[test]
 fn patterns_that_overlap() {
     for (one, other, expected) in [
         ("/a", "/a", true),

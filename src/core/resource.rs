@@ -424,6 +424,12 @@ fn folded_host(host: &str) -> Cow<'_, str> {
     if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
+/// Whether two paths, or two segments, are one to the most lenient backend.
+#[must_use]
+pub fn same_path(one: &str, other: &str) -> bool {
+    folded_path(one) == folded_path(other)
+}
+
 /// The path as the most lenient backend reads it: escapes decoded as often as there are any, lower case, `\` as `/`, `+`
 /// as a space, no parameters of segments, no dots or spaces at their ends, no empty segments and so no final `/`.
 fn folded_path(path: &str) -> Cow<'_, [u8]> {

@@ -23,13 +23,35 @@ struct Related {
 /// Without those that share the write's own turn, which says enough.
 fn related(exchange: &Exchange) -> Vec<Related> {
     let gateway = &exchange.gateway;
-    let declared = gateway.config.routes[exchange.route].also_changes.iter();
-    // What can't be a target can't be asked for, either.
-    let declared = declared.filter_map(|path| Target::parse(&path.beside(exchange.target.path()), None).ok());
-    let targets = declared.chain(route::destinations(exchange));
+    let targets = declared(exchange).chain(route::destinations(exchange));
     let found = targets.filter_map(|target| gateway.resource(&exchange.asked, &target, &exchange.head.headers));
     let related = found.map(|(route, key)| Related { route, key });
     related.filter(|related| related.key.cell != exchange.key.cell).collect()
+}
+
+/// What the write's route names. A lenient backend may also take its path for one of another route's, as it does where two
+/// spellings share a turn; then it changes what that route names.
+fn declared(exchange: &Exchange) -> impl Iterator<Item = Target> {
+    let (routes, written) = (&exchange.gateway.config.routes, exchange.target.path());
+    let declaring = routes.iter().enumerate().filter(|(_, route)| !route.also_changes.is_empty());
+    declaring.flat_map(move |(index, route)| {
+        let meant = if index == exchange.route {
+            Some(written.to_owned())
+        } else {
+            let resembled = route.path.resembled(written).filter(|_| !route.path.matches(written));
+            resembled.filter(|path| takes(exchange, index, path))
+        };
+        // What can't be a target can't be asked for, either.
+        let beside = |meant: &String| route.also_changes.iter().map(|path| path.beside(meant)).collect::<Vec<_>>();
+        let paths = meant.as_ref().map(beside).unwrap_or_default();
+        paths.into_iter().filter_map(|path| Target::parse(&path, None).ok())
+    })
+}
+
+/// Whether a request for this path would take this route.
+fn takes(exchange: &Exchange, route: usize, path: &str) -> bool {
+    let target = Target::parse(path, None).ok();
+    target.and_then(|target| route::find(&exchange.gateway.config.routes, &exchange.asked, &target)) == Some(route)
 }
 
 /// Their keys.

@@ -94,6 +94,28 @@ async fn what_a_held_tag_is_worth_after_a_write_that_also_changes_its_resource()
     }
 }
 
+/// A backend that takes them for the same changes the same, whichever route they take.
+#[tokio::test]
+async fn another_spelling_of_the_written_path_changes_the_same() {
+    for (path, expected) in [
+        ("/Orders/7/lines/3", Held::Unknown),
+        ("/orders/7/lines/3/", Held::Unknown),
+        ("//orders/7/lines//3", Held::Unknown),
+        ("/orders/7;v=1/lines/3", Held::Unknown),
+        ("/orders/7/Lines", Held::Unknown),
+        ("/orders/7/lines/3/notes", Held::Current),
+        ("/Orders/8/lines/3", Held::Current),
+    ] {
+        let mut backend = Script::start().await;
+        let gateway = orders(&backend).start();
+        learn(&gateway, &mut backend, "/orders/7", "\"1\"").await;
+        let writer = begin(gateway.put(path, "x"));
+        backend.expect("PUT", path).await.answer(200, &[], "").await;
+        assert_eq!(writer.answer().await.status, 200);
+        assert_eq!(held(&gateway, &mut backend, "/orders/7", "\"1\"").await, expected, "{path}");
+    }
+}
+
 /// A superseded tag is not asked for again where the backend is asked before a conflict only if need be.
 #[tokio::test]
 async fn a_tag_that_a_related_write_superseded_is_known_to_be_stale() {

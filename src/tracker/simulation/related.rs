@@ -65,11 +65,6 @@ fn would_notice_that_turns_are_taken_in_any_order() {
     assert_noticed(Broken::NoOrder, |violation| matches!(violation, Violation::Stuck(_)));
 }
 
-#[test]
-fn would_notice_that_old_names_of_what_a_write_also_changes_are_not_waited_for() {
-    assert_noticed(Broken::OwnGateOnly, |violation| matches!(violation, Violation::LostUpdate(_)));
-}
-
 fn assert_noticed(how: Broken, is_it: impl Fn(&Violation) -> bool) {
     for seed in 0..SEEDS {
         let report = simulate(seed, Some(how), false);
@@ -109,9 +104,6 @@ impl World {
 
     /// Waits until what the write changes beside its target may be written to under the names that it has for that.
     pub(super) async fn enter_beside(&self, write: &Write) -> Result<(), Busy> {
-        if self.broken == Some(Broken::OwnGateOnly) {
-            return Ok(());
-        }
         for name in &write.names_beside {
             drop(self.gate.enter(&name.since, self.policy.wait).await?);
         }
