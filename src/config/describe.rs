@@ -183,10 +183,14 @@ fn rules(policy: &Policy) -> Vec<String> {
             methods => format!("Guards {}, and every write that has a precondition.", listed(methods, "and")),
         },
         match policy.mode {
-            Mode::Observe => "Only observes: every write is forwarded at once; what would be refused is counted.".to_owned(),
-            Mode::Warn => "Only warns: every write is forwarded at once; what would be refused is counted, and its client \
+            Mode::Observe => {
+                "Only observes: every write is forwarded at once; what would be refused is counted.".to_owned()
+            }
+            Mode::Warn => {
+                "Only warns: every write is forwarded at once; what would be refused is counted, and its client \
                            told."
-                .to_owned(),
+                    .to_owned()
+            }
             Mode::Enforce | Mode::Off => format!("A conflict is answered {}.", policy.conflict_status.as_u16()),
         },
         match policy.missing {
@@ -196,7 +200,9 @@ fn rules(policy: &Policy) -> Vec<String> {
             Missing::Allow | Missing::Warn if policy.mode.only_observes() => {
                 "A guarded write without a precondition is none that would be refused.".to_owned()
             }
-            Missing::Warn => "A guarded write without a precondition is forwarded, in turn, and its client told.".to_owned(),
+            Missing::Warn => {
+                "A guarded write without a precondition is forwarded, in turn, and its client told.".to_owned()
+            }
             Missing::Allow => "A guarded write without a precondition is forwarded, in turn.".to_owned(),
             Missing::Require => "A guarded write without a precondition is answered 428.".to_owned(),
         },

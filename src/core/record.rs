@@ -254,7 +254,9 @@ impl Record {
         self.under_way = match (access, self.under_way) {
             (Access::Guarded, _) => UnderWay::Guarded { disturbed: false },
             (Access::Unguarded | Access::Observed, UnderWay::Unguarded(n)) => UnderWay::Unguarded(n + 1),
-            (Access::Unguarded | Access::Observed, UnderWay::Nothing | UnderWay::Guarded { .. }) => UnderWay::Unguarded(1),
+            (Access::Unguarded | Access::Observed, UnderWay::Nothing | UnderWay::Guarded { .. }) => {
+                UnderWay::Unguarded(1)
+            }
         };
     }
 

@@ -128,10 +128,55 @@ pub fn foresee(judged: Verdict, demands: &Demands, view: View<'_>) -> Foreseen {
 mod tests {
     use http::HeaderValue;
 
-    use super::*;
+    use super::{
+        super::{
+            etag::EntityTag,
+            policy::Verify,
+            record::{Access, Outcome, Record, Source, Stamp},
+            verdict::judge,
+        },
+        *,
+    };
+
+    const SOURCE: Source = Source { spelling: 0, caller: 0, now: 0 };
 
     const fn v4(bytes: [u8; 4]) -> u128 {
         0xffff_0000_0000 | u32::from_be_bytes(bytes) as u128
+    }
+
+    #[test]
+    fn what_would_have_become_of_a_write() {
+        let mut record = Record::default();
+        for name in ["\"old\"", "\"new\""] {
+            record.begin(Access::Guarded);
+            let tag = EntityTag::parse(name.as_bytes()).expect("a tag");
+            record.settle(Outcome::Committed(Some(tag)), Stamp(1), SOURCE);
+            record.end();
+        }
+        let known = record.clone();
+        record.change(Stamp(2));
+        let stale = Foreseen::Refuse(Refusal::Stale);
+        for (record, if_match, verify, expected) in [
+            (&known, "\"new\"", Verify::Unknown, Foreseen::Forward),
+            (&known, "\"old\"", Verify::Unknown, stale),
+            (&known, "\"old\"", Verify::Always, stale),
+            (&known, "\"x\"", Verify::Unknown, stale),
+            (&known, "\"x\"", Verify::Mismatch, Foreseen::Unsure),
+            (&known, "\"new\"", Verify::Always, Foreseen::Unsure),
+            // Nothing is known to be current, but these are known not to be.
+            (&record, "\"old\"", Verify::Unknown, stale),
+            (&record, "\"old\", \"new\"", Verify::Unknown, stale),
+            (&record, "\"old\", \"x\"", Verify::Unknown, Foreseen::Unsure),
+            (&record, "*", Verify::Unknown, Foreseen::Unsure),
+            (&record, "\"x\"", Verify::Never, Foreseen::Refuse(Refusal::Unverifiable)),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert(http::header::IF_MATCH, HeaderValue::from_static(if_match));
+            let demands = Demands::parse(&fields).expect("well-formed");
+            let (policy, view) = (Policy { verify, ..Policy::default() }, record.view(SOURCE, None));
+            let judged = judge(&policy, &demands, true, view, None);
+            assert_eq!(foresee(judged, &demands, view), expected, "{if_match} {verify:?}");
+        }
     }
 
     #[test]

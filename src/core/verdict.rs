@@ -47,13 +47,7 @@ pub struct Probe {
 /// Judges a write. `asked` says whether the route asks this client for a precondition to this method where `missing` is
 /// "require"; `probe` is what a probe showed in the same turn, if there was one.
 #[must_use]
-pub fn judge(
-    policy: &Policy,
-    demands: &Demands,
-    asked: bool,
-    view: View<'_>,
-    probe: Option<Probe>,
-) -> Verdict {
+pub fn judge(policy: &Policy, demands: &Demands, asked: bool, view: View<'_>, probe: Option<Probe>) -> Verdict {
     if demands.is_empty() {
         return match policy.missing {
             Missing::Require if asked => Verdict::Refuse(Refusal::MissingPrecondition),

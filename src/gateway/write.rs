@@ -67,11 +67,7 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
     }
 }
 
-async fn enforced(
-    exchange: &Arc<Exchange>,
-    demand: Demand,
-    body: &mut Inbound,
-) -> Result<Response<Answer>, Failure> {
+async fn enforced(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     match repeats::begin(exchange, &demand.preconditions, body).await? {
         Begun::Answered(response) => Ok(*response),
         Begun::Runs(notes) if demand.is_guarded() => guarded(exchange, demand, notes, body).await,

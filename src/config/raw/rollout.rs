@@ -15,10 +15,7 @@ use crate::{
 };
 
 pub(super) fn rollout(s: &mut Section, defaults: Rollout) -> Rollout {
-    Rollout {
-        exempt: exempt(s).unwrap_or(defaults.exempt),
-        report: s.given("report", flag).or(defaults.report),
-    }
+    Rollout { exempt: exempt(s).unwrap_or(defaults.exempt), report: s.given("report", flag).or(defaults.report) }
 }
 
 pub(super) fn report(mut section: Section) -> Report {

@@ -113,7 +113,8 @@ async fn report(exchange: &Exchange) -> Option<&'static str> {
 async fn foreseen(exchange: &Exchange, demand: &Demand) -> Option<Foreseen> {
     let policy = exchange.policy();
     let demands = &demand.preconditions;
-    let judge = |view| foresee(verdict::judge(policy, demands, demand.is_asked(exchange), view, None), demands, view);
+    let judge =
+        |view: View<'_>| foresee(verdict::judge(policy, demands, demand.is_asked(exchange), view, None), demands, view);
     if demands.is_empty() {
         return Some(judge(View::NOTHING));
     }

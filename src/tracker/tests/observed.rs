@@ -83,14 +83,14 @@ async fn it_does_not_wait_for_who_has_the_turn_who_is_told() {
     read(&tracker, "a").await;
     let mut holder = turn(&tracker, guarded()).await;
     let mut waiting = pin!(tracker.begin_write(guarded()));
-    assert!(poll!(waiting.as_mut()).is_pending());
+    assert!(poll_once(waiting.as_mut()).is_pending());
     let write = begun(&tracker).await;
     // Nothing is judged by what it may be changing, nor by a question that it may have overtaken.
     assert_eq!(holder.known(None, in_a_word).await, "unknown");
     assert!(!holder.learn(Probed::Tag(tag("a"))).await);
     holder.confirm().await.expect("it is ours");
     holder.settle(committed("b")).await;
-    assert!(poll!(waiting.as_mut()).is_pending(), "nobody is judged beside it");
+    assert!(poll_once(waiting.as_mut()).is_pending(), "nobody is judged beside it");
     write.settle(committed("c")).await;
     let next = waiting.await.expect("a turn");
     assert_eq!(next.known(None, in_a_word).await, "unknown");
