@@ -1,7 +1,7 @@
 //! What is seen from outside: the log, what is counted, the access log, trace ids.
 //!
 //! The log is quiet by default: starting, stopping, writes in doubt. A refusal is a normal answer and is logged at `debug`;
-//! what a route in `observe` mode would have refused is logged at `info`, since that is what the mode is for. How often each
+//! what a route that only observes would have refused is logged at `info`, since that is what the mode is for. How often each
 //! thing happened is counted in [`metrics`], and nowhere else.
 
 use std::{

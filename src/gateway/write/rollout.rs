@@ -319,7 +319,7 @@ pub(super) async fn sent(
         // What a POST changes, or a redirection stands for, is not known.
         let replaces = matches!(exchange.head.method, Method::PUT | Method::PATCH | Method::DELETE);
         if replaces && status.is_some_and(|status| status.is_success()) {
-            exchange.gateway.shared.telemetry.report.reads.changed(exchange.key, began);
+            exchange.gateway.shared.telemetry.report.reads.changed(exchange.key, began, tag);
         }
     }
     // Whatever became of it: a client's own write does not make its next one blind.

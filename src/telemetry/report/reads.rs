@@ -35,7 +35,7 @@ struct Shard {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     at: Stamp,
-    /// Of the tag that was seen; 0: none.
+    /// Of the tag that was seen, or that the write was answered with; 0: none.
     tag: u64,
 }
 
@@ -63,11 +63,12 @@ impl Reads {
         self.with(key, |shard, half| shard.put(of_client(client, key), Entry { at, tag: tag.unwrap_or(0) }, half));
     }
 
-    /// A write that was applied began at this moment.
-    pub fn changed(&self, key: Key, began: Stamp) {
+    /// A write that was applied began at this moment, and was answered with this tag.
+    pub fn changed(&self, key: Key, began: Stamp, tag: Option<u64>) {
         self.with(key, |shard, half| {
-            let at = shard.find(of_resource(key), half).map_or(began, |entry| entry.at.max(began));
-            shard.put(of_resource(key), Entry { at, tag: 0 }, half);
+            if shard.find(of_resource(key), half).is_none_or(|last| last.at < began) {
+                shard.put(of_resource(key), Entry { at: began, tag: tag.unwrap_or(0) }, half);
+            }
         });
     }
 
@@ -77,6 +78,8 @@ impl Reads {
         self.with(key, |shard, half| {
             let Some(seen) = shard.find(of_client(client, key), half) else { return Since::Unseen };
             match shard.find(of_resource(key), half) {
+                // It was no change, or was undone.
+                Some(change) if change.tag == seen.tag && seen.tag != 0 => Since::Nothing,
                 Some(change) if change.at > seen.at => Since::Change(Some(seen.tag).filter(|tag| *tag != 0)),
                 Some(_) | None => Since::Nothing,
             }
@@ -133,18 +136,22 @@ mod tests {
         reads.saw(1, key(1), Stamp(10), Some(7));
         assert_eq!(reads.since(1, key(1)), Since::Nothing);
         // It overlapped: the read may have shown it.
-        reads.changed(key(1), Stamp(9));
+        reads.changed(key(1), Stamp(9), None);
         assert_eq!(reads.since(1, key(1)), Since::Nothing);
-        reads.changed(key(1), Stamp(11));
+        reads.changed(key(1), Stamp(11), Some(8));
         // One that began earlier and ended later does not hide it.
-        reads.changed(key(1), Stamp(8));
+        reads.changed(key(1), Stamp(8), Some(7));
         assert_eq!(reads.since(1, key(1)), Since::Change(Some(7)));
         assert_eq!(reads.since(2, key(1)), Since::Unseen);
         assert_eq!(reads.since(1, key(2)), Since::Unseen);
         reads.saw(1, key(1), Stamp(12), None);
         assert_eq!(reads.since(1, key(1)), Since::Nothing);
-        reads.changed(key(1), Stamp(13));
+        reads.changed(key(1), Stamp(13), None);
         assert_eq!(reads.since(1, key(1)), Since::Change(None));
+        // What somebody put is what was there.
+        reads.saw(1, key(1), Stamp(14), Some(7));
+        reads.changed(key(1), Stamp(15), Some(7));
+        assert_eq!(reads.since(1, key(1)), Since::Nothing);
     }
 
     #[test]
@@ -171,7 +178,7 @@ mod tests {
     fn a_change_that_was_forgotten_is_none() {
         let reads = Reads::new(4);
         reads.saw(1, key(1), Stamp(1), None);
-        reads.changed(key(1), Stamp(2));
+        reads.changed(key(1), Stamp(2), None);
         assert_eq!(reads.since(1, key(1)), Since::Change(None));
         for n in 2..10 {
             reads.saw(2, key(n), Stamp(n), None);
