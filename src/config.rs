@@ -280,6 +280,8 @@ pub struct Memory {
     pub entries: usize,
     /// The bytes that they take.
     pub bytes: usize,
+    /// What backends have said to pages of other origins.
+    pub origins: usize,
 }
 
 /// Where an operator asks.

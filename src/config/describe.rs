@@ -7,6 +7,7 @@ use super::{
     raw::form::{duration_text, size_text},
 };
 use crate::core::{
+    browsers::{Browsers, Cors},
     policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify},
     repeats::{Found, Repeats},
 };
@@ -228,6 +229,20 @@ fn departures(policy: &Policy) -> Vec<String> {
         rules.push("The backend does not see the preconditions.".to_owned());
     }
     rules.extend(repeats(&policy.repeats));
+    rules.extend(browsers(&policy.browsers));
+    rules
+}
+
+/// What is done for pages in browsers.
+fn browsers(browsers: &Browsers) -> Vec<String> {
+    let mut rules = Vec::new();
+    if browsers.cors == Cors::Follow {
+        let rule = "Where the backend lets a page of another origin in, it can read and send tags, and read refusals.";
+        rules.push(rule.to_owned());
+    }
+    if let Some(name) = &browsers.tag_header {
+        rules.push(format!("{name} carries a copy of each ETag, and is taken for If-Match."));
+    }
     rules
 }
 

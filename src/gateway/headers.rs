@@ -12,7 +12,7 @@ use http::{
 };
 use http_body::Body;
 
-use super::{Exchange, body::Outgoing, forwarded};
+use super::{Exchange, body::Outgoing, browsers, forwarded};
 use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
@@ -30,6 +30,7 @@ pub(super) static METHOD_OVERRIDES: [HeaderName; 3] = [
 pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_preconditions: bool) -> HeaderMap {
     let partition = &exchange.policy().partition;
     let is_judged = exchange.policy().mode != Mode::Off;
+    let browsers = browsers::rules(exchange);
     let named = Named::by(headers);
     let mut out = HeaderMap::with_capacity(headers.len() + ADDED);
     out.insert(HOST, exchange.host.clone());
@@ -40,6 +41,9 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
             continue;
         }
         if !keep_preconditions && precondition::FIELDS.contains(name) {
+            continue;
+        }
+        if browsers.is_some_and(|browsers| browsers.is_tag_header(name)) {
             continue;
         }
         // Nobody has judged what it would mean on another method.

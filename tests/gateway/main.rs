@@ -24,6 +24,8 @@ mod ways_around;
 mod idempotency;
 mod unique;
 
+mod browsers;
+
 mod grpc;
 mod informational;
 mod streaming;
