@@ -439,8 +439,8 @@ impl Gateway {
 /// Everything that happens within `request_timeout`. Dropped, it is as if the client had hung up.
 async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Response<Answer>, Failure> {
     if !body.is_over() {
-        let kept = [exchange.policy().partition.as_slice(), browsers::tag_header(exchange).as_slice()].concat();
-        body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &kept));
+        let trailers = Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition);
+        body.let_through(trailers.without(browsers::tag_header(exchange)));
     }
     body.limit(exchange.policy()).map_err(Failure::Body)?;
     if exchange.head.method.is_safe() {
@@ -508,9 +508,9 @@ impl Exchange {
     }
 
     async fn refuse(&self, failure: Failure, body: body::Inbound) -> Response<Answer> {
-        let may_ask = browsers::may_ask(&failure);
+        let voice = browsers::Voice::of(&failure);
         let refusal = self.gateway.refuse(&self.seen, &self.head, failure, body, self.policy()).await;
-        browsers::dress_refusal(self, refusal, may_ask).await
+        browsers::dress_refusal(self, refusal, voice).await
     }
 
     fn out_of_time(&self) -> Failure {

@@ -638,6 +638,7 @@ fn a_field_that_means_something_else_carries_no_tag() {
         assert!(error.contains("means something else"), "{error}");
     }
     for (keys, message) in [
+        ("tag_header = \"X_A\"", "many servers drop"),
         ("tag_header = \"a b\"", "is not the name of a header field"),
         ("tag_header = \"X-A\"\npartition = [\"x-a\"]", "is in partition, too"),
         ("cors = \"on\"", "write \"off\" or \"follow\""),

@@ -21,7 +21,7 @@ const SENT: [&str; 2] = ["If-Match", "If-None-Match"];
 pub struct Browsers {
     /// What becomes of pages of other origins.
     pub cors: Cors,
-    /// A field that carries a copy of each tag, and in which one is taken back as in `If-Match`.
+    /// A field that carries a copy of each tag, and in which one is taken back as in `If-Match`. No `_` is in its name.
     pub tag_header: Option<HeaderName>,
 }
 
@@ -86,11 +86,9 @@ impl Browsers {
     /// Whether somebody might read this field as the one with the tag, be it with `_` for `-`.
     #[must_use]
     pub fn is_tag_header(&self, name: &HeaderName) -> bool {
-        let fold = |byte| if byte == b'_' { b'-' } else { byte };
-        let folded = |name: &HeaderName| name.as_str().bytes().map(fold).collect::<Vec<_>>();
-        self.tag_header.as_ref().is_some_and(|field| {
-            field == name || field.as_str().len() == name.as_str().len() && folded(field) == folded(name)
-        })
+        let is_folded =
+            |field: &HeaderName| name.as_str().contains('_') && name.as_str().replace('_', "-") == field.as_str();
+        self.tag_header.as_ref().is_some_and(|field| field == name || is_folded(field))
     }
 
     fn names<'a>(&'a self, standard: &'a [&'a str]) -> impl Iterator<Item = &'a str> {

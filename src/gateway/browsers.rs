@@ -5,11 +5,13 @@
 //! answer that the backend did not give. Where the backend lets an origin in, [`dress`] adds the names of the fields that tags
 //! travel in, and gives refusals the backend's own word. That word is its last to this origin about this method of this
 //! resource: [`learn`] takes it from answers that pass, preflights included. Where there is none, the backend is asked as the
-//! browser would have asked, without credentials, and once. What it does not say is not said here.
+//! browser would have asked, without credentials, and once. What it does not say is not said here. A refusal that is the
+//! backend's own answer to a read goes out with what that says: such a read carries the page's `Origin`.
 //!
 //! Requests without an `Origin`, and routes that want none of it, pay for no more than a look at the route.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use tokio::time::timeout;
 
 use super::{Exchange, answer::Failure, body::Answer, forward::Received, headers, probe};
 use crate::{
@@ -44,7 +46,7 @@ pub(super) fn demands(exchange: &Exchange) -> Result<Demands, Malformed> {
 }
 
 /// The rules and the page's origin, where the page may be of another origin and that matters.
-fn page(exchange: &Exchange) -> Option<(&Browsers, &HeaderValue)> {
+pub(super) fn page(exchange: &Exchange) -> Option<(&Browsers, &HeaderValue)> {
     let rules = rules(exchange).filter(|rules| rules.cors == Cors::Follow)?;
     Some((rules, browsers::origin(&exchange.head.headers)?))
 }
@@ -109,31 +111,51 @@ pub(super) fn dress(exchange: &Exchange, mut response: Response<Answer>) -> Resp
     response
 }
 
-/// The same for a refusal. `may_ask`: the backend may be asked what it says to the page's origin.
+/// The same for a refusal.
 pub(super) async fn dress_refusal(
     exchange: &Exchange,
     mut response: Response<Answer>,
-    may_ask: bool,
+    voice: Voice,
 ) -> Response<Answer> {
     if let Some((_, origin)) = page(exchange)
         && preflight(exchange).is_none()
-        && !response.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
-        && let Some(Word::Allowed(allowed)) = last_word(exchange, origin, may_ask).await
+        && let Some(Word::Allowed(allowed)) = last_word(exchange, origin, voice).await
     {
         allowed.tell(response.headers_mut(), origin);
     }
     dress(exchange, response)
 }
 
-/// Whether a backend that is asked after this may be expected to answer.
-pub(super) fn may_ask(failure: &Failure) -> bool {
-    !failure.is_late() && !matches!(failure, Failure::Upstream(..) | Failure::RequestTimeout(_) | Failure::Lost)
+/// Who says what a refusal says to an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// The backend in the refusal itself, which is an answer of its own to a read.
+    Itself,
+    /// The backend before. It has given no answer, and is not asked for another.
+    Before,
+    /// The backend before, or now.
+    Now,
 }
 
-async fn last_word(exchange: &Exchange, origin: &HeaderValue, may_ask: bool) -> Option<Word> {
+impl Voice {
+    pub(super) fn of(failure: &Failure) -> Self {
+        if matches!(failure, Failure::Relayed(_) | Failure::Represented(..)) {
+            Self::Itself
+        } else if failure.is_late() || matches!(failure, Failure::Upstream(..) | Failure::Lost) {
+            Self::Before
+        } else {
+            Self::Now
+        }
+    }
+}
+
+async fn last_word(exchange: &Exchange, origin: &HeaderValue, voice: Voice) -> Option<Word> {
+    if voice == Voice::Itself {
+        return None;
+    }
     let name = name(exchange, origin, exchange.head.method.as_str().as_bytes());
     let known = exchange.gateway.shared.origins.look(name);
-    if known.is_some() || !may_ask || is_same_origin(exchange, origin) {
+    if known.is_some() || voice == Voice::Before || is_same_origin(exchange, origin) {
         return known;
     }
     let received = ask(exchange, origin).await?;
@@ -161,5 +183,9 @@ async fn ask(exchange: &Exchange, origin: &HeaderValue) -> Option<Received> {
     let method = HeaderValue::from_str(exchange.head.method.as_str()).expect("a method may stand in a field");
     only.insert(header::ACCESS_CONTROL_REQUEST_METHOD, method);
     let fields = headers::for_backend(exchange, &only, false);
-    probe::send_to(exchange, Method::OPTIONS, &exchange.target, |all| *all = fields).await.ok()
+    let asked = probe::send_to(exchange, Method::OPTIONS, &exchange.target, |all| *all = fields);
+    match exchange.gateway.config.limits.request_timeout {
+        None => asked.await.ok(),
+        Some(limit) => timeout(limit, asked).await.ok()?.ok(),
+    }
 }

@@ -142,7 +142,7 @@ pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answe
     let is_http2 = exchange.head.version == Version::HTTP_2;
     let mut trailers = Trailers::default();
     if body.size_hint().exact().is_none() && (is_http2 || trailers::are_accepted(&exchange.head.headers)) {
-        trailers = Trailers::of(&head.headers, head.version, browsers::tag_header(exchange).as_slice());
+        trailers = Trailers::of(&head.headers, head.version, &[]).without(browsers::tag_header(exchange));
     }
     browsers::learn(exchange, head.status, &head.headers);
     let mut fields = headers::for_client(head.headers, head.version);

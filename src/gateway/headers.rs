@@ -6,7 +6,7 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, ORIGIN, TRANSFER_ENCODING,
         USER_AGENT, VIA,
     },
 };
@@ -80,7 +80,9 @@ pub(super) fn for_probe(exchange: &Exchange) -> HeaderMap {
     let headers = &exchange.head.headers;
     let mut only = HeaderMap::with_capacity(12);
     let carried = [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, USER_AGENT, VIA];
-    for name in carried.iter().chain(&CREDENTIALS).chain(&exchange.policy().partition) {
+    // What it shows may go out to the page, which must be one that may see it.
+    let origin = browsers::page(exchange).map(|_| ORIGIN);
+    for name in carried.iter().chain(&CREDENTIALS).chain(&exchange.policy().partition).chain(&origin) {
         if !only.contains_key(name) {
             for value in headers.get_all(name) {
                 only.append(name.clone(), value.clone());

@@ -219,6 +219,37 @@ async fn a_backend_that_gives_no_word_opens_nothing_and_is_asked_again() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_while_the_backend_is_asked_leaves_nothing_behind() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().guard("cors = \"follow\"").start();
+    knowing(&mut backend, &gateway).await;
+    let raw = raw_put(&gateway, &format!("Origin: {PAGE}\r\nIf-Match: \"0\"\r\nContent-Length: 1\r\n"), "x").await;
+    let mut asked = backend.expect("OPTIONS", "/note").await;
+    raw.reset();
+    asked.hung_up().await;
+    // Its turn is free, and the question open.
+    let written = begin(gateway.put("/note", "theirs").if_match("\"1\""));
+    backend.expect("PUT", "/note").await.answer(200, &[("ETag", "\"2\"")], "").await;
+    assert_eq!(written.answer().await.status, 200);
+    let (answer, asked) = answered(&mut backend, stale(&gateway), 204, &LET_IN[..1]).await;
+    assert_eq!((asked.method.as_str(), is_open(&answer)), ("OPTIONS", true));
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_answer_holds_up_no_refusal_for_ever() {
+    for (top, upstream) in [("limits.request_timeout = \"200ms\"", ""), ("", "response_timeout = \"200ms\"")] {
+        let mut backend = Script::start().await;
+        let settings = Gateway::before(backend.address).top(top).upstream(upstream).guard("cors = \"follow\"");
+        let gateway = settings.start();
+        let call = begin(gateway.put("/note", "x").with("origin", PAGE).if_match("x"));
+        let asked = backend.expect("OPTIONS", "/note").await;
+        let answer = call.answer().await;
+        assert_eq!((answer.status, is_open(&answer)), (400, false));
+        drop(asked);
+    }
+}
+
+#[tokio::test]
 async fn one_word_is_for_one_origin_one_resource_and_one_method() {
     let (mut backend, gateway) = following("missing = \"require\"").await;
     knowing(&mut backend, &gateway).await;
@@ -242,6 +273,31 @@ async fn one_word_is_for_one_origin_one_resource_and_one_method() {
     let two = put("/note", PAGE).with("origin", PAGE).expect(428).await;
     assert!(!is_open(&two), "two origins are none");
     backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn what_the_backend_shows_to_a_read_goes_to_whom_it_shows_it() {
+    for (fields, opens) in [(&LET_IN[..], true), (&LET_IN[1..], false)] {
+        let (mut backend, gateway) = following("").await;
+        knowing(&mut backend, &gateway).await;
+        answered(&mut backend, preflight(&gateway, "/note", "PUT"), 204, &LET_IN[..1]).await;
+        let call = begin(stale(&gateway).with("prefer", "return=representation"));
+        let get = backend.expect("GET", "/note").await;
+        assert_eq!(get.field("origin"), Some(PAGE));
+        get.answer(200, fields, "theirs").await;
+        let answer = call.answer().await;
+        assert_eq!((answer.status, answer.text(), is_open(&answer)), (409, "theirs", opens));
+        assert_eq!(answer.field(EXPOSE).is_some(), opens);
+
+        answered(&mut backend, preflight(&gateway, "/other", "PUT"), 204, &LET_IN[..1]).await;
+        let call = begin(gateway.put("/other", "mine").with("origin", PAGE).if_match("\"1\""));
+        let head = backend.expect("HEAD", "/other").await;
+        assert_eq!(head.field("origin"), Some(PAGE));
+        head.answer(401, &fields[..fields.len() - 1], "").await;
+        let answer = call.answer().await;
+        assert_eq!((answer.status, is_open(&answer)), (401, opens));
+        backend.assert_quiet();
+    }
 }
 
 #[tokio::test]

@@ -92,6 +92,9 @@ fn tag_header(value: &DeValue) -> Result<Option<HeaderName>, String> {
         return Ok(None);
     }
     let name = header_name(value)?;
+    if name.as_str().contains('_') {
+        return Err(format!("{name} has a _ in it, which many servers drop; write -"));
+    }
     let word = name.as_str();
     let is_taken = NOT_PASSED_ON.contains(&word)
         || TAKEN.contains(&word)
