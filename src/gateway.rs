@@ -378,7 +378,7 @@ impl Gateway {
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
         }
-        answer::build(&answer::About::new(head, limits.browsers.tag_header.as_ref()), failure, closes)
+        answer::build(&answer::About::new(head, limits), failure, closes)
     }
 
     /// The key of a resource that `route` leads to, for a request with these fields.

@@ -23,7 +23,7 @@ use super::{
     headers,
 };
 use crate::{
-    core::{etag::EntityTag, precondition::Malformed, resource::TargetError, verdict::Refusal},
+    core::{etag::EntityTag, policy::Policy, precondition::Malformed, resource::TargetError, verdict::Refusal},
     memory::Recorded,
     tracker::Busy,
     upstream::{Broken, Fault, SendError},
@@ -123,9 +123,8 @@ pub(super) struct About {
 }
 
 impl About {
-    /// `tag_header` is a field that means what `If-Match` does.
-    pub(super) fn new(head: &Parts, tag_header: Option<&HeaderName>) -> Self {
-        let if_match = [&IF_MATCH].into_iter().chain(tag_header);
+    pub(super) fn new(head: &Parts, policy: &Policy) -> Self {
+        let if_match = [&IF_MATCH].into_iter().chain(&policy.browsers.tag_header);
         Self {
             target: head.uri.path_and_query().cloned(),
             version: head.version,

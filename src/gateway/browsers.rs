@@ -45,10 +45,18 @@ pub(super) fn demands(exchange: &Exchange) -> Result<Demands, Malformed> {
     }
 }
 
-/// The rules and the page's origin, where the page may be of another origin and that matters.
+/// The rules and the page's origin, where the page is of another origin and that matters.
 pub(super) fn page(exchange: &Exchange) -> Option<(&Browsers, &HeaderValue)> {
     let rules = rules(exchange).filter(|rules| rules.cors == Cors::Follow)?;
-    Some((rules, browsers::origin(&exchange.head.headers)?))
+    let origin = browsers::origin(&exchange.head.headers).filter(|origin| !is_same_origin(exchange, origin))?;
+    Some((rules, origin))
+}
+
+/// Whether the page is of the origin that it asks, as far as can be seen: browsers send `Origin` there, too. Whoever ends TLS
+/// before the gateway makes the scheme another one.
+fn is_same_origin(exchange: &Exchange, origin: &HeaderValue) -> bool {
+    let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host.as_bytes());
+    host.is_some_and(|host| host.eq_ignore_ascii_case(exchange.asked.as_bytes()))
 }
 
 /// The method that the page asks for by a preflight.
@@ -155,20 +163,18 @@ async fn last_word(exchange: &Exchange, origin: &HeaderValue, voice: Voice) -> O
     }
     let name = name(exchange, origin, exchange.head.method.as_str().as_bytes());
     let known = exchange.gateway.shared.origins.look(name);
-    if known.is_some() || voice == Voice::Before || is_same_origin(exchange, origin) {
+    if known.is_some() || voice == Voice::Before {
         return known;
     }
     let received = ask(exchange, origin).await?;
-    let word = word(origin, true, received.status(), received.headers()).unwrap_or(Word::Refused);
-    note(exchange, name, Some(word));
-    Some(word)
-}
-
-/// Whether the page is of the origin that it asks, as far as can be seen: browsers send `Origin` there, too. Whoever ends TLS
-/// before the gateway makes the scheme another one.
-fn is_same_origin(exchange: &Exchange, origin: &HeaderValue) -> bool {
-    let host = |origin: &HeaderValue| Some(origin.to_str().ok()?.split_once("://")?.1.to_ascii_lowercase());
-    host(origin).is_some_and(|host| exchange.asked.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+    // Whatever was said meanwhile is newer.
+    if let Some(newer) = exchange.gateway.shared.origins.look(name) {
+        return Some(newer);
+    }
+    let said = word(origin, true, received.status(), received.headers());
+    let word = said.or((!received.status().is_server_error()).then_some(Word::Refused));
+    note(exchange, name, word);
+    word
 }
 
 /// A preflight of the gateway's own.

@@ -179,7 +179,6 @@ async fn where_there_is_no_word_the_backend_is_asked_once_and_without_credential
         (204, &[("Access-Control-Allow-Origin", "https://other.example")], false),
         (403, &LET_IN[..1], false),
         (405, &[], false),
-        (500, &[], false),
     ] {
         let (mut backend, gateway) = following("").await;
         knowing(&mut backend, &gateway).await;
@@ -214,8 +213,27 @@ async fn a_backend_that_gives_no_word_opens_nothing_and_is_asked_again() {
     let answer = call.answer().await;
     answer.problem("stale");
     assert!(!is_open(&answer));
-    let (answer, asked) = answered(&mut backend, stale(&gateway), 204, &LET_IN).await;
-    assert_eq!((asked.method.as_str(), is_open(&answer)), ("OPTIONS", true));
+    for (status, opens) in [(500, false), (503, false), (204, true)] {
+        let (answer, asked) = answered(&mut backend, stale(&gateway), status, &LET_IN).await;
+        assert_eq!((asked.method.as_str(), answer.status, is_open(&answer)), ("OPTIONS", 409, opens));
+    }
+    assert!(is_open(&stale(&gateway).expect(409).await));
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn what_the_backend_says_while_it_is_asked_is_newer() {
+    for (meanwhile, opens) in [(&LET_IN[1..], false), (&LET_IN[..], true)] {
+        let (mut backend, gateway) = following("").await;
+        knowing(&mut backend, &gateway).await;
+        let call = begin(stale(&gateway));
+        let asked = backend.expect("OPTIONS", "/note").await;
+        let write = gateway.put("/note", "theirs").with("origin", PAGE).if_match("\"1\"");
+        answered(&mut backend, write, 200, meanwhile).await;
+        let said = if opens { &LET_IN[1..] } else { &LET_IN[..] };
+        asked.answer(204, said, "").await;
+        assert_eq!(is_open(&call.answer().await), opens);
+    }
 }
 
 #[tokio::test]
@@ -301,11 +319,14 @@ async fn what_the_backend_shows_to_a_read_goes_to_whom_it_shows_it() {
 }
 
 #[tokio::test]
-async fn a_page_of_the_same_origin_costs_the_backend_nothing() {
+async fn a_page_of_the_host_that_it_asks_needs_nothing() {
     let (mut backend, gateway) = following("").await;
     knowing(&mut backend, &gateway).await;
-    let call = gateway.put("/note", "mine").if_match("\"0\"").with("origin", "https://Notes.example");
-    assert!(!is_open(&call.expect(409).await));
+    let own = |call: Call| call.with("origin", "https://Notes.example");
+    assert!(!is_open(&own(gateway.put("/note", "mine").if_match("\"0\"")).expect(409).await));
+    let fields = [("Access-Control-Allow-Origin", "https://Notes.example")];
+    let (answer, _) = answered(&mut backend, own(gateway.get("/note")), 200, &fields).await;
+    assert_eq!(answer.field(EXPOSE), None);
     backend.assert_quiet();
 }
 
