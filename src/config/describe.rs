@@ -8,6 +8,7 @@ use super::{
     raw::form::{duration_text, size_text},
 };
 use crate::core::{
+    browsers::{Browsers, Cors},
     policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify},
     repeats::{Found, Repeats},
     resource::is_credential,
@@ -266,6 +267,20 @@ fn departures(policy: &Policy) -> Vec<String> {
         rules.push("Writes are counted by client, for ifmatch report.".to_owned());
     }
     rules.extend(repeats(&policy.repeats));
+    rules.extend(browsers(&policy.browsers));
+    rules
+}
+
+/// What is done for pages in browsers.
+fn browsers(browsers: &Browsers) -> Vec<String> {
+    let mut rules = Vec::new();
+    if browsers.cors == Cors::Follow {
+        let rule = "Where the backend lets a page of another origin in, it can read and send tags, and read refusals.";
+        rules.push(rule.to_owned());
+    }
+    if let Some(name) = &browsers.tag_header {
+        rules.push(format!("{name} carries a copy of each ETag, and is taken for If-Match."));
+    }
     rules
 }
 

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify};
 
+mod browsers;
 pub(super) mod form;
 mod repeats;
 mod rollout;
@@ -257,7 +258,9 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         linger_time: s.value("linger_time", defaults.linger_time, duration(PAUSE)),
         repeats: repeats::repeats(s, defaults.repeats),
         rollout: rollout::rollout(s, defaults.rollout),
+        browsers: browsers::browsers(s, defaults.browsers),
     };
+    browsers::check(s, &policy);
     s.value("version", (), version);
     section.finish();
     policy
@@ -290,6 +293,7 @@ fn memory(mut section: Section) -> Memory {
     let memory = Memory {
         entries: section.value("entries", 1_000_000, count(1..=100_000_000)),
         bytes: section.value("bytes", 256 * 1024 * 1024, size(4 * MIB..=1024 * GIB)),
+        origins: section.value("origins", 100_000, count(2..=100_000_000)),
     };
     section.finish();
     memory

@@ -64,6 +64,10 @@ pub fn judge(policy: &Policy, demands: &Demands, asked: bool, view: View<'_>, pr
         (None, Some(date)) => case.if_unmodified_since(date),
         (None, None) => Verdict::Forward,
     };
+    let first = match (first, &demands.and_match) {
+        (Verdict::Forward, Some(tags)) => case.if_match(tags),
+        (Verdict::Forward, None) | (Verdict::Probe | Verdict::Refuse(_), _) => first,
+    };
     // Step 3, where the first condition holds.
     match (first, &demands.if_none_match) {
         (Verdict::Forward, Some(tags)) => case.if_none_match(tags),

@@ -25,6 +25,7 @@ use super::{
     Exchange,
     answer::{Failure, Refused, Sent},
     body::{Ahead, Answer, Inbound},
+    browsers,
     forward::{self, Received, Tagged},
     headers::METHOD_OVERRIDES,
     probe::{self, Said},
@@ -146,7 +147,7 @@ struct Demand {
 
 impl Demand {
     fn of(exchange: &Exchange) -> Result<Self, Failure> {
-        let preconditions = Demands::parse(&exchange.head.headers).map_err(Failure::Malformed)?;
+        let preconditions = browsers::demands(exchange).map_err(Failure::Malformed)?;
         let method = meant_method(exchange)?;
         Ok(Self { preconditions, guarded_method: exchange.policy().methods.contains(&method) })
     }
@@ -203,7 +204,8 @@ impl Demand {
 
     fn refused(&self, exchange: &Exchange, why: Refusal, view: View<'_>) -> Box<Refused> {
         let current = view.tags_for(exchange.caller);
-        Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status })
+        let tag_header = browsers::tag_header(exchange);
+        Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status, tag_header })
     }
 }
 

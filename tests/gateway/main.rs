@@ -25,6 +25,8 @@ mod ways_around;
 mod idempotency;
 mod unique;
 
+mod browsers;
+
 mod grpc;
 mod informational;
 mod streaming;
