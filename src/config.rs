@@ -47,6 +47,8 @@ pub struct Config {
     pub tracker: Tracker,
     /// The bounds of what is remembered of requests that may come again.
     pub memory: Memory,
+    /// The bounds of what is remembered of clients that are watched.
+    pub report: Report,
     /// Where an operator asks; `None`: nowhere.
     pub admin: Option<Admin>,
     /// How the log is written.
@@ -284,6 +286,15 @@ pub struct Memory {
     pub entries: usize,
     /// The bytes that they take.
     pub bytes: usize,
+}
+
+/// The bounds of what is remembered of clients that are watched, for `ifmatch report`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Clients that are told apart by name.
+    pub clients: usize,
+    /// Reads and writes by which blind overwrites are told.
+    pub reads: usize,
 }
 
 /// Where an operator asks.

@@ -13,6 +13,7 @@ pub mod precondition;
 pub mod record;
 pub mod repeats;
 pub mod resource;
+pub mod rollout;
 pub mod verdict;
 
 #[cfg(test)]

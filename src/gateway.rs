@@ -25,7 +25,7 @@ use crate::{
         resource::{Key, Namer, Target},
     },
     memory::Memory,
-    telemetry::{Telemetry, metrics::Connected},
+    telemetry::{Telemetry, metrics::Connected, report::Report},
     tracker::{
         Busy, Tracker, Watcher,
         gate::{Gate, Pass, Since},
@@ -185,8 +185,8 @@ impl Succession {
 impl Shared {
     /// What the workers of a new process share.
     #[must_use]
-    pub fn new(tracker: Tracker, memory: Arc<Memory>, namer: Namer) -> Self {
-        let telemetry = Arc::new(Telemetry::default());
+    pub fn new(tracker: Tracker, memory: Arc<Memory>, namer: Namer, report: Report) -> Self {
+        let telemetry = Arc::new(Telemetry::with(report));
         let watcher: Arc<dyn Watcher> = telemetry.metrics.clone();
         let tracker = Arc::new(tracker.watched_by(watcher));
         let gate = Gate::new(Arc::clone(&tracker));
@@ -348,6 +348,18 @@ impl Gateway {
         }
     }
 
+    /// Leave to begin a write that waits for nobody, under the names of this configuration.
+    async fn enter_at_once(&self) -> Result<Pass, Busy> {
+        loop {
+            let pass = self.shared.gate.enter_at_once();
+            match pass.generation().cmp(&self.names.generation) {
+                cmp::Ordering::Equal => return Ok(pass),
+                cmp::Ordering::Greater => return Err(Busy::Renamed),
+                cmp::Ordering::Less => tokio::task::yield_now().await,
+            }
+        }
+    }
+
     /// Whether there are newer names than those of this configuration.
     fn is_renamed(&self) -> bool {
         self.shared.gate.generation() > self.names.generation
@@ -439,7 +451,7 @@ async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Res
         body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
     }
     body.limit(exchange.policy()).map_err(Failure::Body)?;
-    if exchange.head.method.is_safe() {
+    if exchange.head.method.is_safe() && !write::rollout::may_write(exchange) {
         forward::read(exchange, body).await
     } else {
         // In a box, so that a read has no room for it.

@@ -1,6 +1,6 @@
 //! What a configuration means, in words: what `ifmatch check` prints.
 
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
 use super::{
     Balance, Config, Ejection, ForwardedRule, Health, HostRule, Limits, Listener, LogFormat, Protocol, RelatedPath,
@@ -10,6 +10,8 @@ use super::{
 use crate::core::{
     policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify},
     repeats::{Found, Repeats},
+    resource::is_credential,
+    rollout::{Exempt, Network},
 };
 
 impl Config {
@@ -58,12 +60,15 @@ impl Config {
         });
         format!(
             "{limits}\n\
-             Remembers {} resources at most, with tags of up to {}; and {} requests and values, in {} at most. Logs {} at {:?}, {} access log. {admin}\n\
+             Remembers {} resources at most, with tags of up to {}; and {} requests and values, in {} at most; for a report {} \
+             clients and {} reads. Logs {} at {:?}, {} access log. {admin}\n\
              Runs {} workers; the file is read again {reload}; a stop waits {} for what is under way.{takeover}",
             self.tracker.capacity,
             size_text(self.tracker.tag_bytes as u64),
             self.memory.entries,
             size_text(self.memory.bytes as u64),
+            self.report.clients,
+            self.report.reads,
             match self.log.format {
                 LogFormat::Text => "text",
                 LogFormat::Json => "JSON",
@@ -180,10 +185,26 @@ fn rules(policy: &Policy) -> Vec<String> {
             methods => format!("Guards {}, and every write that has a precondition.", listed(methods, "and")),
         },
         match policy.mode {
-            Mode::Observe => "Only observes: a conflict is logged and counted, and the write is forwarded.".to_owned(),
+            Mode::Observe => {
+                "Only observes: every write is forwarded at once; what would be refused is counted.".to_owned()
+            }
+            Mode::Warn => {
+                "Only warns: every write is forwarded at once; what would be refused is counted, and its client \
+                           told."
+                    .to_owned()
+            }
             Mode::Enforce | Mode::Off => format!("A conflict is answered {}.", policy.conflict_status.as_u16()),
         },
         match policy.missing {
+            Missing::Require if policy.mode.only_observes() => {
+                "A guarded write without a precondition is one that would be refused.".to_owned()
+            }
+            Missing::Allow | Missing::Warn if policy.mode.only_observes() => {
+                "A guarded write without a precondition is none that would be refused.".to_owned()
+            }
+            Missing::Warn => {
+                "A guarded write without a precondition is forwarded, in turn, and its client told.".to_owned()
+            }
             Missing::Allow => "A guarded write without a precondition is forwarded, in turn.".to_owned(),
             Missing::Require => "A guarded write without a precondition is answered 428.".to_owned(),
         },
@@ -240,8 +261,34 @@ fn departures(policy: &Policy) -> Vec<String> {
     if !policy.forward_preconditions {
         rules.push("The backend does not see the preconditions.".to_owned());
     }
+    rules.extend(policy.rollout.exempt.iter().map(exempt));
+    if policy.counts() {
+        rules.push("Writes are counted by client, for ifmatch report.".to_owned());
+    }
     rules.extend(repeats(&policy.repeats));
     rules
+}
+
+fn exempt(exempt: &Exempt) -> String {
+    let network = exempt.network.map(|network| format!(" at {}", network_text(network)));
+    let header = exempt.header.as_ref().map(|(name, pattern)| match pattern.0.as_str() {
+        "*" => format!(" that sends {name}"),
+        // It may be a secret.
+        _ if is_credential(name) => format!(" with a certain {name}"),
+        value => format!(" with {name}: {value}"),
+    });
+    let who = [network, header].into_iter().flatten().collect::<Vec<_>>().join(" and");
+    format!("A client{who} is not asked for a precondition.")
+}
+
+/// As the file writes it.
+fn network_text(network: Network) -> String {
+    let first = Ipv6Addr::from_bits(network.first);
+    let (first, offset) = match first.to_ipv4_mapped().filter(|_| network.prefix >= 96) {
+        Some(first) => (first.to_string(), 96),
+        None => (first.to_string(), 0),
+    };
+    if network.prefix == 128 { first } else { format!("{first}/{}", network.prefix - offset) }
 }
 
 /// What becomes of requests that come again.

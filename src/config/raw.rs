@@ -21,6 +21,7 @@ use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Ver
 
 pub(super) mod form;
 mod repeats;
+mod rollout;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -65,6 +66,7 @@ fn config(mut top: Section) -> Config {
         limits: limits(top.section("limits")),
         tracker: tracker(top.section("tracker")),
         memory: memory(top.section("memory")),
+        report: rollout::report(top.section("report")),
         admin: top.optional_section("admin").ok().flatten().map(admin),
         log: log(top.section("log")),
         workers: top.value("workers", default_workers(), count(1..=1024)),
@@ -254,14 +256,17 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         drain_time: s.value("drain_time", defaults.drain_time, duration(PAUSE)),
         linger_time: s.value("linger_time", defaults.linger_time, duration(PAUSE)),
         repeats: repeats::repeats(s, defaults.repeats),
+        rollout: rollout::rollout(s, defaults.rollout),
     };
     s.value("version", (), version);
     section.finish();
     policy
 }
 
-const MODES: [(&str, Mode); 3] = [("enforce", Mode::Enforce), ("observe", Mode::Observe), ("off", Mode::Off)];
-const MISSING: [(&str, Missing); 2] = [("allow", Missing::Allow), ("require", Missing::Require)];
+const MODES: [(&str, Mode); 4] =
+    [("enforce", Mode::Enforce), ("warn", Mode::Warn), ("observe", Mode::Observe), ("off", Mode::Off)];
+const MISSING: [(&str, Missing); 3] =
+    [("allow", Missing::Allow), ("warn", Missing::Warn), ("require", Missing::Require)];
 const COMPARISONS: [(&str, Comparison); 2] = [("strong", Comparison::Strong), ("weak", Comparison::Weak)];
 const VERIFY: [(&str, Verify); 4] = [
     ("never", Verify::Never),

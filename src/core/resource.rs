@@ -332,6 +332,22 @@ impl Namer {
         if headers.keys().any(is_credential) { self.credentials(headers) } else { self.nobody }
     }
 
+    /// A stand-in for who sends a request, as far as it can be told: whoever has these credentials, by the first of
+    /// [`CREDENTIALS`] that is there, since a session's cookies change more often than the others; else whoever is at this
+    /// address. Nothing may be decided by it.
+    #[must_use]
+    pub fn client(&self, headers: &HeaderMap, address: u128) -> u64 {
+        let mut hasher = self.hasher();
+        match CREDENTIALS.iter().find(|name| headers.contains_key(*name)) {
+            Some(name) => {
+                put(&mut hasher, name.as_str().as_bytes());
+                put_values(&mut hasher, name, headers);
+            }
+            None => hasher.write_u128(address),
+        }
+        finish(&hasher)[0]
+    }
+
     fn credentials(&self, headers: &HeaderMap) -> u64 {
         let mut hasher = self.hasher();
         for name in &CREDENTIALS {

@@ -44,20 +44,14 @@ pub struct Probe {
     pub last_modified: Option<HttpDate>,
 }
 
-/// Judges a write. `guarded_method` says whether the route guards its method; `probe` is what a probe showed in the same
-/// turn, if there was one.
+/// Judges a write. `asked` says whether the route asks this client for a precondition to this method where `missing` is
+/// "require"; `probe` is what a probe showed in the same turn, if there was one.
 #[must_use]
-pub fn judge(
-    policy: &Policy,
-    demands: &Demands,
-    guarded_method: bool,
-    view: View<'_>,
-    probe: Option<Probe>,
-) -> Verdict {
+pub fn judge(policy: &Policy, demands: &Demands, asked: bool, view: View<'_>, probe: Option<Probe>) -> Verdict {
     if demands.is_empty() {
         return match policy.missing {
-            Missing::Require if guarded_method => Verdict::Refuse(Refusal::MissingPrecondition),
-            Missing::Require | Missing::Allow => Verdict::Forward,
+            Missing::Require if asked => Verdict::Refuse(Refusal::MissingPrecondition),
+            Missing::Require | Missing::Warn | Missing::Allow => Verdict::Forward,
         };
     }
     if policy.verify == Verify::Always && probe.is_none() {

@@ -526,6 +526,13 @@ pub(super) fn again(recorded: &Recorded, with_content: bool) -> Response<Answer>
     response
 }
 
+/// The backend's own answer, with a word of the gateway's to the client. There is no `error` in it: there was none.
+pub(super) fn tell(mut response: Response<Answer>, details: &str) -> Response<Answer> {
+    let status = format!("ifmatch; details=\"{details}\"");
+    response.headers_mut().append(PROXY_STATUS, HeaderValue::try_from(status).expect("plain ASCII"));
+    response
+}
+
 fn proxy_status(error: &str, details: &str) -> HeaderValue {
     HeaderValue::try_from(format!("ifmatch; error={error}; details=\"{details}\"")).expect("plain ASCII")
 }

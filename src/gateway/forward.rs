@@ -15,7 +15,7 @@ use super::{
     body::{Ahead, Answer, Inbound, Outgoing},
     headers, informational, replay,
     trailers::{self, Trailers},
-    tunnel,
+    tunnel, write,
 };
 use crate::{
     config::Protocol,
@@ -36,6 +36,7 @@ pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Resp
     // Before the request is forwarded: whatever happens to the resource from here on makes the answer old news.
     let began = if exchange.policy().mode == Mode::Off { None } else { Some(tracker.stamp().await) };
     let (received, wanted_body) = send_read(exchange, body).await?;
+    write::rollout::read(exchange, &received).await;
     if let Some(began) = began {
         observe(exchange, &exchange.head.method, &exchange.head.headers, began, &received).await;
     }
@@ -75,7 +76,8 @@ async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received,
 
 /// The request as the backend gets it.
 pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Request<Outgoing> {
-    let keep = exchange.policy().forward_preconditions || method.is_safe();
+    let policy = exchange.policy();
+    let keep = policy.forward_preconditions || method.is_safe() || policy.mode.only_observes();
     let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
     headers::describe_body(&mut fields, &method, &body);
     body.trailers().announce(&mut fields);

@@ -29,7 +29,12 @@ pub(super) static METHOD_OVERRIDES: [HeaderName; 3] = [
 /// The fields of a request as the backend gets them, but for those that describe its body.
 pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_preconditions: bool) -> HeaderMap {
     let partition = &exchange.policy().partition;
-    let is_judged = exchange.policy().mode != Mode::Off;
+    let takes_overrides = match exchange.policy().mode {
+        Mode::Enforce => true,
+        // Where the method is safe and nobody takes it for a write (`rollout::may_write`).
+        Mode::Observe | Mode::Warn => exchange.head.method.is_safe() && exchange.wish.is_some(),
+        Mode::Off => false,
+    };
     let named = Named::by(headers);
     let mut out = HeaderMap::with_capacity(headers.len() + ADDED);
     out.insert(HOST, exchange.host.clone());
@@ -43,7 +48,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
             continue;
         }
         // Nobody has judged what it would mean on another method.
-        if is_method_override(name) && exchange.head.method != Method::POST && is_judged {
+        if is_method_override(name) && exchange.head.method != Method::POST && takes_overrides {
             continue;
         }
         if name == COOKIE {

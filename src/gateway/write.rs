@@ -44,23 +44,19 @@ use crate::{
     upstream::{self, Progress},
 };
 
+pub(super) mod rollout;
+
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Answers a write.
 pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     let answer = match exchange.policy().mode {
         Mode::Off => forward_unguarded(exchange, None, body).await,
-        Mode::Observe => {
-            report(exchange).await;
-            forward_unguarded(exchange, None, body).await
-        }
+        Mode::Observe | Mode::Warn => rollout::observed(exchange, body).await,
         Mode::Enforce => {
-            let demand = Demand::of(exchange)?;
-            match repeats::begin(exchange, &demand.preconditions, body).await? {
-                Begun::Answered(response) => Ok(*response),
-                Begun::Runs(notes) if demand.is_guarded() => guarded(exchange, demand, notes, body).await,
-                Begun::Runs(notes) => forward_unguarded(exchange, notes, body).await,
-            }
+            let demand = Demand::of(exchange);
+            let is_told = rollout::arrives(exchange, demand.as_ref());
+            rollout::answered(exchange, is_told, enforced(exchange, demand?, body).await)
         }
     };
     match answer {
@@ -68,6 +64,14 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
             Box::pin(represent(exchange, refused)).await
         }
         answer => answer,
+    }
+}
+
+async fn enforced(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    match repeats::begin(exchange, &demand.preconditions, body).await? {
+        Begun::Answered(response) => Ok(*response),
+        Begun::Runs(notes) if demand.is_guarded() => guarded(exchange, demand, notes, body).await,
+        Begun::Runs(notes) => forward_unguarded(exchange, notes, body).await,
     }
 }
 
@@ -147,6 +151,11 @@ impl Demand {
         Ok(Self { preconditions, guarded_method: exchange.policy().methods.contains(&method) })
     }
 
+    /// Whether its client is asked for a precondition.
+    fn is_asked(&self, exchange: &Exchange) -> bool {
+        self.guarded_method && !rollout::is_exempt(exchange)
+    }
+
     fn is_guarded(&self) -> bool {
         self.guarded_method || !self.preconditions.is_empty()
     }
@@ -185,7 +194,7 @@ impl Demand {
 
     fn judge(&self, exchange: &Exchange, view: View<'_>, probe: Option<Probe>) -> Result<Go, Box<Refused>> {
         exchange.seen.known(view);
-        match verdict::judge(exchange.policy(), &self.preconditions, self.guarded_method, view, probe) {
+        match verdict::judge(exchange.policy(), &self.preconditions, self.is_asked(exchange), view, probe) {
             Verdict::Forward => Ok(Go::Forward),
             Verdict::Probe => Ok(Go::Probe),
             Verdict::Refuse(why) => Err(self.refused(exchange, why, view)),
@@ -196,22 +205,6 @@ impl Demand {
         let current = view.tags_for(exchange.caller);
         Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status })
     }
-}
-
-/// Reports what would have become of a write, had the route been enforced. Nobody is asked, and nobody waits.
-async fn report(exchange: &Exchange) {
-    let refusal = match Demand::of(exchange) {
-        Err(malformed) => Some(malformed),
-        Ok(demand) if demand.is_guarded() => demand.judge_on_arrival(exchange).await.err(),
-        Ok(_) => return,
-    };
-    let Some(refusal) = refusal else {
-        exchange.seen.verdict(metrics::Verdict::Forward);
-        return;
-    };
-    exchange.seen.verdict(metrics::Verdict::WouldRefuse);
-    let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
-    tracing::info!(%trace, %method, path, why = refusal.kind(), "would be refused");
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -319,6 +312,7 @@ async fn carry_out(
     if let Err(TurnLost) = turn.confirm().await {
         return answer(reply, Err(Failure::Busy(Busy::TimedOut)));
     }
+    let sending = rollout::sending(&exchange).await;
     let (mut outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
     if let Some(notes) = &mut notes {
         notes.confirm(&exchange, &mut outgoing);
@@ -362,6 +356,8 @@ async fn carry_out(
             let response = forward::pass_on(&exchange, received);
             let is_whole = still_under_way.is_none();
             let response = repeats::settle(notes, &exchange, outcome.as_ref(), is_whole, response);
+            let certain = outcome.as_ref().filter(|_| is_whole);
+            rollout::sent(sending, &exchange, certain, Some(response.status())).await;
             if let Some(body) = still_under_way {
                 // The backend answered before it had the whole body. The client may wait for that answer before it goes
                 // on, or gives up, so it gets it now; the turn ends when the body does.

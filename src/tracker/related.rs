@@ -52,7 +52,12 @@ impl Tracker {
         if self.is_broken(Broken::NoSharedTurns) {
             return vec![ask];
         }
-        let shared = |key: &Key| Ask { key: *key, access: Access::Unguarded, ..ask };
+        let access = match ask.access {
+            Access::Guarded | Access::Unguarded => Access::Unguarded,
+            // It waits for nobody, there neither.
+            Access::Observed => Access::Observed,
+        };
+        let shared = |key: &Key| Ask { key: *key, access, ..ask };
         let others = related.iter().filter(|key| key.cell != ask.key.cell).map(shared);
         let mut asks: Vec<Ask> = [ask].into_iter().chain(others).collect();
         if !self.is_broken(Broken::NoOrder) {
@@ -68,8 +73,10 @@ impl Tracker {
             if !self.is_broken(Broken::RelatedUnchanged) {
                 slot.record.settle_beside(outcome, self.tick());
             }
-            slot.pass_on();
+            slot.pass_on_from(ask.access);
         });
-        self.watcher.ended(since.elapsed());
+        if ask.access != Access::Observed {
+            self.watcher.ended(since.elapsed());
+        }
     }
 }

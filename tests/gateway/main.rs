@@ -45,6 +45,7 @@ mod intermediary;
 mod load;
 mod policy;
 mod reload;
+mod rollout;
 mod stop;
 mod systemd;
 mod takeover;

@@ -88,8 +88,8 @@ fn values_of_another_type() {
 #[test]
 fn choices_that_are_not_there() {
     assert_guard_errors(&[
-        ("mode = \"on\"", "mode", "\"on\" is not known; write \"enforce\" or \"observe\" or \"off\""),
-        ("missing = \"Allow\"", "missing", "\"allow\" or \"require\""),
+        ("mode = \"on\"", "mode", "\"on\" is not known; write \"enforce\" or \"warn\" or \"observe\" or \"off\""),
+        ("missing = \"Allow\"", "missing", "\"allow\" or \"warn\" or \"require\""),
         ("comparison = \"\"", "comparison", "\"strong\" or \"weak\""),
         ("verify = \"no\"", "verify", "\"never\" or \"unknown\" or \"mismatch\" or \"always\""),
         ("method_override = \"honor\"", "method_override", "\"honour\" or \"refuse\""),
@@ -109,6 +109,26 @@ fn choices_that_are_not_there() {
         ("partition = [\"If-Match\"]", "partition[0]", "if-match does not reach the backend"),
     ]);
     assert_errors_after_base(&[("[guard]\nmethods = [\n\"PUT\",\n\"GET\"]", 8, "guard.methods[1]", "GET only reads")]);
+}
+
+#[test]
+fn clients_that_cannot_be_exempt() {
+    assert_guard_errors(&[
+        ("report = 1", "report", "must be true or false"),
+        ("exempt = \"10.0.0.0/8\"", "exempt", "must be an array of tables"),
+        ("exempt = [\"10.0.0.0/8\"]", "exempt[0]", "must be a table"),
+        ("exempt = [{}]", "exempt[0]", "needs an address, or a header"),
+        ("exempt = [{ address = \"10\" }]", "exempt[0].address", "neither an address nor a network"),
+        ("exempt = [{ header = \"a b\" }]", "exempt[0].header", "not the name of a header field"),
+        ("exempt = [{ value = \"x\" }]", "exempt[0].header", "is missing; it goes with value"),
+        ("exempt = [{ header = \"A\", value = \"*x\" }]", "exempt[0].value", "has a * that is not its end"),
+        ("exempt = [{ header = \"A\", value = \"\" }]", "exempt[0].value", "is empty"),
+        ("exempt = [{ header = \"A\", vale = \"x\" }]", "exempt[0].vale", "did you mean value?"),
+    ]);
+    assert_errors_after_base(&[
+        ("[report]\nclients = 0", 6, "report.clients", "must be from 1 to 10000"),
+        ("[report]\nreads = 1", 6, "report.reads", "must be from 2"),
+    ]);
 }
 
 #[test]

@@ -115,6 +115,30 @@ fn check_probed(rows: Vec<ProbedRow>) {
     }
 }
 
+/// The last row of the design's section 5, with `missing = "warn"`: who is asked for a precondition, and whether a write
+/// without one is refused. What it has to say of a write is not here: nothing is decided by it.
+#[test]
+fn a_precondition_that_is_missing() {
+    for (missing, asked, expected) in [
+        (Missing::Allow, true, FORWARD),
+        (Missing::Allow, false, FORWARD),
+        (Missing::Warn, true, FORWARD),
+        (Missing::Warn, false, FORWARD),
+        (Missing::Require, true, MISSING),
+        // A method that is not guarded, or a client that is exempt.
+        (Missing::Require, false, FORWARD),
+    ] {
+        for (record, verify) in [unknown(), absent(), current(&["\"a\""])].into_iter().zip(ALL_VERIFY) {
+            let policy = Policy { missing, ..with(verify) };
+            let found = judge(&policy, &demands(""), asked, record.view(SOURCE, None), None);
+            assert_eq!(found, expected, "{missing:?}, {asked}");
+            // One that is there is judged, whoever sends it.
+            let stale = judge(&policy, &demands("If-Match: \"x\""), asked, absent().view(SOURCE, None), None);
+            assert_eq!(stale, if verify == Verify::Always { PROBE } else { STALE }, "{missing:?}, {asked}");
+        }
+    }
+}
+
 /// The design's section 5, its first four rows.
 #[test]
 fn if_match_by_what_is_known() {
