@@ -229,6 +229,27 @@ async fn a_write_in_doubt_holds_all_its_turns() {
     assert_eq!(other.answer().await.status, 200);
 }
 
+/// What is still on its way may yet be applied, to all of them.
+#[tokio::test]
+async fn a_body_that_is_under_way_after_its_answer_holds_all_turns() {
+    let mut backend = Script::start().await;
+    let gateway = orders(&backend).start();
+    let mut raw = gateway.raw().await;
+    let body = "x".repeat(100_000);
+    raw.send(format!("PUT /orders/7/lines/3 HTTP/1.1\r\nHost: notes.example\r\nContent-Length: 100001\r\n\r\n{body}"))
+        .await;
+    let mut arrival = backend.expect("PUT", "/orders/7/lines/3").await;
+    arrival.answer_now(200, &[], "").await.expect("an open connection");
+    assert_eq!(raw.answer("PUT").await.status, 200);
+    let order = begin(gateway.put("/orders/7", "x"));
+    assert_waits(&gateway, &mut backend, &order).await;
+    raw.send("y").await;
+    assert_eq!(arrival.body().await.expect("a body").len(), 100_001);
+    arrival.go_on();
+    backend.expect("PUT", "/orders/7").await.answer(200, &[], "").await;
+    assert_eq!(order.answer().await.status, 200);
+}
+
 /// Nothing was sent, so nothing has changed, and nobody waits for it.
 #[tokio::test]
 async fn a_write_that_could_not_be_sent_leaves_all_as_it_was() {
@@ -426,26 +447,28 @@ async fn a_write_waits_where_only_what_it_also_changes_has_a_new_name() {
     assert_eq!(line.answer().await.status, 200);
 }
 
-/// What was remembered of the order's last write is not given again after its line was written.
+/// What was remembered of the order's last write is not given again after its line was written, also where nothing but that
+/// says that it has changed.
 #[tokio::test]
 async fn a_repeated_write_is_not_answered_again_after_a_related_one() {
-    let mut backend = Script::start().await;
-    let gateway = orders(&backend).guard("replay = \"1m\"").start();
-    let put = || gateway.put("/orders/7", "x").if_match("\"1\"");
-    learn(&gateway, &mut backend, "/orders/7", "\"1\"").await;
-    let first = begin(put());
-    backend.expect("PUT", "/orders/7").await.answer(200, &[("ETag", "\"2\"")], "").await;
-    first.answer().await;
-    assert_eq!(put().expect(200).await.tag(), "\"2\"");
-    backend.assert_quiet();
-    let line = begin(gateway.put("/orders/7/lines/3", "x"));
-    backend.expect("PUT", "/orders/7/lines/3").await.answer(200, &[], "").await;
-    line.answer().await;
-    // Even where the tag came back.
-    let again = begin(put());
-    backend.expect("HEAD", "/orders/7").await.answer(200, &[("ETag", "\"2\"")], "").await;
-    again.answer().await.problem("stale");
-    backend.assert_quiet();
+    for fields in [&[("ETag", "\"2\"")][..], &[]] {
+        let mut backend = Script::start().await;
+        let gateway = orders(&backend).guard("replay = \"1m\"").start();
+        let put = || gateway.put("/orders/7", "x").if_match("\"1\"");
+        learn(&gateway, &mut backend, "/orders/7", "\"1\"").await;
+        let first = begin(put());
+        backend.expect("PUT", "/orders/7").await.answer(200, fields, "").await;
+        first.answer().await;
+        put().expect(200).await;
+        backend.assert_quiet();
+        let line = begin(gateway.put("/orders/7/lines/3", "x"));
+        backend.expect("PUT", "/orders/7/lines/3").await.answer(200, &[], "").await;
+        line.answer().await;
+        let again = begin(put());
+        backend.expect("HEAD", "/orders/7").await.answer(200, &[("ETag", "\"2\"")], "").await;
+        again.answer().await.problem("stale");
+        backend.assert_quiet();
+    }
 }
 
 /// On a route that is off, nothing is judged, and a write counts all the same.

@@ -479,11 +479,9 @@ async fn clients_are_told_by_credentials_cookies_and_addresses() {
     for (name, value) in fields {
         gateway.get("/note").with(name, value).expect(200).await;
     }
-    let mut blind = 0;
-    for (name, value) in fields {
+    for (blind, (name, value)) in fields.into_iter().enumerate() {
         gateway.put("/note", "x").with(name, value).expect(200).await;
         assert_eq!(counted(&gateway, "all").await["blind_overwrites"], blind, "{name}: {value}");
-        blind += 1;
     }
 }
 
