@@ -1,4 +1,4 @@
-//! What an operator asks, on a listener of its own: `/livez`, `/readyz`, `/metrics`, `/records`.
+//! What an operator asks, on a listener of its own: `/livez`, `/readyz`, `/metrics`, `/report`, `/records`.
 //!
 //! It is the operator's: whoever reaches it sees every tag and can have a resource forgotten, so its address is a loopback
 //! one unless the configuration says otherwise, and there is nothing here to log in with. It runs beside the workers, on a
@@ -105,11 +105,12 @@ impl Admin {
             "/livez" if is_read => text(StatusCode::OK, "live\n"),
             "/readyz" if is_read => self.readiness(),
             "/metrics" if is_read => self.metrics(),
+            "/report" if is_read => self.report(),
             "/records" if is_read => self.show(uri.query()).await,
             "/records" if *request.method() == Method::DELETE => self.forget(uri.query()).await,
             "/records" => not_allowed("GET, HEAD, DELETE"),
-            "/livez" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
-            _ => text(StatusCode::NOT_FOUND, "There are /livez, /readyz, /metrics and /records.\n"),
+            "/livez" | "/readyz" | "/metrics" | "/report" => not_allowed("GET, HEAD"),
+            _ => text(StatusCode::NOT_FOUND, "There are /livez, /readyz, /metrics, /report and /records.\n"),
         }
     }
 
@@ -126,6 +127,12 @@ impl Admin {
         let servers = self.control.servers();
         let metrics = shared.telemetry.scrape(Now { records, capacity, servers, memory: Some(memory) });
         reply(StatusCode::OK, metrics::MEDIA_TYPE, metrics)
+    }
+
+    fn report(&self) -> Reply {
+        let gateway = self.control.gateway();
+        let report = self.control.shared().telemetry.report.describe(&gateway.config().routes);
+        reply(StatusCode::OK, JSON, pretty(&report))
     }
 
     async fn show(&self, query: Option<&str>) -> Reply {

@@ -1,4 +1,4 @@
-//! The commands: run, check, health, demo.
+//! The commands: run, check, health, report, demo.
 
 use std::{
     io,
@@ -23,7 +23,9 @@ use crate::{
     telemetry,
 };
 
+mod admin;
 mod health;
+mod report;
 
 /// Where the configuration is looked for.
 const DEFAULT_FILE: &str = "/etc/ifmatch/ifmatch.toml";
@@ -51,6 +53,8 @@ enum Command {
     Check(File),
     /// Ask a running gateway whether it is ready; for a container that has no shell to ask with
     Health(health::Health),
+    /// Print what a running gateway has counted by client, and what enforcing would change
+    Report(report::Report),
     /// Run a small store that loses updates, and the gateway before it, with commands to try
     Demo(Demo),
 }
@@ -92,6 +96,7 @@ impl Arguments {
             Command::Run(run) => run.start(),
             Command::Check(file) => file.check(),
             Command::Health(health) => health.ask(),
+            Command::Report(report) => report.print(),
             Command::Demo(demo) => demo.start(),
         };
         telemetry::finish();

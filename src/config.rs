@@ -23,10 +23,12 @@ mod check;
 mod describe;
 mod pattern;
 mod raw;
+mod related;
 #[cfg(test)]
 mod tests;
 
 pub use pattern::PathPattern;
+pub use related::RelatedPath;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +47,8 @@ pub struct Config {
     pub tracker: Tracker,
     /// The bounds of what is remembered of requests that may come again.
     pub memory: Memory,
+    /// The bounds of what is remembered of clients that are watched.
+    pub report: Report,
     /// Where an operator asks; `None`: nowhere.
     pub admin: Option<Admin>,
     /// How the log is written.
@@ -260,6 +264,8 @@ pub struct Route {
     pub path: PathPattern,
     /// The upstream's place in [`Config::upstreams`].
     pub upstream: usize,
+    /// The resources that a write to one of its resources changes, too.
+    pub also_changes: Vec<RelatedPath>,
     /// The rules.
     pub policy: Policy,
 }
@@ -280,6 +286,17 @@ pub struct Memory {
     pub entries: usize,
     /// The bytes that they take.
     pub bytes: usize,
+    /// What backends have said to pages of other origins.
+    pub origins: usize,
+}
+
+/// The bounds of what is remembered of clients that are watched, for `ifmatch report`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Clients that are told apart by name.
+    pub clients: usize,
+    /// Reads and writes by which blind overwrites are told.
+    pub reads: usize,
 }
 
 /// Where an operator asks.

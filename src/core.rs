@@ -4,6 +4,7 @@
 //! in as arguments, so that every rule can be tested in a table and the whole can be simulated. Of the outside world only
 //! the types of `http` come in; a test holds this folder to it.
 
+pub mod browsers;
 pub mod etag;
 pub mod fingerprint;
 pub mod idempotency;
@@ -13,6 +14,7 @@ pub mod precondition;
 pub mod record;
 pub mod repeats;
 pub mod resource;
+pub mod rollout;
 pub mod verdict;
 
 #[cfg(test)]

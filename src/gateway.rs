@@ -24,8 +24,8 @@ use crate::{
         record::Stamp,
         resource::{Key, Namer, Target},
     },
-    memory::Memory,
-    telemetry::{Telemetry, metrics::Connected},
+    memory::{Memory, Origins},
+    telemetry::{Telemetry, metrics::Connected, report::Report},
     tracker::{
         Busy, Tracker, Watcher,
         gate::{Gate, Pass, Since},
@@ -35,6 +35,7 @@ use crate::{
 
 mod answer;
 mod body;
+mod browsers;
 mod client;
 mod forward;
 mod forwarded;
@@ -43,6 +44,7 @@ mod idempotency;
 mod informational;
 mod names;
 mod probe;
+mod related;
 mod repeats;
 mod replay;
 mod route;
@@ -74,6 +76,8 @@ pub struct Shared {
     pub tracker: Arc<Tracker>,
     /// What is remembered of requests that may come again.
     pub memory: Arc<Memory>,
+    /// What backends have said to pages of other origins.
+    pub origins: Arc<Origins>,
     /// What gives them their names.
     pub namer: Namer,
     /// What is counted, and the access log.
@@ -184,12 +188,13 @@ impl Succession {
 impl Shared {
     /// What the workers of a new process share.
     #[must_use]
-    pub fn new(tracker: Tracker, memory: Arc<Memory>, namer: Namer) -> Self {
-        let telemetry = Arc::new(Telemetry::default());
+    pub fn new(tracker: Tracker, memory: Arc<Memory>, namer: Namer, report: Report) -> Self {
+        let telemetry = Arc::new(Telemetry::with(report));
         let watcher: Arc<dyn Watcher> = telemetry.metrics.clone();
         let tracker = Arc::new(tracker.watched_by(watcher));
         let gate = Gate::new(Arc::clone(&tracker));
-        Self { tracker, memory, namer, telemetry, gate, writes: Arc::default(), tunnels: Arc::default() }
+        let (origins, writes, tunnels) = (Arc::default(), Arc::default(), Arc::default());
+        Self { tracker, memory, origins, namer, telemetry, gate, writes, tunnels }
     }
 
     /// How many writes are being sent, under whatever configuration they began. A stop waits for them.
@@ -314,11 +319,11 @@ impl Gateway {
                 }
             };
             match answer {
-                Ok(response) => return response,
+                Ok(response) => return browsers::dress(&exchange, response),
                 Err(failure) => {
                     let is_renamed = matches!(failure, Failure::Busy(Busy::Renamed));
                     let Some(newest) = gateway.newest().filter(|_| is_renamed) else {
-                        return Box::pin(gateway.refuse(&seen, &exchange.head, failure, body, exchange.policy())).await;
+                        return Box::pin(exchange.refuse(failure, body)).await;
                     };
                     gateway = newest;
                     head = exchange.head.clone();
@@ -342,6 +347,18 @@ impl Gateway {
                 cmp::Ordering::Equal => return Ok(pass),
                 cmp::Ordering::Greater => return Err(Busy::Renamed),
                 // Between two steps of a reload, which takes no time.
+                cmp::Ordering::Less => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Leave to begin a write that waits for nobody, under the names of this configuration.
+    async fn enter_at_once(&self) -> Result<Pass, Busy> {
+        loop {
+            let pass = self.shared.gate.enter_at_once();
+            match pass.generation().cmp(&self.names.generation) {
+                cmp::Ordering::Equal => return Ok(pass),
+                cmp::Ordering::Greater => return Err(Busy::Renamed),
                 cmp::Ordering::Less => tokio::task::yield_now().await,
             }
         }
@@ -374,7 +391,7 @@ impl Gateway {
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
         }
-        answer::build(&answer::About::new(head), failure, closes)
+        answer::build(&answer::About::new(head, limits), failure, closes)
     }
 
     /// The key of a resource that `route` leads to, for a request with these fields.
@@ -435,10 +452,11 @@ impl Gateway {
 /// Everything that happens within `request_timeout`. Dropped, it is as if the client had hung up.
 async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Response<Answer>, Failure> {
     if !body.is_over() {
-        body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
+        let trailers = Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition);
+        body.let_through(trailers.without(browsers::tag_header(exchange)));
     }
     body.limit(exchange.policy()).map_err(Failure::Body)?;
-    if exchange.head.method.is_safe() {
+    if exchange.head.method.is_safe() && !write::rollout::may_write(exchange) {
         forward::read(exchange, body).await
     } else {
         // In a box, so that a read has no room for it.
@@ -500,6 +518,12 @@ impl Exchange {
             goes_on,
             seen: Arc::clone(seen),
         })
+    }
+
+    async fn refuse(&self, failure: Failure, body: body::Inbound) -> Response<Answer> {
+        let voice = browsers::Voice::of(&failure);
+        let refusal = self.gateway.refuse(&self.seen, &self.head, failure, body, self.policy()).await;
+        browsers::dress_refusal(self, refusal, voice).await
     }
 
     fn out_of_time(&self) -> Failure {

@@ -32,7 +32,8 @@ use crate::{
     config::{Config, Listener},
     core::resource::Namer,
     gateway::{FirstNames, Gateway, Shared},
-    memory::{Capacity, Memory},
+    memory::{Capacity, Memory, Origins},
+    telemetry::report::Report,
     tls,
     tracker::Tracker,
     upstream::Fleet,
@@ -112,7 +113,9 @@ impl Server {
         let seed = || [RandomState::new().hash_one(0), RandomState::new().hash_one(1)];
         let capacity = Capacity { entries: config.memory.entries, bytes: config.memory.bytes };
         let tracker = Tracker::new(config.tracker.capacity, config.tracker.tag_bytes);
-        let shared = Shared::new(tracker, Memory::new(capacity, seed()), Namer::new(seed()));
+        let report = Report::new(config.report);
+        let mut shared = Shared::new(tracker, Memory::new(capacity, seed()), Namer::new(seed()), report);
+        shared.origins = Arc::new(Origins::new(config.memory.origins, seed()));
         let mut names = FirstNames::new(&config);
         let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once());
         if waits {

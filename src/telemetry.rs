@@ -1,7 +1,7 @@
 //! What is seen from outside: the log, what is counted, the access log, trace ids.
 //!
 //! The log is quiet by default: starting, stopping, writes in doubt. A refusal is a normal answer and is logged at `debug`;
-//! what a route in `observe` mode would have refused is logged at `info`, since that is what the mode is for. How often each
+//! what a route that only observes would have refused is logged at `info`, since that is what the mode is for. How often each
 //! thing happened is counted in [`metrics`], and nowhere else.
 
 use std::{
@@ -18,11 +18,13 @@ use crate::config::{Log, LogFormat};
 pub mod access;
 pub mod metrics;
 mod output;
+pub mod report;
 pub mod trace;
 
 use access::AccessLog;
 use metrics::{Metrics, Now};
 use output::Output;
+use report::Report;
 
 /// The log, once it has begun.
 static LOG: OnceLock<Output> = OnceLock::new();
@@ -78,11 +80,19 @@ impl fmt::Display for Causes<'_> {
 pub struct Telemetry {
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is counted by client.
+    pub report: Arc<Report>,
     /// Open from the first configuration on that asks for it.
     access: OnceLock<AccessLog>,
 }
 
 impl Telemetry {
+    /// With this report.
+    #[must_use]
+    pub fn with(report: Report) -> Self {
+        Self { report: Arc::new(report), ..Self::default() }
+    }
+
     /// Where the lines of this configuration go, if it asks for any.
     pub fn access_log(&self, log: &Log) -> Option<access::Lines> {
         log.access.then(|| self.access.get_or_init(AccessLog::to_stdout).lines(log.format))
@@ -99,7 +109,7 @@ impl Telemetry {
     /// All that was counted, as OpenMetrics text.
     #[must_use]
     pub fn scrape(&self, now: Now) -> String {
-        self.metrics.scrape(now, self.access.get().map_or(0, AccessLog::dropped))
+        self.metrics.scrape(now, self.access.get().map_or(0, AccessLog::dropped), &self.report)
     }
 }
 

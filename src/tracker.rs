@@ -34,6 +34,7 @@ use crate::core::{
 };
 
 pub mod gate;
+mod related;
 #[cfg(test)]
 mod simulation;
 mod table;
@@ -98,6 +99,8 @@ pub struct Inspection {
     pub superseded: usize,
     /// The writes that have the turn.
     pub writes: Writes,
+    /// How many writes are under way that are only observed, and have no turn.
+    pub observed: u32,
     /// How many writers stand in line.
     pub waiting: usize,
     /// The present, as the tags' times have it.
@@ -124,6 +127,12 @@ enum Broken {
     ForgottenFloors,
     /// Writes do not wait at the gate for those under old names.
     OpenGate,
+    /// Of the turns that a write needs, it takes only its own.
+    NoSharedTurns,
+    /// They are taken in the order in which the write names them.
+    NoOrder,
+    /// What a write changes beside its own resource counts as it was.
+    RelatedUnchanged,
     /// What reads show is recorded under new names while writes under old ones are under way.
     #[cfg(test)]
     EarlyNames,
@@ -308,6 +317,7 @@ impl Tracker {
             absent_for_one: is_this && record.is_absent_for_one(),
             superseded: if is_this { record.superseded() } else { 0 },
             writes: record.writes(),
+            observed: record.observed_writes(),
             waiting: slot.line.as_ref().map_or(0, |line| line.waiters.len()),
             now: self.now(),
         }
@@ -392,6 +402,7 @@ impl Tracker {
     /// Nobody overtakes who waits already.
     fn admits(&self, slot: &Slot, access: Access) -> bool {
         self.is_broken(Broken::NoTurns)
+            || access == Access::Observed
             || slot.record.admits(access) && slot.line.as_ref().is_none_or(|line| line.waiters.is_empty())
     }
 
@@ -400,17 +411,20 @@ impl Tracker {
     fn release(&self, ask: &Ask, outcome: Option<Outcome>, since: Instant) {
         self.change_if_there(ask.key, |slot| {
             if let Some(outcome) = outcome {
-                slot.record.settle(outcome, self.tick(), self.source(ask.key, ask.caller));
+                slot.settle(ask.access, outcome, self.tick(), self.source(ask.key, ask.caller));
             }
-            slot.pass_on();
+            slot.pass_on_from(ask.access);
         });
-        self.watcher.ended(since.elapsed());
+        if ask.access != Access::Observed {
+            self.watcher.ended(since.elapsed());
+        }
     }
 
     /// Records what became of a write, whose turn goes on.
     fn doubt(&self, ask: &Ask) {
         self.change_if_there(ask.key, |slot| {
-            slot.record.settle(self.misjudged(Outcome::InDoubt), self.tick(), self.source(ask.key, ask.caller));
+            let outcome = self.misjudged(Outcome::InDoubt);
+            slot.settle(ask.access, outcome, self.tick(), self.source(ask.key, ask.caller));
         });
     }
 
@@ -538,6 +552,25 @@ impl Slot {
         self.record.is_idle() && self.line.as_ref().is_none_or(|line| line.waiters.is_empty())
     }
 
+    /// A write that has, or had, such a turn has ended so.
+    fn settle(&mut self, access: Access, outcome: Outcome, at: Stamp, source: Source) {
+        match access {
+            Access::Guarded | Access::Unguarded => self.record.settle(outcome, at, source),
+            Access::Observed => self.record.settle_observed(outcome, at, source),
+        }
+    }
+
+    /// The same for any kind of write.
+    fn pass_on_from(&mut self, access: Access) {
+        match access {
+            Access::Guarded | Access::Unguarded => self.pass_on(),
+            Access::Observed => {
+                self.record.end_observed();
+                self.grant();
+            }
+        }
+    }
+
     /// A write is over: whoever is next in line may begin.
     fn pass_on(&mut self) {
         self.record.end();
@@ -590,7 +623,7 @@ impl Drop for InLine {
     }
 }
 
-/// The right to have a write under way.
+/// The right to have a write under way; of one that is only observed ([`Access::Observed`]), no more than word of it.
 ///
 /// Dropped before [`Turn::confirm`], nothing was sent: the next in line gets it and what is known stays known. Dropped
 /// after that without [`Turn::settle`], the write is in doubt: what was known is forgotten, and the turn is held for a
@@ -602,6 +635,8 @@ pub struct Turn {
     ask: Ask,
     phase: Phase,
     since: Instant,
+    /// The turns of the resources that the write changes beside its own; they end as this one does.
+    shared: Vec<Turn>,
     /// Given back last of all.
     pass: Option<Pass>,
 }
@@ -615,12 +650,14 @@ enum Phase {
 
 impl Turn {
     fn new(tracker: Arc<Tracker>, ask: Ask) -> Self {
-        Self { tracker, ask, phase: Phase::Taken, since: Instant::now(), pass: None }
+        Self { tracker, ask, phase: Phase::Taken, since: Instant::now(), shared: Vec::new(), pass: None }
     }
 
     /// Tells the watcher of it. Not while the record is locked.
     fn told(self, waited: Duration) -> Self {
-        self.tracker.watcher.taken(waited);
+        if self.ask.access != Access::Observed {
+            self.tracker.watcher.taken(waited);
+        }
         self
     }
 
@@ -655,12 +692,19 @@ impl Turn {
     /// [`TurnLost`]: somebody else may have the turn, and the write must not be sent.
     pub async fn confirm(&mut self) -> Result<(), TurnLost> {
         self.phase = Phase::Sending;
+        for turn in &mut self.shared {
+            turn.phase = Phase::Sending;
+        }
         Ok(())
     }
 
     /// How the write ended. The record says so, and the next in line begins, in one step.
     pub async fn settle(mut self, outcome: Outcome) {
         self.phase = Phase::Settled;
+        for mut turn in std::mem::take(&mut self.shared) {
+            turn.phase = Phase::Settled;
+            self.tracker.release_shared(&turn.ask, &outcome, turn.since);
+        }
         let too_long = matches!(&outcome, Outcome::Committed(Some(tag)) if !self.tracker.fits(tag));
         let outcome = if too_long { Outcome::Committed(None) } else { outcome };
         self.tracker.release(&self.ask, Some(self.tracker.misjudged(outcome)), self.since);

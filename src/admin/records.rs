@@ -167,6 +167,7 @@ pub(super) fn describe(named: &Named, known: Option<Inspection>) -> Value {
     };
     about["turn"] = turn.into();
     about["writes"] = writes.into();
+    about["observed"] = known.observed.into();
     about["waiting"] = known.waiting.into();
     about
 }

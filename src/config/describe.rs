@@ -1,14 +1,18 @@
 //! What a configuration means, in words: what `ifmatch check` prints.
 
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
 use super::{
-    Balance, Config, Ejection, ForwardedRule, Health, HostRule, Limits, Listener, LogFormat, Protocol, Upstream,
+    Balance, Config, Ejection, ForwardedRule, Health, HostRule, Limits, Listener, LogFormat, Protocol, RelatedPath,
+    Upstream,
     raw::form::{duration_text, size_text},
 };
 use crate::core::{
+    browsers::{Browsers, Cors},
     policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify},
     repeats::{Found, Repeats},
+    resource::is_credential,
+    rollout::{Exempt, Network},
 };
 
 impl Config {
@@ -23,6 +27,7 @@ impl Config {
             let host = route.host.as_deref().unwrap_or("any");
             lines.push(format!("Route {}: host {host}, path {}, to {upstream:?}.", index + 1, route.path));
             lines.extend(rules(&route.policy).into_iter().map(|rule| format!("    {rule}")));
+            lines.extend(related(&route.also_changes).map(|rule| format!("    {rule}")));
         }
         lines.push(self.describe_process());
         lines.join("\n") + "\n"
@@ -56,12 +61,15 @@ impl Config {
         });
         format!(
             "{limits}\n\
-             Remembers {} resources at most, with tags of up to {}; and {} requests and values, in {} at most. Logs {} at {:?}, {} access log. {admin}\n\
+             Remembers {} resources at most, with tags of up to {}; and {} requests and values, in {} at most; for a report {} \
+             clients and {} reads. Logs {} at {:?}, {} access log. {admin}\n\
              Runs {} workers; the file is read again {reload}; a stop waits {} for what is under way.{takeover}",
             self.tracker.capacity,
             size_text(self.tracker.tag_bytes as u64),
             self.memory.entries,
             size_text(self.memory.bytes as u64),
+            self.report.clients,
+            self.report.reads,
             match self.log.format {
                 LogFormat::Text => "text",
                 LogFormat::Json => "JSON",
@@ -178,10 +186,26 @@ fn rules(policy: &Policy) -> Vec<String> {
             methods => format!("Guards {}, and every write that has a precondition.", listed(methods, "and")),
         },
         match policy.mode {
-            Mode::Observe => "Only observes: a conflict is logged and counted, and the write is forwarded.".to_owned(),
+            Mode::Observe => {
+                "Only observes: every write is forwarded at once; what would be refused is counted.".to_owned()
+            }
+            Mode::Warn => {
+                "Only warns: every write is forwarded at once; what would be refused is counted, and its client \
+                           told."
+                    .to_owned()
+            }
             Mode::Enforce | Mode::Off => format!("A conflict is answered {}.", policy.conflict_status.as_u16()),
         },
         match policy.missing {
+            Missing::Require if policy.mode.only_observes() => {
+                "A guarded write without a precondition is one that would be refused.".to_owned()
+            }
+            Missing::Allow | Missing::Warn if policy.mode.only_observes() => {
+                "A guarded write without a precondition is none that would be refused.".to_owned()
+            }
+            Missing::Warn => {
+                "A guarded write without a precondition is forwarded, in turn, and its client told.".to_owned()
+            }
             Missing::Allow => "A guarded write without a precondition is forwarded, in turn.".to_owned(),
             Missing::Require => "A guarded write without a precondition is answered 428.".to_owned(),
         },
@@ -199,6 +223,17 @@ fn rules(policy: &Policy) -> Vec<String> {
         rules.push(format!("Also set: {}.", settings.join(", ")));
     }
     rules
+}
+
+/// What a write changes beside its target.
+fn related(also_changes: &[RelatedPath]) -> Option<String> {
+    let whose = match also_changes {
+        [] => return None,
+        [_] => "its",
+        [_, _, ..] => "their",
+    };
+    let listed = listed(also_changes, "and");
+    Some(format!("A write also changes {listed}: {whose} held tags are stale after it, and guarded writes there wait."))
 }
 
 /// The choices that are not the default ones.
@@ -227,8 +262,48 @@ fn departures(policy: &Policy) -> Vec<String> {
     if !policy.forward_preconditions {
         rules.push("The backend does not see the preconditions.".to_owned());
     }
+    rules.extend(policy.rollout.exempt.iter().map(exempt));
+    if policy.counts() {
+        rules.push("Writes are counted by client, for ifmatch report.".to_owned());
+    }
     rules.extend(repeats(&policy.repeats));
+    rules.extend(browsers(&policy.browsers));
     rules
+}
+
+/// What is done for pages in browsers.
+fn browsers(browsers: &Browsers) -> Vec<String> {
+    let mut rules = Vec::new();
+    if browsers.cors == Cors::Follow {
+        let rule = "Where the backend lets a page of another origin in, it can read and send tags, and read refusals.";
+        rules.push(rule.to_owned());
+    }
+    if let Some(name) = &browsers.tag_header {
+        rules.push(format!("{name} carries a copy of each ETag, and is taken for If-Match."));
+    }
+    rules
+}
+
+fn exempt(exempt: &Exempt) -> String {
+    let network = exempt.network.map(|network| format!(" at {}", network_text(network)));
+    let header = exempt.header.as_ref().map(|(name, pattern)| match pattern.0.as_str() {
+        "*" => format!(" that sends {name}"),
+        // It may be a secret.
+        _ if is_credential(name) => format!(" with a certain {name}"),
+        value => format!(" with {name}: {value}"),
+    });
+    let who = [network, header].into_iter().flatten().collect::<Vec<_>>().join(" and");
+    format!("A client{who} is not asked for a precondition.")
+}
+
+/// As the file writes it.
+fn network_text(network: Network) -> String {
+    let first = Ipv6Addr::from_bits(network.first);
+    let (first, offset) = match first.to_ipv4_mapped().filter(|_| network.prefix >= 96) {
+        Some(first) => (first.to_string(), 96),
+        None => (first.to_string(), 0),
+    };
+    if network.prefix == 128 { first } else { format!("{first}/{}", network.prefix - offset) }
 }
 
 /// What becomes of requests that come again.

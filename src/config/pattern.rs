@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-use crate::core::resource::Target;
+use crate::core::resource::{Target, same_path};
 
 /// A path pattern: segments, each literal, `{name}` (one segment) or, at the end, `{*rest}` (all that remain).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
+pub(super) enum Segment {
     /// In the canonical form of request paths; empty before a trailing `/`.
     Literal(String),
     /// With its name, which only people read.
@@ -71,6 +71,25 @@ impl PathPattern {
             }
         }
         written.next().is_none()
+    }
+
+    /// The path that a lenient backend may take this one for, if the pattern matches that: another case, an empty segment, a
+    /// parameter or a final `/` may make the difference.
+    pub(crate) fn resembled(&self, path: &str) -> Option<String> {
+        let mut written = path.split('/').filter(|segment| !same_path(segment, ""));
+        let mut resembled = String::with_capacity(path.len());
+        for segment in &self.segments {
+            resembled.push('/');
+            match segment {
+                Segment::Literal(text) if text.is_empty() => {}
+                Segment::Literal(text) => {
+                    resembled.push_str(written.next().filter(|written| same_path(written, text)).and(Some(text))?)
+                }
+                Segment::One(_) => resembled.push_str(written.next()?),
+                Segment::Rest(_) => resembled.push_str(&written.by_ref().collect::<Vec<_>>().join("/")),
+            }
+        }
+        written.next().is_none().then_some(resembled)
     }
 
     /// Whether there may be a path that both match.
@@ -137,10 +156,16 @@ fn canonical_segments(text: &str, written: &[Option<Segment>]) -> Result<Vec<Str
 
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.segments.iter().try_for_each(|segment| match segment {
-            Segment::Literal(text) => write!(f, "/{text}"),
-            Segment::One(name) => write!(f, "/{{{name}}}"),
-            Segment::Rest(name) => write!(f, "/{{*{name}}}"),
-        })
+        self.segments.iter().try_for_each(|segment| write!(f, "/{segment}"))
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::One(name) => write!(f, "{{{name}}}"),
+            Self::Rest(name) => write!(f, "{{*{name}}}"),
+        }
     }
 }

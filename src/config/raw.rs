@@ -15,12 +15,14 @@ use toml::de::DeTable;
 
 use super::{
     Admin, CertificateFiles, Config, ConfigErrors, ForwardedRule, Forwarding, Limits, Listener, ListenerTls, Log,
-    LogFormat, Memory, PathPattern, Route, Tracker, Upstream,
+    LogFormat, Memory, PathPattern, RelatedPath, Route, Tracker, Upstream,
 };
 use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify};
 
+mod browsers;
 pub(super) mod form;
 mod repeats;
+mod rollout;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -65,6 +67,7 @@ fn config(mut top: Section) -> Config {
         limits: limits(top.section("limits")),
         tracker: tracker(top.section("tracker")),
         memory: memory(top.section("memory")),
+        report: rollout::report(top.section("report")),
         admin: top.optional_section("admin").ok().flatten().map(admin),
         log: log(top.section("log")),
         workers: top.value("workers", default_workers(), count(1..=1024)),
@@ -161,7 +164,8 @@ fn routes(top: &mut Section, upstreams: &[Upstream], guard: Policy) -> Vec<Route
         if upstreams.len() > 1 {
             top.error_at("routes", "routes are needed to choose between several upstreams");
         }
-        return vec![Route { host: None, path: PathPattern::any(), upstream: 0, policy: guard }];
+        let also_changes = Vec::new();
+        return vec![Route { host: None, path: PathPattern::any(), upstream: 0, also_changes, policy: guard }];
     }
     let mut routes: Vec<(String, Route)> = Vec::new();
     for section in sections.into_iter().flatten() {
@@ -185,14 +189,33 @@ fn route(mut section: Section, upstreams: &[Upstream], defaults: &Policy) -> Opt
     if upstream == Ok(None) && upstreams.len() > 1 {
         section.error_at("upstream", &format!("is missing; there is a choice of {}", names(upstreams)));
     }
+    let path = path.map(|path| path.unwrap_or_else(PathPattern::any));
+    let also_changes = also_changes(&mut section, path.as_ref().ok());
     let policy = guard(section.section("guard"), defaults);
     section.finish();
     Some(Route {
         host: host.ok()?,
-        path: path.ok()?.unwrap_or_else(PathPattern::any),
+        path: path.ok()?,
         upstream: upstream.ok().flatten().unwrap_or_default(),
+        also_changes,
         policy,
     })
+}
+
+/// Each is a turn that a write takes beside its own.
+const MOST_RELATED: usize = 16;
+
+/// Nothing is said of the names in them where the path that they are of can't be read.
+fn also_changes(section: &mut Section, path: Option<&PathPattern>) -> Vec<RelatedPath> {
+    let related = section.list("also_changes", |value| {
+        let text = text(value)?;
+        path.map(|path| RelatedPath::parse(text, path)).transpose()
+    });
+    let related: Vec<_> = related.ok().flatten().unwrap_or_default().into_iter().flatten().collect();
+    if related.len() > MOST_RELATED {
+        section.error_at("also_changes", &format!("has {} paths; {MOST_RELATED} are the most", related.len()));
+    }
+    related
 }
 
 fn named(upstreams: &[Upstream], name: &str) -> Result<usize, String> {
@@ -234,14 +257,19 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         drain_time: s.value("drain_time", defaults.drain_time, duration(PAUSE)),
         linger_time: s.value("linger_time", defaults.linger_time, duration(PAUSE)),
         repeats: repeats::repeats(s, defaults.repeats),
+        rollout: rollout::rollout(s, defaults.rollout),
+        browsers: browsers::browsers(s, defaults.browsers),
     };
+    browsers::check(s, &policy);
     s.value("version", (), version);
     section.finish();
     policy
 }
 
-const MODES: [(&str, Mode); 3] = [("enforce", Mode::Enforce), ("observe", Mode::Observe), ("off", Mode::Off)];
-const MISSING: [(&str, Missing); 2] = [("allow", Missing::Allow), ("require", Missing::Require)];
+const MODES: [(&str, Mode); 4] =
+    [("enforce", Mode::Enforce), ("warn", Mode::Warn), ("observe", Mode::Observe), ("off", Mode::Off)];
+const MISSING: [(&str, Missing); 3] =
+    [("allow", Missing::Allow), ("warn", Missing::Warn), ("require", Missing::Require)];
 const COMPARISONS: [(&str, Comparison); 2] = [("strong", Comparison::Strong), ("weak", Comparison::Weak)];
 const VERIFY: [(&str, Verify); 4] = [
     ("never", Verify::Never),
@@ -265,6 +293,7 @@ fn memory(mut section: Section) -> Memory {
     let memory = Memory {
         entries: section.value("entries", 1_000_000, count(1..=100_000_000)),
         bytes: section.value("bytes", 256 * 1024 * 1024, size(4 * MIB..=1024 * GIB)),
+        origins: section.value("origins", 100_000, count(2..=100_000_000)),
     };
     section.finish();
     memory

@@ -4,9 +4,11 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::*;
 use crate::core::{
+    browsers::{Browsers, Cors},
     pointer::{Pointer, Template},
     policy::{Comparison, MethodOverride, Missing, Mode, QueryRule, Verify},
     repeats::{Found, Repeats},
+    rollout::{Exempt, Network, Pattern, Rollout},
 };
 
 const BASE: &str = "[[listeners]]\naddress = \"127.0.0.1:80\"\n[upstreams.a]\nservers = [\"http://h\"]\n";
@@ -153,7 +155,9 @@ fn every_key_of_the_guard_can_be_set() {
          forward_preconditions = false\nwait = \"0s\"\nline = 5\nsettle = \"0s\"\nbuffer = 0\n\
          body_idle_timeout = \"1ms\"\nmax_body = \"2GiB\"\nbody_rate = 0\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"\n\
          replay = \"30s\"\nidempotency = \"7d\"\nanswer_bytes = 5\nunique = [\"/email\", \"/a~1b\"]\n\
-         unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"",
+         unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"\nreport = false\n\
+         exempt = [{ address = \"10.0.0.0/8\" }, { header = \"User-Agent\", value = \"job*\", address = \"::1\" }, { header = \"X-A\" }]\n\
+         cors = \"follow\"\ntag_header = \"X-Resource-Version\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -187,6 +191,18 @@ fn every_key_of_the_guard_can_be_set() {
             unique_found: Found::At(pointer("/items")),
             unique_memory: Some(seconds(60)),
         },
+        rollout: Rollout {
+            exempt: vec![
+                Exempt { network: Some(Network { first: 0xffff_0a00_0000, prefix: 104 }), header: None },
+                Exempt {
+                    network: Some(Network { first: 1, prefix: 128 }),
+                    header: Some((http::header::USER_AGENT, Pattern("job*".to_owned()))),
+                },
+                Exempt { network: None, header: Some((HeaderName::from_static("x-a"), Pattern("*".to_owned()))) },
+            ],
+            report: Some(false),
+        },
+        browsers: Browsers { cors: Cors::Follow, tag_header: Some(HeaderName::from_static("x-resource-version")) },
     };
     assert_eq!(policy, expected);
 }
@@ -225,6 +241,8 @@ fn each_word_of_a_choice_has_its_meaning() {
     for (keys, expected) in [
         ("mode = \"enforce\"", default()),
         ("mode = \"off\"", Policy { mode: Mode::Off, ..default() }),
+        ("mode = \"warn\"", Policy { mode: Mode::Warn, ..default() }),
+        ("missing = \"warn\"", Policy { missing: Missing::Warn, ..default() }),
         ("verify = \"never\"", Policy { verify: Verify::Never, ..default() }),
         ("verify = \"unknown\"", default()),
         ("verify = \"mismatch\"", Policy { verify: Verify::Mismatch, ..default() }),
@@ -318,6 +336,29 @@ fn what_a_pattern_matches() {
     ] {
         let parsed = PathPattern::parse(pattern).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(parsed.matches(path), expected, "{pattern} {path}");
+    }
+}
+
+#[test]
+fn what_a_lenient_backend_takes_a_path_for() {
+    for (pattern, path, resembled) in [
+        ("/orders/{id}", "/orders/7", Some("/orders/7")),
+        ("/orders/{id}", "/Orders/7", Some("/orders/7")),
+        ("/Orders/{id}", "//orders//A/", Some("/Orders/A")),
+        ("/orders/{id}", "/orders;v=1/7;v=2", Some("/orders/7;v=2")),
+        ("/orders/{id}", "/order%73./7", Some("/orders/7")),
+        ("/orders/", "/orders", Some("/orders/")),
+        ("/orders", "/orders/", Some("/orders")),
+        ("/files/{*rest}", "/Files/a//b/", Some("/files/a/b")),
+        ("/files/{*rest}", "/files", Some("/files/")),
+        ("/{*rest}", "/", Some("/")),
+        ("/orders/{id}", "/orders", None),
+        ("/orders/{id}", "/orders/7/lines", None),
+        ("/orders/{id}", "/notes/7", None),
+        ("/orders", "/", None),
+    ] {
+        let read = PathPattern::parse(pattern).expect("a pattern");
+        assert_eq!(read.resembled(path).as_deref(), resembled, "{path} by {pattern}");
     }
 }
 
@@ -506,7 +547,7 @@ fn the_full_sample_says_the_defaults() {
 #[test]
 fn the_full_sample_has_every_key() {
     let full = &samples(".toml")[0].1;
-    let text = "zzzzzzzzzz = 1\nlimits.zzzzzzzzzz = 1\nadmin.zzzzzzzzzz = 1\nguard.zzzzzzzzzz = 1\ntracker.zzzzzzzzzz = 1\nmemory.zzzzzzzzzz = 1\nlog.zzzzzzzzzz = 1\n\
+    let text = "zzzzzzzzzz = 1\nlimits.zzzzzzzzzz = 1\nadmin.zzzzzzzzzz = 1\nguard.zzzzzzzzzz = 1\ntracker.zzzzzzzzzz = 1\nmemory.zzzzzzzzzz = 1\nreport.zzzzzzzzzz = 1\nlog.zzzzzzzzzz = 1\n\
                 upstreams.a.zzzzzzzzzz = 1\n[[listeners]]\nzzzzzzzzzz = 1\n[[routes]]\nzzzzzzzzzz = 1\n";
     let errors = Config::parse(text).expect_err("unknown keys").errors;
     let lists: Vec<_> = errors
@@ -514,7 +555,7 @@ fn the_full_sample_has_every_key() {
         .filter_map(|error| error.message.split_once("the keys here are "))
         .map(|(_, keys)| keys)
         .collect();
-    assert_eq!(lists.len(), 10, "{errors:?}");
+    assert_eq!(lists.len(), 11, "{errors:?}");
     for key in lists.into_iter().flat_map(|keys| keys.split(", ")) {
         let forms =
             [format!("{key} = "), format!("# {key} = "), format!("[{key}"), format!("# [{key}]"), format!("[[{key}]]")];
@@ -555,14 +596,15 @@ Route 2: host any, path /off/{*all}, to \"b\".
     Not guarded: everything is forwarded, nothing is learned.
 Route 3: host any, path /{*path}, to \"b\".
     Guards every write that has a precondition, and no other.
-    Only observes: a conflict is logged and counted, and the write is forwarded.
-    A guarded write without a precondition is forwarded, in turn.
+    Only observes: every write is forwarded at once; what would be refused is counted.
+    A guarded write without a precondition is none that would be refused.
     The backend is asked before every conditional write.
     Of the query, only [\"id\"] tells resources apart.
+    Writes are counted by client, for ifmatch report.
 A client has 10s for a request's head, 1m to take what it is sent, 1m between requests.
 A head has at most 100 fields, 64KiB in all and 8KiB for the target. There are at most 16384 connections, 1024 of one \
 address, with 10000 requests each; over HTTP/2 256 at once, 256 of them writes.
-Remembers 1000000 resources at most, with tags of up to 1KiB; and 1000000 requests and values, in 256MiB at most. Logs text at \"info\", without an access log. \
+Remembers 1000000 resources at most, with tags of up to 1KiB; and 1000000 requests and values, in 256MiB at most; for a report 256 clients and 100000 reads. Logs text at \"info\", without an access log. \
 There is no admin listener.
 Runs 2 workers; the file is read again on SIGHUP, and looked at every 2s; a stop waits 30s for what is under way.
 ";
@@ -582,6 +624,25 @@ fn every_departure_is_told() {
         ("method_override = \"refuse\"", "A POST that overrides its method is answered 400."),
         ("forward_preconditions = false", "The backend does not see the preconditions."),
         ("settle = \"1s\"", "Also set: settle 1s."),
+        (
+            "mode = \"warn\"",
+            "Only warns: every write is forwarded at once; what would be refused is counted, and its client told.",
+        ),
+        ("missing = \"warn\"", "is forwarded, in turn, and its client told."),
+        ("mode = \"observe\"\nmissing = \"require\"", "without a precondition is one that would be refused."),
+        ("report = true", "Writes are counted by client, for ifmatch report."),
+        ("exempt = [{ address = \"10.0.0.0/8\" }]", "A client at 10.0.0.0/8 is not asked for a precondition."),
+        ("exempt = [{ address = \"10.0.0.1\" }]", "A client at 10.0.0.1 is"),
+        ("exempt = [{ address = \"2001:db8::/32\" }]", "A client at 2001:db8::/32 is"),
+        (
+            "exempt = [{ address = \"::1\", header = \"User-Agent\", value = \"job*\" }]",
+            "A client at ::1 and with user-agent: job* is not",
+        ),
+        ("exempt = [{ header = \"X-Job\" }]", "A client that sends x-job is not"),
+        (
+            "exempt = [{ header = \"Authorization\", value = \"Bearer s3\" }]",
+            "A client with a certain authorization is",
+        ),
         ("body_idle_timeout = \"1s\"", "Also set: body_idle_timeout 1s."),
         ("drain_time = \"1s\"", "Also set: drain_time 1s."),
         ("linger_time = \"1s\"", "Also set: linger_time 1s."),
@@ -597,9 +658,79 @@ fn every_departure_is_told() {
             "unique = [\"/email\"]\nunique_lookup = \"/u?e={/email}\"\nunique_found = \"/items\"",
             "asked for /u?e={/email}; JSON with something at /items means that it is there.",
         ),
+        ("cors = \"follow\"", "it can read and send tags, and read refusals"),
+        ("tag_header = \"X-A\"", "x-a carries a copy of each ETag"),
     ] {
         let plain = parsed(BASE).describe();
         let described = parsed(&format!("{BASE}[guard]\n{keys}\n")).describe();
         assert!(described.contains(told) && !plain.contains(told), "{keys}\n{described}");
     }
+}
+
+#[test]
+fn what_a_write_also_changes_is_told() {
+    let lines = |also: &str| {
+        let route = format!("[[routes]]\npath = \"/orders/{{id}}/lines/{{line}}\"\nalso_changes = [{also}]\n");
+        parsed(&(BASE.to_owned() + &route))
+    };
+    assert_eq!(lines("").describe(), lines("").describe().replace("A write also changes", ""));
+    for (also, told) in [
+        (
+            "\"/orders/{id}\"",
+            "A write also changes /orders/{id}: its held tags are stale after it, and guarded writes there wait.",
+        ),
+        ("\"/orders/{id}\", \"/orders\"", "A write also changes /orders/{id} and /orders: their held tags"),
+    ] {
+        let config = lines(also);
+        assert!(config.describe().contains(told), "{}", config.describe());
+    }
+    let route = &lines("\"/orders/{id}\"").routes[0];
+    assert_eq!(route.also_changes[0].beside("/orders/7/lines/3"), "/orders/7");
+}
+
+#[test]
+fn a_field_that_means_something_else_carries_no_tag() {
+    let guard = |keys: &str| Config::parse(&format!("{BASE}[guard]\n{keys}\n"));
+    for name in [
+        "ETag",
+        "If-Match",
+        "If-Range",
+        "Last-Modified",
+        "Connection",
+        "TE",
+        "Upgrade",
+        "Transfer-Encoding",
+        "Content-Type",
+        "Forwarded",
+        "X-Forwarded-Version",
+        "X-HTTP-Method-Override",
+        "Authorization",
+        "X-Api-Key",
+        "Set-Cookie",
+        "Vary",
+        "Access-Control-Allow-Origin",
+        "Idempotency-Key",
+        "Sec-Version",
+        "traceparent",
+    ] {
+        let error = guard(&format!("tag_header = \"{name}\"")).expect_err(name).to_string();
+        assert!(error.contains("means something else"), "{error}");
+    }
+    for (keys, message) in [
+        ("tag_header = \"X_A\"", "many servers drop"),
+        ("tag_header = \"a b\"", "is not the name of a header field"),
+        ("tag_header = \"X-A\"\npartition = [\"x-a\"]", "is in partition, too"),
+        ("cors = \"on\"", "write \"off\" or \"follow\""),
+    ] {
+        let error = guard(keys).expect_err(keys).to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    let routes = parsed(&format!(
+        "{BASE}[guard]\ncors = \"follow\"\ntag_header = \"X-Resource-Version\"\n\
+         [[routes]]\npath = \"/a\"\nguard = {{ cors = \"off\", tag_header = \"\" }}\n[[routes]]\n"
+    ))
+    .routes;
+    assert!(routes[0].policy.browsers.are_off());
+    let rest = Browsers { cors: Cors::Follow, tag_header: Some(HeaderName::from_static("x-resource-version")) };
+    assert_eq!(routes[1].policy.browsers, rest);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
-use super::repeats::Repeats;
+use super::{browsers::Browsers, repeats::Repeats, rollout::Rollout};
 
 /// What a route's guard does with a write, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,10 @@ pub struct Policy {
     pub linger_time: Duration,
     /// What becomes of requests that come again.
     pub repeats: Repeats,
+    /// Who is not asked for a precondition, and what is counted by client.
+    pub rollout: Rollout,
+    /// What is done for pages in browsers.
+    pub browsers: Browsers,
 }
 
 impl Default for Policy {
@@ -86,6 +90,8 @@ impl Default for Policy {
             drain_time: Duration::from_secs(5),
             linger_time: Duration::from_secs(600),
             repeats: Repeats::default(),
+            rollout: Rollout::default(),
+            browsers: Browsers::default(),
         }
     }
 }
@@ -95,8 +101,10 @@ impl Default for Policy {
 pub enum Mode {
     /// A refused write does not reach the backend.
     Enforce,
-    /// Every write is forwarded; what would have been refused is logged and counted.
+    /// Every write is forwarded at once; what would have been refused is logged and counted.
     Observe,
+    /// The same, and the client is told of it.
+    Warn,
     /// Nothing is judged and nothing is learned.
     Off,
 }
@@ -106,6 +114,8 @@ pub enum Mode {
 pub enum Missing {
     /// It is forwarded, in turn.
     Allow,
+    /// The same; the client is told of it, and it is counted.
+    Warn,
     /// It is refused with 428 (RFC 6585 §3).
     Require,
 }

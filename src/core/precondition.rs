@@ -23,6 +23,8 @@ pub struct Demands {
     pub if_none_match: Option<Tags>,
     /// `If-Unmodified-Since` (RFC 9110 §13.1.4). Absent where `If-Match` is present, which goes before it.
     pub if_unmodified_since: Option<HttpDate>,
+    /// What has to match beside `If-Match`, since it stands in another field, too. Only where `if_match` is there.
+    pub and_match: Option<Tags>,
 }
 
 /// The value of `If-Match` or `If-None-Match`.
@@ -71,7 +73,23 @@ impl Demands {
             Some(_) => None,
             None => parse_date(headers),
         };
-        Ok(Self { if_match, if_none_match, if_unmodified_since })
+        Ok(Self { if_match, if_none_match, if_unmodified_since, and_match: None })
+    }
+
+    /// Reads one more field, whose value means what that of `If-Match` does. Where both are there both must hold.
+    ///
+    /// # Errors
+    ///
+    /// The field is present but can't be read.
+    pub fn and_in(mut self, headers: &HeaderMap, field: &HeaderName) -> Result<Self, Malformed> {
+        if let Some(tags) = Tags::parse(headers, field.clone())? {
+            self.if_unmodified_since = None;
+            match self.if_match {
+                None => self.if_match = Some(tags),
+                Some(_) => self.and_match = Some(tags),
+            }
+        }
+        Ok(self)
     }
 
     /// Whether nothing is demanded.
@@ -227,6 +245,41 @@ mod tests {
         both.insert(IF_MATCH, HeaderValue::from_static("\"a\""));
         let demands = Demands::parse(&both).expect("well-formed");
         assert_eq!((demands.if_match, demands.if_unmodified_since), (Some(tags(&["\"a\""])), None));
+    }
+
+    #[test]
+    fn another_field_may_say_what_if_match_does() {
+        let field = HeaderName::from_static("x-version");
+        let read = |fields: &[(&HeaderName, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in fields {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            Demands::parse(&map)?.and_in(&map, &field)
+        };
+        let matching =
+            |if_match: Option<Tags>, and_match: Option<Tags>| Ok(Demands { if_match, and_match, ..Demands::default() });
+        let (a, b) = (|| Some(tags(&["\"a\""])), || Some(tags(&["\"b\"", "W/\"c\""])));
+        let date = (&IF_UNMODIFIED_SINCE, "Sat, 29 Oct 1994 19:43:31 GMT");
+        assert_eq!(read(&[]), matching(None, None));
+        assert_eq!(read(&[(&field, "\"a\"")]), matching(a(), None));
+        assert_eq!(read(&[(&field, "\"b\""), (&field, "W/\"c\"")]), matching(b(), None));
+        assert_eq!(read(&[(&field, "*")]), matching(Some(Tags::Any), None));
+        assert_eq!(read(&[(&IF_MATCH, "\"a\""), (&field, "\"b\", W/\"c\"")]), matching(a(), b()));
+        assert_eq!(read(&[(&IF_MATCH, "\"a\"")]), matching(a(), None));
+        assert_eq!(read(&[(&field, "\"a\""), date]), matching(a(), None));
+        assert!(read(&[date]).is_ok_and(|demands| demands.if_unmodified_since.is_some()));
+        for (value, why) in [
+            ("", Why::Empty),
+            ("7", Why::Tag(TagError::Unquoted)),
+            ("\"a\" \"b\"", Why::Tag(TagError::Trailing)),
+            ("*, \"a\"", Why::StarInList),
+        ] {
+            let malformed = Err(Malformed { field: field.clone(), why });
+            assert_eq!(read(&[(&field, value)]), malformed, "{value}");
+            assert_eq!(read(&[(&IF_MATCH, "\"a\""), (&field, value)]), malformed, "{value}");
+        }
+        assert!(read(&[(&IF_MATCH, "a"), (&field, "\"a\"")]).is_err_and(|malformed| malformed.field == IF_MATCH));
     }
 
     proptest! {

@@ -7,8 +7,10 @@
 //! What makes it safe is what is *refused*: an observation that could be older than the last change (rule 3) leaves no
 //! trace, and whatever can't be told for certain leaves the record [`State::Unknown`], which costs a probe and no more.
 
+use self::observed::Turnless;
 use super::{etag::EntityTag, policy::Comparison, precondition::Tags};
 
+mod observed;
 mod packed;
 
 pub use self::packed::Packed;
@@ -41,6 +43,8 @@ pub struct Record {
     /// When the newest read that was recorded began.
     observed: Stamp,
     under_way: UnderWay,
+    /// The writes under way that have no turn.
+    turnless: Turnless,
 }
 
 /// One of the three things a record can say.
@@ -98,6 +102,8 @@ pub enum Access {
     /// An unguarded write: beside other unguarded ones. It is judged by nobody, but a guarded write must not be, either,
     /// while it can change the resource underneath.
     Unguarded,
+    /// A write that is only observed: beside all others, and at once. No guarded write begins before it is over.
+    Observed,
 }
 
 /// What a response to somebody's read showed.
@@ -167,11 +173,13 @@ impl Record {
         Self { changed: floor, ..Self::default() }
     }
 
-    /// What is known, as far as `viewer` may use it: through the same spelling, and not older than `max_age`.
+    /// What is known, as far as `viewer` may use it: through the same spelling, not older than `max_age`, and nothing while
+    /// a write without a turn is under way, which may have changed it.
     #[must_use]
     pub fn view(&self, viewer: Source, max_age: Option<Seconds>) -> View<'_> {
         let fresh = |known: &Known| max_age.is_none_or(|max| viewer.now.saturating_sub(known.seen) < max);
-        let usable = self.spelling == viewer.spelling
+        let usable = self.turnless.is_nothing()
+            && self.spelling == viewer.spelling
             && match &self.state {
                 State::Unknown => true,
                 State::Absent => max_age.is_none() && self.absent_for.is_none_or(|caller| caller == viewer.caller),
@@ -218,7 +226,8 @@ impl Record {
     #[must_use]
     pub fn admits(&self, access: Access) -> bool {
         match (self.under_way, access) {
-            (UnderWay::Nothing, _) | (UnderWay::Unguarded(_), Access::Unguarded) => true,
+            (UnderWay::Nothing, Access::Guarded) => self.turnless.is_nothing(),
+            (_, Access::Observed) | (UnderWay::Nothing | UnderWay::Unguarded(_), Access::Unguarded) => true,
             (UnderWay::Guarded { .. }, _) | (UnderWay::Unguarded(_), Access::Guarded) => false,
         }
     }
@@ -226,7 +235,7 @@ impl Record {
     /// Whether nothing is under way, so that the record may be dropped (rule 8).
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.under_way == UnderWay::Nothing
+        self.under_way == UnderWay::Nothing && self.turnless.is_nothing()
     }
 
     /// The stamp up to which reads are old news once the record is forgotten.
@@ -237,10 +246,17 @@ impl Record {
 
     /// A write begins. The caller has asked [`Record::admits`].
     pub fn begin(&mut self, access: Access) {
+        if access == Access::Observed {
+            self.begin_observed();
+            return;
+        }
+        self.turnless.meets_another();
         self.under_way = match (access, self.under_way) {
             (Access::Guarded, _) => UnderWay::Guarded { disturbed: false },
-            (Access::Unguarded, UnderWay::Unguarded(n)) => UnderWay::Unguarded(n + 1),
-            (Access::Unguarded, UnderWay::Nothing | UnderWay::Guarded { .. }) => UnderWay::Unguarded(1),
+            (Access::Unguarded | Access::Observed, UnderWay::Unguarded(n)) => UnderWay::Unguarded(n + 1),
+            (Access::Unguarded | Access::Observed, UnderWay::Nothing | UnderWay::Guarded { .. }) => {
+                UnderWay::Unguarded(1)
+            }
         };
     }
 
@@ -255,9 +271,13 @@ impl Record {
     /// How a write that was forwarded ended, as the table of the design's section 5 has it. `at` is a new stamp: reads
     /// that began before it overlapped the write, whatever became of it.
     pub fn settle(&mut self, outcome: Outcome, at: Stamp, source: Source) {
-        self.changed = at;
         // Of two writes that overlap, nobody can tell which the backend applied last.
         let alone = self.under_way == UnderWay::Guarded { disturbed: false };
+        self.settle_as(alone, outcome, at, source);
+    }
+
+    fn settle_as(&mut self, alone: bool, outcome: Outcome, at: Stamp, source: Source) {
+        self.changed = at;
         match outcome {
             Outcome::NotApplied => {}
             Outcome::Contradicted | Outcome::InDoubt => self.state = State::Unknown,
@@ -270,12 +290,20 @@ impl Record {
         }
     }
 
+    /// How a write to another resource ended that changes this one, too. It says nothing of what there is now; and where
+    /// what was known of its own resource was wrong, so may be what is known of this one.
+    pub fn settle_beside(&mut self, outcome: &Outcome, at: Stamp) {
+        match outcome {
+            Outcome::NotApplied => self.changed = at,
+            Outcome::Contradicted | Outcome::InDoubt => self.forget(at),
+            Outcome::Committed(_) | Outcome::Deleted => self.change(at),
+        }
+    }
+
     /// The resource changed by a write to another one (rule 6): its tags are superseded.
     pub fn change(&mut self, at: Stamp) {
         self.changed = at;
-        if let UnderWay::Guarded { disturbed } = &mut self.under_way {
-            *disturbed = true;
-        }
+        self.disturb();
         self.supersede_by(State::Unknown, self.spelling);
     }
 

@@ -332,6 +332,22 @@ impl Namer {
         if headers.keys().any(is_credential) { self.credentials(headers) } else { self.nobody }
     }
 
+    /// A stand-in for who sends a request, as far as it can be told: whoever has these credentials, by the first of
+    /// [`CREDENTIALS`] that is there, since a session's cookies change more often than the others; else whoever is at this
+    /// address. Nothing may be decided by it.
+    #[must_use]
+    pub fn client(&self, headers: &HeaderMap, address: u128) -> u64 {
+        let mut hasher = self.hasher();
+        match CREDENTIALS.iter().find(|name| headers.contains_key(*name)) {
+            Some(name) => {
+                put(&mut hasher, name.as_str().as_bytes());
+                put_values(&mut hasher, name, headers);
+            }
+            None => hasher.write_u128(address),
+        }
+        finish(&hasher)[0]
+    }
+
     fn credentials(&self, headers: &HeaderMap) -> u64 {
         let mut hasher = self.hasher();
         for name in &CREDENTIALS {
@@ -422,6 +438,12 @@ fn folded_host(host: &str) -> Cow<'_, str> {
     let host = [":80", ":443", ":"].iter().find_map(|port| host.strip_suffix(port)).unwrap_or(host);
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
+}
+
+/// Whether two paths, or two segments, are one to the most lenient backend.
+#[must_use]
+pub fn same_path(one: &str, other: &str) -> bool {
+    folded_path(one) == folded_path(other)
 }
 
 /// The path as the most lenient backend reads it: escapes decoded as often as there are any, lower case, `\` as `/`, `+`

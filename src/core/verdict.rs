@@ -44,20 +44,14 @@ pub struct Probe {
     pub last_modified: Option<HttpDate>,
 }
 
-/// Judges a write. `guarded_method` says whether the route guards its method; `probe` is what a probe showed in the same
-/// turn, if there was one.
+/// Judges a write. `asked` says whether the route asks this client for a precondition to this method where `missing` is
+/// "require"; `probe` is what a probe showed in the same turn, if there was one.
 #[must_use]
-pub fn judge(
-    policy: &Policy,
-    demands: &Demands,
-    guarded_method: bool,
-    view: View<'_>,
-    probe: Option<Probe>,
-) -> Verdict {
+pub fn judge(policy: &Policy, demands: &Demands, asked: bool, view: View<'_>, probe: Option<Probe>) -> Verdict {
     if demands.is_empty() {
         return match policy.missing {
-            Missing::Require if guarded_method => Verdict::Refuse(Refusal::MissingPrecondition),
-            Missing::Require | Missing::Allow => Verdict::Forward,
+            Missing::Require if asked => Verdict::Refuse(Refusal::MissingPrecondition),
+            Missing::Require | Missing::Warn | Missing::Allow => Verdict::Forward,
         };
     }
     if policy.verify == Verify::Always && probe.is_none() {
@@ -69,6 +63,10 @@ pub fn judge(
         (Some(tags), _) => case.if_match(tags),
         (None, Some(date)) => case.if_unmodified_since(date),
         (None, None) => Verdict::Forward,
+    };
+    let first = match (first, &demands.and_match) {
+        (Verdict::Forward, Some(tags)) => case.if_match(tags),
+        (Verdict::Forward, None) | (Verdict::Probe | Verdict::Refuse(_), _) => first,
     };
     // Step 3, where the first condition holds.
     match (first, &demands.if_none_match) {

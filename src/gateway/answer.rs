@@ -23,7 +23,7 @@ use super::{
     headers,
 };
 use crate::{
-    core::{etag::EntityTag, precondition::Malformed, resource::TargetError, verdict::Refusal},
+    core::{etag::EntityTag, policy::Policy, precondition::Malformed, resource::TargetError, verdict::Refusal},
     memory::Recorded,
     tracker::Busy,
     upstream::{Broken, Fault, SendError},
@@ -110,6 +110,8 @@ pub struct Refused {
     pub current: Vec<EntityTag>,
     /// The route's status for conflicts.
     pub conflict_status: StatusCode,
+    /// The field that means what `If-Match` does.
+    pub tag_header: Option<HeaderName>,
 }
 
 /// What an answer needs to know of the request it answers, as the request has it: most need no answer of the gateway's.
@@ -121,11 +123,12 @@ pub(super) struct About {
 }
 
 impl About {
-    pub(super) fn new(head: &Parts) -> Self {
+    pub(super) fn new(head: &Parts, policy: &Policy) -> Self {
+        let if_match = [&IF_MATCH].into_iter().chain(&policy.browsers.tag_header);
         Self {
             target: head.uri.path_and_query().cloned(),
             version: head.version,
-            if_match: head.headers.get_all(IF_MATCH).iter().cloned().collect(),
+            if_match: if_match.flat_map(|name| head.headers.get_all(name)).cloned().collect(),
             accept: head.headers.get_all(ACCEPT).iter().cloned().collect(),
         }
     }
@@ -312,7 +315,11 @@ impl Refused {
                  with your change; to create a resource, send If-None-Match: *.",
             ),
         };
-        Problem { status, kind, title, error: error.into(), proxy_error: "http_request_denied" }
+        let error = match &self.tag_header {
+            Some(name) => error.replace("its ETag in If-Match", &format!("its ETag in If-Match or {name}")),
+            None => error.to_owned(),
+        };
+        Problem { status, kind, title, error, proxy_error: "http_request_denied" }
     }
 
     /// The current tags, where the client is told that there are others than it thinks.
@@ -523,6 +530,13 @@ pub(super) fn again(recorded: &Recorded, with_content: bool) -> Response<Answer>
     let mut response = Response::new(Answer::own(recorded.content()));
     *response.status_mut() = recorded.status();
     *response.headers_mut() = fields;
+    response
+}
+
+/// The backend's own answer, with a word of the gateway's to the client. There is no `error` in it: there was none.
+pub(super) fn tell(mut response: Response<Answer>, details: &str) -> Response<Answer> {
+    let status = format!("ifmatch; details=\"{details}\"");
+    response.headers_mut().append(PROXY_STATUS, HeaderValue::try_from(status).expect("plain ASCII"));
     response
 }
 

@@ -13,9 +13,9 @@ use super::{
     Exchange,
     answer::{Failure, Sent},
     body::{Ahead, Answer, Inbound, Outgoing},
-    headers, informational, replay,
+    browsers, headers, informational, replay,
     trailers::{self, Trailers},
-    tunnel,
+    tunnel, write,
 };
 use crate::{
     config::Protocol,
@@ -36,6 +36,7 @@ pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Resp
     // Before the request is forwarded: whatever happens to the resource from here on makes the answer old news.
     let began = if exchange.policy().mode == Mode::Off { None } else { Some(tracker.stamp().await) };
     let (received, wanted_body) = send_read(exchange, body).await?;
+    write::rollout::read(exchange, &received).await;
     if let Some(began) = began {
         observe(exchange, &exchange.head.method, &exchange.head.headers, began, &received).await;
     }
@@ -75,8 +76,10 @@ async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received,
 
 /// The request as the backend gets it.
 pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Request<Outgoing> {
-    let keep = exchange.policy().forward_preconditions || method.is_safe();
+    let policy = exchange.policy();
+    let keep = policy.forward_preconditions || method.is_safe() || policy.mode.only_observes();
     let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
+    browsers::spare(exchange, &mut fields);
     headers::describe_body(&mut fields, &method, &body);
     body.trailers().announce(&mut fields);
     if trailers::are_accepted(&exchange.head.headers) {
@@ -141,8 +144,9 @@ pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answe
     let is_http2 = exchange.head.version == Version::HTTP_2;
     let mut trailers = Trailers::default();
     if body.size_hint().exact().is_none() && (is_http2 || trailers::are_accepted(&exchange.head.headers)) {
-        trailers = Trailers::of(&head.headers, head.version, &[]);
+        trailers = Trailers::of(&head.headers, head.version, &[]).without(browsers::tag_header(exchange));
     }
+    browsers::learn(exchange, head.status, &head.headers);
     let mut fields = headers::for_client(head.headers, head.version);
     trailers.announce(&mut fields);
     let says_length = head.status == StatusCode::NOT_MODIFIED && !is_http2;

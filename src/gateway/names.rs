@@ -1,7 +1,8 @@
 //! The generations of names: what becomes of the resources' keys when the configuration is replaced.
 //!
 //! A key depends on the route: the upstream's name, the host that is forwarded, and the guard's `query` and
-//! `partition`. Where a new configuration changes none of these for any request, keys stay, and with them all that is
+//! `partition`. What a write also changes depends on it, too, and goes by the same rules: a write that did not know of it
+//! has no turn there. Where a new configuration changes none of these for any request, keys stay, and with them all that is
 //! known. Otherwise a new generation begins, and an upstream to which requests come under another name than before, or
 //! from another upstream, gets a new *scope*: a part of every key. Writes to it wait at the [gate](crate::tracker::gate)
 //! for those of the older generations. What was known under the old scope is forgotten with it, since nobody told it of
@@ -130,8 +131,13 @@ impl<'a> Change<'a> {
         let leaves = |gone: &&Route| !come.iter().any(|come| come.covers(gone));
         let heirs =
             stays.iter().filter(|route| gone.iter().filter(leaves).any(|from| takes(route, upstream(old, from), from)));
-        let mut gaining: HashSet<_> = takers.chain(heirs).map(|route| upstream(new, route)).collect();
+        let all: Vec<_> = takers.chain(heirs).collect();
+        let mut gaining: HashSet<_> = all.iter().map(|route| upstream(new, route)).collect();
 
+        if all.iter().any(|route| !route.also_changes.is_empty()) {
+            // What they change may be anybody's.
+            gaining.extend(new.upstreams.iter().map(|upstream| upstream.name.as_str()));
+        }
         gaining.extend(new.upstreams.iter().filter(|u| shows_another_host(old, u)).map(|u| u.name.as_str()));
         let unknown = new.upstreams.iter().filter(|u| old.upstreams.iter().all(|o| o.name != u.name));
         gaining.extend(unknown.map(|u| u.name.as_str()));
@@ -159,9 +165,10 @@ fn upstream<'a>(config: &'a Config, route: &Route) -> &'a str {
     &config.upstreams[route.upstream].name
 }
 
-/// Whether two routes, each with its upstream's name, give a resource the same name.
+/// Whether two routes, each with its upstream's name, give a resource the same name, and have writes to it change the same.
 fn keys_alike((a_upstream, a): (&str, &Route), (b_upstream, b): (&str, &Route)) -> bool {
-    a_upstream == b_upstream && a.policy.query == b.policy.query && a.policy.partition == b.policy.partition
+    let named_alike = a.policy.query == b.policy.query && a.policy.partition == b.policy.partition;
+    a_upstream == b_upstream && named_alike && a.also_changes == b.also_changes
 }
 
 /// Whether the upstream's `Host`, a part of every key, is another for some requests: its own is the first server's,
@@ -225,6 +232,25 @@ mod tests {
         // In another order one takes what the other had.
         let (one, other) = (notes("b", ""), notes("a", "").replace("/notes/{*rest}", "/{any}/x"));
         assert_eq!(change(&(one.clone() + &other), &(other + &one)), fresh(&["a", "b"]));
+    }
+
+    #[test]
+    fn a_scope_ends_with_what_its_writes_change() {
+        let lines = |also: &str| {
+            let route = "[[routes]]\npath = \"/orders/{id}/lines/{line}\"\nupstream = \"b\"\n";
+            format!("{route}also_changes = [{also}]\n{ALL_TO_A}")
+        };
+        let unchanged = (false, Vec::new());
+        assert_eq!(change(&lines("\"/orders/{id}\""), &lines("\"/orders/{id}\"")), unchanged);
+        // The order may be the other's.
+        assert_eq!(change(&lines(""), &lines("\"/orders/{id}\"")), fresh(&["a", "b"]));
+        assert_eq!(change(&lines("\"/orders/{id}\""), &lines("\"/orders\"")), fresh(&["a", "b"]));
+        // What is taken back has turns that are still held.
+        assert_eq!(change(&lines("\"/orders/{id}\""), &lines("")), fresh(&["b"]));
+        // Nobody wrote there before.
+        let path = "path = \"/orders/{id}/lines/{line}\"";
+        let one = format!("[[routes]]\n{path}\nupstream = \"b\"\nalso_changes = [\"/orders/{{id}}\"]\n");
+        assert_eq!(change(&notes("a", ""), &(one + &notes("a", ""))), unchanged);
     }
 
     #[test]

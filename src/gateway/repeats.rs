@@ -19,7 +19,7 @@ use super::{
     Exchange, Gateway,
     answer::Failure,
     body::{Ahead, Answer, Inbound, Keep, Outgoing},
-    idempotency, replay, unique,
+    idempotency, related, replay, unique,
 };
 use crate::{
     core::{
@@ -256,6 +256,7 @@ pub(super) fn changed(exchange: &Exchange, outcome: Option<&Outcome>) {
         Some(Outcome::Committed(_) | Outcome::InDoubt) | None => false,
     };
     memory.forget(replay::name(memory, exchange.key));
+    related::keys(exchange).into_iter().for_each(|key| changed_elsewhere(&exchange.gateway, key));
     // What a POST does, it does to others.
     if !is_post(exchange) {
         memory.forget_owned(unique::owner(memory, exchange.key), is_gone);

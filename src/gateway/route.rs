@@ -140,24 +140,21 @@ fn without_port(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`.
+/// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`, without the
+/// target's own.
 pub(super) fn named(exchange: &Exchange, fields: &HeaderMap) -> Vec<Key> {
-    keys(exchange, fields.get_all(LOCATION).iter().chain(fields.get_all(CONTENT_LOCATION).iter()))
-}
-
-/// The keys of the resources that a WebDAV request writes to beside its target (`Destination`, RFC 4918 §10.3).
-pub(super) fn destinations(exchange: &Exchange) -> Vec<Key> {
-    keys(exchange, exchange.head.headers.get_all(DESTINATION).iter())
-}
-
-/// Without the target's own.
-fn keys<'a>(exchange: &Exchange, references: impl Iterator<Item = &'a HeaderValue>) -> Vec<Key> {
     let key = |reference| {
         let target = same_origin(exchange, reference)?;
-        let route = find(&exchange.gateway.config.routes, &exchange.asked, &target)?;
-        Some(exchange.gateway.key(&exchange.head.headers, &exchange.host, &target, route))
+        let (_, key) = exchange.gateway.resource(&exchange.asked, &target, &exchange.head.headers)?;
+        Some(key)
     };
+    let references = fields.get_all(LOCATION).iter().chain(fields.get_all(CONTENT_LOCATION).iter());
     references.filter_map(key).filter(|key| key.cell != exchange.key.cell).collect()
+}
+
+/// What a WebDAV request writes to beside its target (`Destination`, RFC 4918 §10.3).
+pub(super) fn destinations(exchange: &Exchange) -> impl Iterator<Item = Target> {
+    exchange.head.headers.get_all(DESTINATION).iter().filter_map(|destination| same_origin(exchange, destination))
 }
 
 /// The target that a reference names (RFC 3986 §5.2), if it lies on the origin that the client asked or that the backend

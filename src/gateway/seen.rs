@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime},
@@ -80,6 +80,8 @@ pub(super) struct Seen {
     method: Method,
     trace: Trace,
     route: OnceLock<Arc<metrics::Route>>,
+    /// Whether it is in the report already: it may be routed anew.
+    counted: AtomicBool,
     /// Bytes of its body that have come.
     received: AtomicU64,
     /// `None`: nobody wants a line.
@@ -133,6 +135,7 @@ impl Seen {
             method: request.method().clone(),
             trace: Trace::of(fields),
             route: OnceLock::new(),
+            counted: AtomicBool::new(false),
             received: AtomicU64::new(0),
             line: instruments.lines.as_ref().map(|lines| Box::new(noted(lines))),
         })
@@ -158,6 +161,16 @@ impl Seen {
 
     fn route(&self) -> &metrics::Route {
         self.route.get().unwrap_or(&self.instruments.no_route)
+    }
+
+    /// The name that its route is counted by.
+    pub(super) fn route_label(&self) -> &Arc<str> {
+        self.route().label()
+    }
+
+    /// Whether it is counted by its client for the first time.
+    pub(super) fn is_counted_first(&self) -> bool {
+        !self.counted.swap(true, Ordering::Relaxed)
     }
 
     /// Something was decided about it.

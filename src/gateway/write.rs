@@ -25,9 +25,11 @@ use super::{
     Exchange,
     answer::{Failure, Refused, Sent},
     body::{Ahead, Answer, Inbound},
+    browsers,
     forward::{self, Received, Tagged},
     headers::METHOD_OVERRIDES,
     probe::{self, Said},
+    related,
     repeats::{self, Begun, Notes},
     replay, route,
 };
@@ -36,7 +38,6 @@ use crate::{
         policy::{MethodOverride, Mode, Policy},
         precondition::Demands,
         record::{Access, Outcome, View},
-        resource::Key,
         verdict::{self, Probe, Refusal, Verdict},
     },
     telemetry::{Causes, metrics},
@@ -44,23 +45,19 @@ use crate::{
     upstream::{self, Progress},
 };
 
+pub(super) mod rollout;
+
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Answers a write.
 pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     let answer = match exchange.policy().mode {
         Mode::Off => forward_unguarded(exchange, None, body).await,
-        Mode::Observe => {
-            report(exchange).await;
-            forward_unguarded(exchange, None, body).await
-        }
+        Mode::Observe | Mode::Warn => rollout::observed(exchange, body).await,
         Mode::Enforce => {
-            let demand = Demand::of(exchange)?;
-            match repeats::begin(exchange, &demand.preconditions, body).await? {
-                Begun::Answered(response) => Ok(*response),
-                Begun::Runs(notes) if demand.is_guarded() => guarded(exchange, demand, notes, body).await,
-                Begun::Runs(notes) => forward_unguarded(exchange, notes, body).await,
-            }
+            let demand = Demand::of(exchange);
+            let is_told = rollout::arrives(exchange, demand.as_ref());
+            rollout::answered(exchange, is_told, enforced(exchange, demand?, body).await)
         }
     };
     match answer {
@@ -68,6 +65,14 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
             Box::pin(represent(exchange, refused)).await
         }
         answer => answer,
+    }
+}
+
+async fn enforced(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    match repeats::begin(exchange, &demand.preconditions, body).await? {
+        Begun::Answered(response) => Ok(*response),
+        Begun::Runs(notes) if demand.is_guarded() => guarded(exchange, demand, notes, body).await,
+        Begun::Runs(notes) => forward_unguarded(exchange, notes, body).await,
     }
 }
 
@@ -142,9 +147,14 @@ struct Demand {
 
 impl Demand {
     fn of(exchange: &Exchange) -> Result<Self, Failure> {
-        let preconditions = Demands::parse(&exchange.head.headers).map_err(Failure::Malformed)?;
+        let preconditions = browsers::demands(exchange).map_err(Failure::Malformed)?;
         let method = meant_method(exchange)?;
         Ok(Self { preconditions, guarded_method: exchange.policy().methods.contains(&method) })
+    }
+
+    /// Whether its client is asked for a precondition.
+    fn is_asked(&self, exchange: &Exchange) -> bool {
+        self.guarded_method && !rollout::is_exempt(exchange)
     }
 
     fn is_guarded(&self) -> bool {
@@ -185,7 +195,7 @@ impl Demand {
 
     fn judge(&self, exchange: &Exchange, view: View<'_>, probe: Option<Probe>) -> Result<Go, Box<Refused>> {
         exchange.seen.known(view);
-        match verdict::judge(exchange.policy(), &self.preconditions, self.guarded_method, view, probe) {
+        match verdict::judge(exchange.policy(), &self.preconditions, self.is_asked(exchange), view, probe) {
             Verdict::Forward => Ok(Go::Forward),
             Verdict::Probe => Ok(Go::Probe),
             Verdict::Refuse(why) => Err(self.refused(exchange, why, view)),
@@ -194,24 +204,9 @@ impl Demand {
 
     fn refused(&self, exchange: &Exchange, why: Refusal, view: View<'_>) -> Box<Refused> {
         let current = view.tags_for(exchange.caller);
-        Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status })
+        let tag_header = browsers::tag_header(exchange);
+        Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status, tag_header })
     }
-}
-
-/// Reports what would have become of a write, had the route been enforced. Nobody is asked, and nobody waits.
-async fn report(exchange: &Exchange) {
-    let refusal = match Demand::of(exchange) {
-        Err(malformed) => Some(malformed),
-        Ok(demand) if demand.is_guarded() => demand.judge_on_arrival(exchange).await.err(),
-        Ok(_) => return,
-    };
-    let Some(refusal) = refusal else {
-        exchange.seen.verdict(metrics::Verdict::Forward);
-        return;
-    };
-    exchange.seen.verdict(metrics::Verdict::WouldRefuse);
-    let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
-    tracing::info!(%trace, %method, path, why = refusal.kind(), "would be refused");
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,23 +260,17 @@ async fn take_turn_with(
 async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
     let policy = exchange.policy();
     let since = Instant::now();
-    let turn = async {
-        let pass = exchange.gateway.enter(exchange.route, policy.wait).await?;
-        let ask = Ask {
-            key: exchange.key,
-            access,
-            caller: exchange.caller,
-            wait: policy.wait.saturating_sub(since.elapsed()),
-            line: policy.line,
-            hold: policy.settle,
-        };
-        let mut turn = exchange.gateway.tracker.begin_write(ask).await?;
-        turn.keep(pass);
-        Ok(turn)
+    let ask = Ask {
+        key: exchange.key,
+        access,
+        caller: exchange.caller,
+        wait: policy.wait,
+        line: policy.line,
+        hold: policy.settle,
     };
     let turn = tokio::select! {
         biased;
-        turn = turn => turn.map_err(Failure::Busy),
+        turn = related::begin_write(exchange, ask) => turn.map_err(Failure::Busy),
         // Out of line with it, and an answer in case that it only has nothing more to say.
         () = exchange.client.gone() => Err(Failure::Busy(Busy::TimedOut)),
     };
@@ -325,7 +314,7 @@ async fn carry_out(
     if let Err(TurnLost) = turn.confirm().await {
         return answer(reply, Err(Failure::Busy(Busy::TimedOut)));
     }
-    change(&exchange, route::destinations(&exchange)).await;
+    let sending = rollout::sending(&exchange).await;
     let (mut outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
     if let Some(notes) = &mut notes {
         notes.confirm(&exchange, &mut outgoing);
@@ -333,7 +322,6 @@ async fn carry_out(
     let held = outgoing.held();
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
     let sent = exchange.send(request, &progress).await;
-    note_changes(&exchange, sent.as_ref().ok()).await;
     match sent {
         Err(error) => {
             let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
@@ -352,6 +340,7 @@ async fn carry_out(
             answer(reply, Err(Failure::Upstream(error, Sent::Write)));
         }
         Ok(received) => {
+            note_changes(&exchange, &received).await;
             let outcome = outcome(&exchange, &received);
             if matches!(outcome, None | Some(Outcome::InDoubt)) {
                 exchange.seen.in_doubt();
@@ -369,6 +358,8 @@ async fn carry_out(
             let response = forward::pass_on(&exchange, received);
             let is_whole = still_under_way.is_none();
             let response = repeats::settle(notes, &exchange, outcome.as_ref(), is_whole, response);
+            let certain = outcome.as_ref().filter(|_| is_whole);
+            rollout::sent(sending, &exchange, certain, Some(response.status())).await;
             if let Some(body) = still_under_way {
                 // The backend answered before it had the whole body. The client may wait for that answer before it goes
                 // on, or gives up, so it gets it now; the turn ends when the body does.
@@ -491,22 +482,14 @@ fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
         .all(|named| route::same_origin(exchange, named).is_some_and(|target| target == exchange.target))
 }
 
-/// A write that was applied changed the resources that its answer names, too (rule 6), and one that may have been, those
-/// that its `Destination` names. `None`: there is no answer.
-async fn note_changes(exchange: &Exchange, received: Option<&Received>) {
-    if !received.is_some_and(|received| received.status().is_client_error()) {
-        change(exchange, route::destinations(exchange)).await;
-    }
-    let applied = received.filter(|received| received.status().is_success() || received.status().is_redirection());
-    if let Some(received) = applied {
-        change(exchange, route::named(exchange, received.headers())).await;
-    }
-}
-
-async fn change(exchange: &Exchange, keys: Vec<Key>) {
-    for key in keys {
-        exchange.gateway.tracker.change(key).await;
-        repeats::changed_elsewhere(&exchange.gateway, key);
+/// A write that was applied changed the resources that its answer names, too (rule 6). Those that are known before have
+/// turns of their own (`related`).
+async fn note_changes(exchange: &Exchange, received: &Received) {
+    if received.status().is_success() || received.status().is_redirection() {
+        for key in route::named(exchange, received.headers()) {
+            exchange.gateway.tracker.change(key).await;
+            repeats::changed_elsewhere(&exchange.gateway, key);
+        }
     }
 }
 

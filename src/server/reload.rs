@@ -435,6 +435,9 @@ fn without_restart(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     keep(&mut keys, "tracker.tag_bytes", old.tracker.tag_bytes, &mut new.tracker.tag_bytes);
     keep(&mut keys, "memory.entries", old.memory.entries, &mut new.memory.entries);
     keep(&mut keys, "memory.bytes", old.memory.bytes, &mut new.memory.bytes);
+    keep(&mut keys, "report.clients", old.report.clients, &mut new.report.clients);
+    keep(&mut keys, "report.reads", old.report.reads, &mut new.report.reads);
+    keep(&mut keys, "memory.origins", old.memory.origins, &mut new.memory.origins);
     keep(&mut keys, "admin.address", old.admin, &mut new.admin);
     keep(&mut keys, "log.format", old.log.format, &mut new.log.format);
     keep(&mut keys, "log.level", old.log.level.clone(), &mut new.log.level);
@@ -467,7 +470,7 @@ mod tests {
         let new = config(
             "workers = 2\ntakeover = \"/lock\"\ndrain_timeout = \"7s\"",
             "proxy_protocol = true\ntls = { cert = \"c\", key = \"k\" }",
-            "[tracker]\ncapacity = 5\ntag_bytes = \"5B\"\n[memory]\nentries = 5\nbytes = \"5MiB\"\n[admin]\n[log]\nformat = \"json\"\nlevel = \"debug\"\n\
+            "[tracker]\ncapacity = 5\ntag_bytes = \"5B\"\n[memory]\nentries = 5\nbytes = \"5MiB\"\norigins = 5\n[report]\nclients = 5\nreads = 5\n[admin]\n[log]\nformat = \"json\"\nlevel = \"debug\"\n\
              access = true\n[limits]\nheaders = 7\n[guard]\nwait = \"7s\"",
         );
         let (applied, keys) = without_restart(&old, new.clone());
@@ -481,6 +484,9 @@ mod tests {
                 "tracker.tag_bytes",
                 "memory.entries",
                 "memory.bytes",
+                "report.clients",
+                "report.reads",
+                "memory.origins",
                 "admin.address",
                 "log.format",
                 "log.level",

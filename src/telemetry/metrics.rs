@@ -22,8 +22,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::report::{Report, label};
 use crate::{config, core::verdict::Refusal, tracker::Watcher};
 
+mod counted;
 mod remembered;
 
 pub use remembered::Remembered;
@@ -201,6 +203,7 @@ struct Families {
     capacity: Gauge,
     evictions: Counter,
     memory: remembered::Families,
+    counted: counted::Families,
     upstream_requests: Family<UpstreamLabels, Counter>,
     upstream_errors: Family<ErrorLabels, Counter>,
     upstream_responses: Histograms<UpstreamLabels>,
@@ -305,6 +308,7 @@ impl Families {
             capacity: Gauge::default(),
             evictions: Counter::default(),
             memory: remembered::Families::default(),
+            counted: counted::Families::default(),
             upstream_requests: Family::default(),
             upstream_errors: Family::default(),
             upstream_responses: Family::new_with_constructor(seconds),
@@ -357,6 +361,7 @@ impl Families {
         registry.register("records_capacity", "Resources that can be remembered", self.capacity.clone());
         registry.register("evictions", "Records dropped to make room", self.evictions.clone());
         self.memory.register(registry);
+        self.counted.register(registry);
     }
 
     fn register_connections(&self, registry: &mut Registry) {
@@ -429,8 +434,9 @@ impl Metrics {
     }
 
     /// All of it as text, with what is only known at this moment.
-    pub(super) fn scrape(&self, now: Now, dropped_lines: usize) -> String {
+    pub(super) fn scrape(&self, now: Now, dropped_lines: usize, report: &Report) -> String {
         let families = &self.families;
+        families.counted.set(report);
         families.records.set(signed(now.records));
         families.capacity.set(signed(now.capacity));
         families.access_log_dropped.inner().store(dropped_lines as u64, Ordering::Relaxed);
@@ -578,6 +584,12 @@ impl Route {
         self.in_doubt.inc();
     }
 
+    /// Its name in labels.
+    #[must_use]
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
     fn verdict_count(&self, verdict: Verdict) -> u64 {
         self.verdicts[verdict as usize].get()
     }
@@ -618,10 +630,6 @@ impl Upstream {
     pub fn failed(&self, kind: &'static str) {
         self.errors.get_or_create(&ErrorLabels { upstream: Arc::clone(&self.name), kind }).inc();
     }
-}
-
-fn label(route: &config::Route) -> String {
-    format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path)
 }
 
 fn reload(is_applied: bool) -> ReloadLabels {

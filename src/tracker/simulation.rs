@@ -51,6 +51,7 @@ use crate::core::{
 mod backend;
 mod clients;
 mod gateway;
+mod related;
 
 const SEEDS: u64 = 256;
 const CLIENTS: u64 = 20;
@@ -150,14 +151,16 @@ struct Report {
 /// Only a story that is `told` is written down.
 fn simulate(seed: u64, broken: Option<Broken>, told: bool) -> Report {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    runtime.block_on(async {
-        let world = Arc::new(World::new(seed, broken, told));
-        world.run().await;
-        let violations = std::mem::take(&mut world.backend().violations);
-        let counts = std::mem::take(&mut *world.counts.lock().unwrap());
-        let story = std::mem::take(&mut *world.story.lock().unwrap());
-        Report { violations, counts, story }
-    })
+    runtime.block_on(async { tell_all(World::new(seed, broken, told)).await })
+}
+
+async fn tell_all(world: World) -> Report {
+    let world = Arc::new(world);
+    world.run().await;
+    let violations = std::mem::take(&mut world.backend().violations);
+    let counts = std::mem::take(&mut *world.counts.lock().unwrap());
+    let story = std::mem::take(&mut *world.story.lock().unwrap());
+    Report { violations, counts, story }
 }
 
 /// What must not happen.
@@ -208,6 +211,8 @@ enum Event {
     RenamedInTurn,
     /// A write changed another resource.
     Related,
+    /// A write changed other resources, as its route says.
+    Beside,
     /// A conditional write was not held to its condition, since a related change came between.
     Exempt,
 }
@@ -264,6 +269,8 @@ struct World {
     policy: Policy,
     broken: Option<Broken>,
     targets: Vec<Target>,
+    /// What a write to each resource changes, too, as its route says.
+    beside: Vec<Vec<Target>>,
     backend: Mutex<Backend>,
     /// The tags that clients hold, by resource, oldest first.
     held: Mutex<Vec<Vec<Held>>>,
@@ -319,6 +326,7 @@ impl World {
             policy: a_policy(&mut dice),
             broken,
             targets,
+            beside: vec![Vec::new(); resources.len()],
             held: Mutex::new(vec![Vec::new(); resources.len()]),
             writes: AtomicU64::new(0),
             backend: Mutex::new(Backend { states: resources.len() as u64, resources, violations: Vec::new() }),

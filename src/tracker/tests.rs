@@ -18,6 +18,9 @@ use tokio::time::{advance, sleep};
 use super::*;
 use crate::core::record::State;
 
+mod observed;
+mod related;
+
 const WAIT: Duration = Duration::from_secs(10);
 const HOLD: Duration = Duration::from_secs(5);
 const CALLER: u64 = 1;
@@ -725,7 +728,11 @@ async fn many_threads_keep_apart_and_nobody_waits_for_ever() {
 }
 
 async fn a_writer(tracker: Arc<Tracker>, inside: Arc<Inside>, n: u64) {
-    let access = if n.is_multiple_of(3) { Access::Unguarded } else { Access::Guarded };
+    let access = match n % 6 {
+        0 | 3 => Access::Unguarded,
+        5 => Access::Observed,
+        _ => Access::Guarded,
+    };
     let ask = Ask { wait: Duration::from_secs(60), line: 10_000, hold: Duration::ZERO, ..ask(n % KEYS, access) };
     // Every seventh hangs up, in line or with the turn.
     let patience = if n.is_multiple_of(7) { Duration::from_micros(n) } else { Duration::MAX };
@@ -772,6 +779,8 @@ impl<'a> Entered<'a> {
                 assert!(!inside.guarded[key].swap(true, Ordering::SeqCst), "two guarded writes at once");
                 assert_eq!(inside.unguarded[key].load(Ordering::SeqCst), 0, "beside an unguarded one");
             }
+            // Beside whatever there is.
+            Access::Observed => {}
             Access::Unguarded => {
                 inside.unguarded[key].fetch_add(1, Ordering::SeqCst);
                 assert!(!inside.guarded[key].load(Ordering::SeqCst), "beside a guarded one");
@@ -784,6 +793,7 @@ impl<'a> Entered<'a> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         match self.access {
+            Access::Observed => {}
             Access::Guarded => self.inside.guarded[self.key].store(false, Ordering::SeqCst),
             Access::Unguarded => drop(self.inside.unguarded[self.key].fetch_sub(1, Ordering::SeqCst)),
         }

@@ -22,7 +22,7 @@ async fn what_there_is_to_ask_and_how() {
     let gateway = Gateway::before(backend.address).admin().start();
     assert_eq!(gateway.ask("GET", "/livez").expect(200).await.text(), "live\n");
     assert_eq!(gateway.ask("GET", "/readyz?verbose").expect(200).await.text(), "ready\n");
-    for path in ["/livez", "/readyz", "/metrics"] {
+    for path in ["/livez", "/readyz", "/metrics", "/report"] {
         assert!(gateway.ask("HEAD", path).expect(200).await.body.is_empty(), "{path}");
         for method in ["POST", "DELETE", "OPTIONS"] {
             let refused = gateway.ask(method, path).expect(405).await;

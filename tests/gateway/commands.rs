@@ -193,7 +193,7 @@ fn check_looks_at_certificates_and_finds_listeners_twice_and_loops() {
 
 #[test]
 fn a_file_that_is_not_there_is_named_once() {
-    for command in ["check", "run", "health"] {
+    for command in ["check", "run", "health", "report"] {
         let failed = output(&[command, "--config", "/nowhere.toml"]);
         assert_eq!(failed.status.code(), Some(2), "{command}");
         let said = text(&failed.stderr);

@@ -3,6 +3,7 @@
 mod support;
 
 mod race;
+mod related;
 mod replay;
 mod turns;
 
@@ -24,6 +25,8 @@ mod ways_around;
 mod idempotency;
 mod unique;
 
+mod browsers;
+
 mod grpc;
 mod informational;
 mod streaming;
@@ -44,6 +47,7 @@ mod intermediary;
 mod load;
 mod policy;
 mod reload;
+mod rollout;
 mod stop;
 mod systemd;
 mod takeover;

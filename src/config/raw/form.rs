@@ -191,7 +191,7 @@ pub(super) fn header_name(value: &DeValue) -> Result<HeaderName, String> {
 
 /// Requests' fields that the backend does not get as the client sent them: to it, what they keep apart would be one
 /// resource. Where the gateway says by which way a request came, `forwarded` decides that, too.
-const NOT_PASSED_ON: [&str; 19] = [
+pub(super) const NOT_PASSED_ON: [&str; 19] = [
     "connection",
     "content-length",
     "expect",

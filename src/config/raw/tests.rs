@@ -88,8 +88,8 @@ fn values_of_another_type() {
 #[test]
 fn choices_that_are_not_there() {
     assert_guard_errors(&[
-        ("mode = \"on\"", "mode", "\"on\" is not known; write \"enforce\" or \"observe\" or \"off\""),
-        ("missing = \"Allow\"", "missing", "\"allow\" or \"require\""),
+        ("mode = \"on\"", "mode", "\"on\" is not known; write \"enforce\" or \"warn\" or \"observe\" or \"off\""),
+        ("missing = \"Allow\"", "missing", "\"allow\" or \"warn\" or \"require\""),
         ("comparison = \"\"", "comparison", "\"strong\" or \"weak\""),
         ("verify = \"no\"", "verify", "\"never\" or \"unknown\" or \"mismatch\" or \"always\""),
         ("method_override = \"honor\"", "method_override", "\"honour\" or \"refuse\""),
@@ -109,6 +109,26 @@ fn choices_that_are_not_there() {
         ("partition = [\"If-Match\"]", "partition[0]", "if-match does not reach the backend"),
     ]);
     assert_errors_after_base(&[("[guard]\nmethods = [\n\"PUT\",\n\"GET\"]", 8, "guard.methods[1]", "GET only reads")]);
+}
+
+#[test]
+fn clients_that_cannot_be_exempt() {
+    assert_guard_errors(&[
+        ("report = 1", "report", "must be true or false"),
+        ("exempt = \"10.0.0.0/8\"", "exempt", "must be an array of tables"),
+        ("exempt = [\"10.0.0.0/8\"]", "exempt[0]", "must be a table"),
+        ("exempt = [{}]", "exempt[0]", "needs an address, or a header"),
+        ("exempt = [{ address = \"10\" }]", "exempt[0].address", "neither an address nor a network"),
+        ("exempt = [{ header = \"a b\" }]", "exempt[0].header", "not the name of a header field"),
+        ("exempt = [{ value = \"x\" }]", "exempt[0].header", "is missing; it goes with value"),
+        ("exempt = [{ header = \"A\", value = \"*x\" }]", "exempt[0].value", "has a * that is not its end"),
+        ("exempt = [{ header = \"A\", value = \"\" }]", "exempt[0].value", "is empty"),
+        ("exempt = [{ header = \"A\", vale = \"x\" }]", "exempt[0].vale", "did you mean value?"),
+    ]);
+    assert_errors_after_base(&[
+        ("[report]\nclients = 0", 6, "report.clients", "must be from 1 to 10000"),
+        ("[report]\nreads = 1", 6, "report.reads", "must be from 2"),
+    ]);
 }
 
 #[test]
@@ -446,4 +466,33 @@ fn forwarding_fields_tell_resources_apart_only_where_they_pass() {
         assert!(read(&file("forwarded = \"off\"", name)).is_ok());
     }
     assert!(read(&file("", "X-Tenant")).is_ok());
+}
+
+#[test]
+fn what_is_wrong_with_what_a_route_also_changes() {
+    let of_lines = |also: &str| format!("[[routes]]\npath = \"/orders/{{id}}/lines/{{line}}\"\nalso_changes = {also}");
+    let many = format!("[{}]", "\"/a\", ".repeat(17));
+    let line = BASE.lines().count() + 3;
+    for (also, key, part) in [
+        ("\"/orders\"", "routes[0].also_changes", "must be an array"),
+        ("[7]", "routes[0].also_changes[0]", "must be a string"),
+        (
+            "[\"/orders\", \"/orders/{order}\"]",
+            "routes[0].also_changes[1]",
+            "{order}, which the route's path /orders/{id}/lines/{line} has not",
+        ),
+        ("[\"orders\"]", "routes[0].also_changes[0]", "does not begin with /"),
+        ("[\"/orders?page=1\"]", "routes[0].also_changes[0]", "has a query"),
+    ] {
+        assert_error(&format!("{BASE}{}", of_lines(also)), line, key, part);
+    }
+    assert_error(
+        &format!("{BASE}{}", of_lines(&many)),
+        line - 2,
+        "routes[0].also_changes",
+        "has 17 paths; 16 are the most",
+    );
+    // One error, and not one for each name.
+    let errors = errors(&format!("{BASE}[[routes]]\npath = \"orders\"\nalso_changes = [\"/orders/{{id}}\"]"));
+    assert_eq!(errors.len(), 1, "{errors:?}");
 }

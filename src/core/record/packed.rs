@@ -43,6 +43,7 @@ impl Packed {
         let is_plain = record.superseded.is_empty()
             && record.absent_for.is_none()
             && record.under_way == UnderWay::Nothing
+            && record.turnless.is_nothing()
             && known.variant != Some(0);
         let rest = Rest {
             spelling: narrow(record.spelling)?,

@@ -115,6 +115,56 @@ fn check_probed(rows: Vec<ProbedRow>) {
     }
 }
 
+/// The last row of the design's section 5, with `missing = "warn"`: who is asked for a precondition, and whether a write
+/// without one is refused. What it has to say of a write is not here: nothing is decided by it.
+#[test]
+fn a_precondition_that_is_missing() {
+    for (missing, asked, expected) in [
+        (Missing::Allow, true, FORWARD),
+        (Missing::Allow, false, FORWARD),
+        (Missing::Warn, true, FORWARD),
+        (Missing::Warn, false, FORWARD),
+        (Missing::Require, true, MISSING),
+        // A method that is not guarded, or a client that is exempt.
+        (Missing::Require, false, FORWARD),
+    ] {
+        for (record, verify) in [unknown(), absent(), current(&["\"a\""])].into_iter().zip(ALL_VERIFY) {
+            let policy = Policy { missing, ..with(verify) };
+            let found = judge(&policy, &demands(""), asked, record.view(SOURCE, None), None);
+            assert_eq!(found, expected, "{missing:?}, {asked}");
+            // One that is there is judged, whoever sends it.
+            let stale = judge(&policy, &demands("If-Match: \"x\""), asked, absent().view(SOURCE, None), None);
+            assert_eq!(stale, if verify == Verify::Always { PROBE } else { STALE }, "{missing:?}, {asked}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_in_two_fields_must_hold_in_both() {
+    let both = |one: &str, other: &str| {
+        let tags = |value: &str| demands(&format!("If-Match: {value}")).if_match;
+        Demands { and_match: tags(other), ..demands(&format!("If-Match: {one}")) }
+    };
+    for (record, one, other, expected) in [
+        (current(&["\"a\""]), "\"a\"", "\"a\"", FORWARD),
+        (current(&["\"a\"", "\"b\""]), "\"a\"", "\"b\"", FORWARD),
+        (current(&["\"a\""]), "\"a-gzip\"", "\"a\"", FORWARD),
+        (current(&["\"a\""]), "*", "\"a\"", FORWARD),
+        (current(&["\"a\""]), "\"a\"", "*", FORWARD),
+        (current(&["\"a\""]), "\"a\"", "\"x\"", STALE),
+        (current(&["\"a\""]), "\"x\"", "\"a\"", STALE),
+        (current(&["\"a\""]), "W/\"a\"", "\"a\"", STALE),
+        (absent(), "*", "*", STALE),
+        (unknown(), "\"a\"", "\"a\"", PROBE),
+    ] {
+        let found = judge(&Policy::default(), &both(one, other), true, record.view(SOURCE, None), None);
+        assert_eq!(found, expected, "{one} and {other}");
+    }
+    let either = Demands { if_none_match: Some(Tags::Any), ..both("\"a\"", "\"a\"") };
+    let found = judge(&Policy::default(), &either, true, current(&["\"a\""]).view(SOURCE, None), None);
+    assert_eq!(found, EXISTS);
+}
+
 /// The design's section 5, its first four rows.
 #[test]
 fn if_match_by_what_is_known() {
@@ -437,10 +487,9 @@ fn any_date() -> impl Strategy<Value = Option<HttpDate>> {
 
 fn any_demands() -> impl Strategy<Value = Demands> {
     let tags = || proptest::option::of(any_tags());
-    (tags(), tags(), any_date()).prop_map(|(if_match, if_none_match, if_unmodified_since)| Demands {
-        if_match,
-        if_none_match,
-        if_unmodified_since,
+    (tags(), tags(), any_date(), tags()).prop_map(|(if_match, if_none_match, if_unmodified_since, other)| {
+        let and_match = other.filter(|_| if_match.is_some());
+        Demands { if_match, if_none_match, if_unmodified_since, and_match }
     })
 }
 
@@ -502,13 +551,15 @@ proptest! {
             demands.is_empty() && guarded_method && policy.missing == Missing::Require
         );
         if found == FORWARD {
-            match &demands.if_match {
-                Some(Tags::OneOf(tags)) => prop_assert!(is_current(view.state, tags, &policy)),
-                Some(Tags::Any) => prop_assert!(
-                    matches!(view.state, State::Current(_))
-                        || *view.state == State::Unknown && probe.is_some_and(|probe| probe.exists)
-                ),
-                None => {}
+            for demanded in [&demands.if_match, &demands.and_match] {
+                match demanded {
+                    Some(Tags::OneOf(tags)) => prop_assert!(is_current(view.state, tags, &policy)),
+                    Some(Tags::Any) => prop_assert!(
+                        matches!(view.state, State::Current(_))
+                            || *view.state == State::Unknown && probe.is_some_and(|probe| probe.exists)
+                    ),
+                    None => {}
+                }
             }
             match &demands.if_none_match {
                 Some(Tags::OneOf(tags)) => {

@@ -98,7 +98,7 @@ pub(super) struct Backend {
 #[derive(Debug)]
 pub(super) struct Resource {
     /// `None`: there is none.
-    state: Option<u64>,
+    pub(super) state: Option<u64>,
     variants: u64,
     tags_come_back: bool,
     /// Whether the answer to a write has the new tag.
@@ -168,12 +168,14 @@ impl Backend {
             self.violations.push(Violation::Together(format!("{write:?} and {under_way:?}")));
         }
         under_way.push(write.access());
+        self.arrive_beside(write);
     }
 
     fn leave(&mut self, write: &Write) {
         let under_way = &mut self.resources[write.target.resource].under_way;
         let place = under_way.iter().position(|access| *access == write.access()).expect("it arrived");
         under_way.swap_remove(place);
+        self.leave_beside(write);
     }
 
     /// Blind, as real ones are. Only the model looks at the condition.
@@ -190,6 +192,7 @@ impl Backend {
         }
         count_application(write, count);
         self.change_related(write);
+        self.change_beside(write);
         self.change(write, variant)
     }
 
@@ -244,5 +247,8 @@ fn count_application(write: &Write, count: impl Fn(Event)) {
     }
     if write.related.is_some() {
         count(Event::Related);
+    }
+    if !write.beside.is_empty() {
+        count(Event::Beside);
     }
 }

@@ -135,6 +135,8 @@ impl World {
             method,
             demands: Demands::default(),
             variant: 0,
+            beside: self.beside[target.resource].clone(),
+            names_beside: Vec::new(),
             related: None,
             related_name: None,
             reported: 0,
@@ -179,7 +181,10 @@ pub(super) struct Write {
     pub(super) demands: Demands,
     /// The representation that its probe asks for.
     pub(super) variant: u64,
-    /// What it changes beside its target.
+    /// What it changes beside its target, as everybody knows, and what that was called then.
+    pub(super) beside: Vec<Target>,
+    pub(super) names_beside: Vec<Name>,
+    /// What it changes beside its target, as only its answer says.
     pub(super) related: Option<Target>,
     /// What that was called then.
     pub(super) related_name: Option<Name>,
@@ -205,6 +210,9 @@ impl fmt::Debug for Write {
         }
         if let Some(related) = &self.related {
             write!(f, ", which changes {related:?}")?;
+        }
+        if !self.beside.is_empty() {
+            write!(f, ", and with it {:?}", self.beside)?;
         }
         Ok(())
     }

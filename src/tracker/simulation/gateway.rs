@@ -47,6 +47,7 @@ impl World {
         let mut turn = loop {
             write.name = self.name(write.target);
             write.related_name = write.related.map(|related| self.name(related));
+            write.names_beside = write.beside.iter().map(|beside| self.name(*beside)).collect();
             if guarded {
                 let judged = |view: View<'_>| self.judge(&write, view, None);
                 if let Some(Verdict::Refuse(refusal)) =
@@ -84,11 +85,12 @@ impl World {
     }
 
     async fn take_turn(&self, write: &Write) -> Result<Turn, Busy> {
+        self.enter_beside(write).await?;
         let pass = self.gate.enter(&write.name.since, self.policy.wait).await?;
         if pass.generation() != write.name.generation {
             return Err(Busy::Renamed);
         }
-        let mut turn = self.tracker.begin_write(self.ask(write)).await?;
+        let mut turn = self.tracker.begin_write_beside(self.ask(write), &write.keys_beside()).await?;
         turn.keep(pass);
         Ok(turn)
     }
@@ -177,7 +179,9 @@ impl World {
 
     /// Waits for the answer, and says whether it was a good one.
     async fn settle(self: Arc<Self>, turn: Turn, write: Write, answered: impl Future<Output = Answered>) -> bool {
-        let Ok(Ok(Some(outcome))) = answered.await else {
+        let answered = answered.await;
+        self.tell_of_those_without_a_turn(&write).await;
+        let Ok(Ok(Some(outcome))) = answered else {
             self.count(Event::InDoubt);
             self.tell(|| format!("in doubt, and held: {write:?}"));
             drop(turn);

@@ -58,6 +58,10 @@ impl Call {
         self
     }
 
+    pub(crate) fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
     pub(crate) fn if_match(self, tag: &str) -> Self {
         self.with("if-match", tag)
     }

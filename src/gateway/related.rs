@@ -1,0 +1,95 @@
+//! The resources that a write changes beside its own, as far as that is known before it is sent: those that its route names
+//! (`also_changes`), and a WebDAV `Destination`.
+//!
+//! A write takes their turns with its own, each shared with other writes that nobody judges there
+//! ([`Tracker::begin_write_beside`](crate::tracker::Tracker::begin_write_beside)), so no guarded write to one of them is judged
+//! or sent while it is under way, and what it did to them is known before the next is judged. What an answer names
+//! (`Location`, `Content-Location`) is only known with the answer, and stays with `write`.
+
+use tokio::time::Instant;
+
+use super::{Exchange, route};
+use crate::{
+    core::resource::{Key, Target},
+    tracker::{Ask, Busy, Turn},
+};
+
+/// A resource that a write changes beside its own.
+struct Related {
+    route: usize,
+    key: Key,
+}
+
+/// Without those that share the write's own turn, which says enough.
+fn related(exchange: &Exchange) -> Vec<Related> {
+    let gateway = &exchange.gateway;
+    let targets = declared(exchange).chain(route::destinations(exchange));
+    let found = targets.filter_map(|target| gateway.resource(&exchange.asked, &target, &exchange.head.headers));
+    let related = found.map(|(route, key)| Related { route, key });
+    related.filter(|related| related.key.cell != exchange.key.cell).collect()
+}
+
+/// What the write's route names. A lenient backend may also take its path for one of another route's, as it does where two
+/// spellings share a turn; then it changes what that route names.
+fn declared(exchange: &Exchange) -> impl Iterator<Item = Target> {
+    let (routes, written) = (&exchange.gateway.config.routes, exchange.target.path());
+    let declaring = routes.iter().enumerate().filter(|(_, route)| !route.also_changes.is_empty());
+    declaring.flat_map(move |(index, route)| {
+        let meant = if index == exchange.route {
+            Some(written.to_owned())
+        } else {
+            let resembled = route.path.resembled(written).filter(|_| !route.path.matches(written));
+            resembled.filter(|path| takes(exchange, index, path))
+        };
+        // What can't be a target can't be asked for, either.
+        let beside = |meant: &String| route.also_changes.iter().map(|path| path.beside(meant)).collect::<Vec<_>>();
+        let paths = meant.as_ref().map(beside).unwrap_or_default();
+        paths.into_iter().filter_map(|path| Target::parse(&path, None).ok())
+    })
+}
+
+/// Whether a request for this path would take this route.
+fn takes(exchange: &Exchange, route: usize, path: &str) -> bool {
+    let target = Target::parse(path, None).ok();
+    target.and_then(|target| route::find(&exchange.gateway.config.routes, &exchange.asked, &target)) == Some(route)
+}
+
+/// Their keys.
+pub(super) fn keys(exchange: &Exchange) -> Vec<Key> {
+    related(exchange).into_iter().map(|related| related.key).collect()
+}
+
+/// Takes all the turns that a write needs, under names that are in use for each. The write waits for `ask.wait` at most.
+pub(super) async fn begin_write(exchange: &Exchange, ask: Ask) -> Result<Turn, Busy> {
+    let related = related(exchange);
+    if related.is_empty() {
+        return begin_one(exchange, ask).await;
+    }
+    // In a box: the other writes would have room for it.
+    Box::pin(begin_several(exchange, ask, related)).await
+}
+
+async fn begin_one(exchange: &Exchange, ask: Ask) -> Result<Turn, Busy> {
+    let since = Instant::now();
+    let pass = exchange.gateway.enter(exchange.route, ask.wait).await?;
+    let wait = ask.wait.saturating_sub(since.elapsed());
+    let mut turn = exchange.gateway.tracker.begin_write(Ask { wait, ..ask }).await?;
+    turn.keep(pass);
+    Ok(turn)
+}
+
+async fn begin_several(exchange: &Exchange, ask: Ask, related: Vec<Related>) -> Result<Turn, Busy> {
+    let since = Instant::now();
+    let gateway = &exchange.gateway;
+    let left = || ask.wait.saturating_sub(since.elapsed());
+    for other in &related {
+        // Where a name is new, nobody may write to what has it until those are over that use the old one. Once that is so it
+        // stays so, and the pass that counts for all is the last.
+        drop(gateway.enter(other.route, left()).await?);
+    }
+    let pass = gateway.enter(exchange.route, left()).await?;
+    let keys: Vec<Key> = related.iter().map(|related| related.key).collect();
+    let mut turn = gateway.tracker.begin_write_beside(Ask { wait: left(), ..ask }, &keys).await?;
+    turn.keep(pass);
+    Ok(turn)
+}
