@@ -1,6 +1,6 @@
 """Runs a Python server with a queue for 128 connections instead of the usual 5, which twenty writers at once overflow.
 
-    queueing.py MODULE FUNCTION [ARGUMENT...]
+queueing.py MODULE FUNCTION [ARGUMENT...]
 """
 
 import importlib

@@ -23,6 +23,8 @@ class Service:
     # A sentence for the table.
     know = ""
     content_type = "application/json"
+    # Whether what is read is compressed on its way, for those with a compressor in it.
+    is_compressed = True
     # Who refuses the second writer where the gateway is asked.
     refused_by = "the gateway"
 

@@ -16,7 +16,7 @@ TAG_HEADER = "X-Resource-Version"
 class GzipBeforeNotes(Notes):
     suite = "gzip-before"
     name = "nginx with `gzip`, then the gateway that makes the tags (Flask)"
-    shows = "strong ones become weak: `W/\"x\"`"
+    shows = 'strong ones become weak: `W/"x"`'
     guard = (*Notes.guard, 'comparison = "weak"')
     know = "The gateway's own tags are exact, and stay so when they are called weak."
 
@@ -27,7 +27,7 @@ class GzipBeforeNotes(Notes):
 class GzipBeforeFiles(Apache):
     suite = "gzip-before-dav"
     name = "nginx with `gzip`, then the gateway before strong tags (`mod_dav`)"
-    shows = "strong ones become weak: `W/\"x\"`"
+    shows = 'strong ones become weak: `W/"x"`'
     guard = ('comparison = "weak"', "forward_preconditions = false")
     know = "Apache compares for itself, and must not see the weak tag. Tags that it calls weak itself count as well."
 
@@ -43,7 +43,9 @@ class GzipBeforeTagHeader(Apache):
     name = "the same, with a copy of the tag that nginx leaves alone"
     shows = f"`{TAG_HEADER}` stays as it is"
     guard = (f'tag_header = "{TAG_HEADER}"',)
-    know = f"For clients that can be told to send it back, in `If-Match` or `{TAG_HEADER}`. The comparison stays strong."
+    know = (
+        f"For clients that can be told to send it back, in `If-Match` or `{TAG_HEADER}`. The comparison stays strong."
+    )
 
     def before(self, stage: Stage, gateway: int) -> int:
         return start_gzip(stage, gateway)
@@ -70,10 +72,20 @@ class DeflateBehind(JsonServer):
     know = "`encoding_suffixes`, which is on by default, knows the suffix."
 
     def behind(self, stage: Stage, store: int) -> int:
-        port = free_port()
-        lines = f"SetOutputFilter DEFLATE\nProxyPass / http://127.0.0.1:{store}/"
-        apache.start(stage, "deflate", port, ("proxy", "proxy_http", "filter", "deflate"), lines)
-        return port
+        return start_deflate(stage, store)
+
+
+class DeflateBehindNotes(Notes):
+    suite = "deflate-behind-flask"
+    name = "the gateway that makes the tags, then Apache with `mod_deflate`, then Flask"
+    shows = "none"
+    know = (
+        "What the gateway makes a tag of it asks for as it is, not compressed. Compress before the gateway, as above."
+    )
+    is_compressed = False
+
+    def behind(self, stage: Stage, store: int) -> int:
+        return start_deflate(stage, store)
 
 
 def start_gzip(stage: Stage, gateway: int) -> int:
@@ -92,6 +104,21 @@ def start_gzip(stage: Stage, gateway: int) -> int:
     return port
 
 
+def start_deflate(stage: Stage, store: int) -> int:
+    """Apache as a proxy that compresses what the service says, and gives its port."""
+    port = free_port()
+    lines = f"SetOutputFilter DEFLATE\nProxyPass / http://127.0.0.1:{store}/"
+    apache.start(stage, "deflate", port, ("proxy", "proxy_http", "filter", "deflate"), lines)
+    return port
+
+
 def compressed() -> list[Service]:
     """In the order of the table."""
-    return [GzipBeforeNotes(), GzipBeforeFiles(), GzipBeforeTagHeader(), DeflateInDav(), DeflateBehind()]
+    return [
+        GzipBeforeNotes(),
+        GzipBeforeFiles(),
+        GzipBeforeTagHeader(),
+        DeflateInDav(),
+        DeflateBehind(),
+        DeflateBehindNotes(),
+    ]

@@ -76,7 +76,7 @@ class Documents(Service):
 class Security(Documents):
     suite = "couchdb-security"
     name = "express-pouchdb 4.2, `/{db}/_security`"
-    shows = "no revision; Express's weak `ETag`, on writes that of the answer `{\"ok\":true}`"
+    shows = 'no revision; Express\'s weak `ETag`, on writes that of the answer `{"ok":true}`'
     guard = ('profile = "express"',)
     compares = False
     loses = None
