@@ -36,8 +36,10 @@ use crate::{
 mod answer;
 mod body;
 mod client;
+mod dav;
 mod forward;
 mod forwarded;
+mod habits;
 mod headers;
 mod idempotency;
 mod informational;
@@ -374,7 +376,7 @@ impl Gateway {
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
         }
-        answer::build(&answer::About::new(head), failure, closes)
+        answer::build(&answer::About::new(head, limits), failure, closes)
     }
 
     /// The key of a resource that `route` leads to, for a request with these fields.

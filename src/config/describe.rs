@@ -11,6 +11,8 @@ use crate::core::{
     repeats::{Found, Repeats},
 };
 
+mod profile;
+
 impl Config {
     /// What the configuration means, in words, for somebody who wants to know whether it says what they wanted.
     #[must_use]
@@ -194,6 +196,7 @@ fn rules(policy: &Policy) -> Vec<String> {
         .to_owned(),
     ];
     rules.extend(departures(policy));
+    rules.extend(profile::profile(policy));
     let settings = settings(policy);
     if !settings.is_empty() {
         rules.push(format!("Also set: {}.", settings.join(", ")));
@@ -227,6 +230,7 @@ fn departures(policy: &Policy) -> Vec<String> {
     if !policy.forward_preconditions {
         rules.push("The backend does not see the preconditions.".to_owned());
     }
+    rules.extend(profile::departures(policy));
     rules.extend(repeats(&policy.repeats));
     rules
 }

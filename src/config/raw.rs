@@ -20,6 +20,7 @@ use super::{
 use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify};
 
 pub(super) mod form;
+mod profile;
 mod repeats;
 mod section;
 #[cfg(test)]
@@ -208,8 +209,8 @@ fn names(upstreams: &[Upstream]) -> String {
 }
 
 fn guard(mut section: Section, defaults: &Policy) -> Policy {
-    let defaults = defaults.clone();
     let s = &mut section;
+    let defaults = profile::defaults(s, defaults);
     let policy = Policy {
         mode: s.value("mode", defaults.mode, choice(&MODES)),
         methods: s.list("methods", method).ok().flatten().unwrap_or(defaults.methods),
@@ -234,6 +235,7 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         drain_time: s.value("drain_time", defaults.drain_time, duration(PAUSE)),
         linger_time: s.value("linger_time", defaults.linger_time, duration(PAUSE)),
         repeats: repeats::repeats(s, defaults.repeats),
+        service: profile::service(s, &defaults.service),
     };
     s.value("version", (), version);
     section.finish();

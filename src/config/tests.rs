@@ -6,8 +6,11 @@ use super::*;
 use crate::core::{
     pointer::{Pointer, Template},
     policy::{Comparison, MethodOverride, Missing, Mode, QueryRule, Verify},
+    profile::{ConflictBody, Profile, Service},
     repeats::{Found, Repeats},
 };
+
+mod profiles;
 
 const BASE: &str = "[[listeners]]\naddress = \"127.0.0.1:80\"\n[upstreams.a]\nservers = [\"http://h\"]\n";
 
@@ -153,7 +156,8 @@ fn every_key_of_the_guard_can_be_set() {
          forward_preconditions = false\nwait = \"0s\"\nline = 5\nsettle = \"0s\"\nbuffer = 0\n\
          body_idle_timeout = \"1ms\"\nmax_body = \"2GiB\"\nbody_rate = 0\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"\n\
          replay = \"30s\"\nidempotency = \"7d\"\nanswer_bytes = 5\nunique = [\"/email\", \"/a~1b\"]\n\
-         unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"",
+         unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"\n\
+         profile = \"s3\"\nif_header = true\ntrust_write_tags = false\nconflict_body = \"simple\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -186,6 +190,12 @@ fn every_key_of_the_guard_can_be_set() {
             unique_lookup: vec![template("/users?email={/email}")],
             unique_found: Found::At(pointer("/items")),
             unique_memory: Some(seconds(60)),
+        },
+        service: Service {
+            profile: Some(Profile::S3),
+            if_header: true,
+            trust_write_tags: false,
+            conflict_body: ConflictBody::Simple,
         },
     };
     assert_eq!(policy, expected);

@@ -106,7 +106,7 @@ impl Candidate {
         printing.part(exchange.target.as_path_and_query().as_str().as_bytes());
         printing.part(exchange.host.as_bytes());
         printing.part(&exchange.caller.to_be_bytes());
-        for name in describing.iter().chain(&precondition::FIELDS) {
+        for name in describing.iter().chain(&precondition::FIELDS).chain([&precondition::IF]) {
             printing.part(name.as_str().as_bytes());
             head.headers.get_all(name).iter().for_each(|value| printing.part(value.as_bytes()));
         }
@@ -115,7 +115,8 @@ impl Candidate {
             head: printing.finish(),
             time,
             is_deletion: head.method == Method::DELETE,
-            is_for_any: [&demands.if_match, &demands.if_none_match].contains(&&Some(Tags::Any)),
+            is_for_any: [&demands.if_match, &demands.if_none_match].contains(&&Some(Tags::Any))
+                || demands.if_dav.is_some(),
         })
     }
 

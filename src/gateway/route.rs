@@ -150,6 +150,14 @@ pub(super) fn destinations(exchange: &Exchange) -> Vec<Key> {
     keys(exchange, exchange.head.headers.get_all(DESTINATION).iter())
 }
 
+/// Whether a reference names the target, in whatever spelling.
+pub(super) fn is_of_target(exchange: &Exchange, reference: &HeaderValue) -> bool {
+    let Some(target) = same_origin(exchange, reference) else { return false };
+    let Some(route) = find(&exchange.gateway.config.routes, &exchange.asked, &target) else { return false };
+    let key = exchange.gateway.key(&exchange.head.headers, &exchange.host, &target, route);
+    key.cell == exchange.key.cell
+}
+
 /// Without the target's own.
 fn keys<'a>(exchange: &Exchange, references: impl Iterator<Item = &'a HeaderValue>) -> Vec<Key> {
     let key = |reference| {

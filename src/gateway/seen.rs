@@ -156,7 +156,8 @@ impl Seen {
         self.note(|later| (later.client, later.upstream) = (Some(client), Some(upstream.clone())));
     }
 
-    fn route(&self) -> &metrics::Route {
+    /// The counters of the route that it takes.
+    pub(super) fn route(&self) -> &metrics::Route {
         self.route.get().unwrap_or(&self.instruments.no_route)
     }
 

@@ -24,8 +24,10 @@ use prometheus_client::{
 
 use crate::{config, core::verdict::Refusal, tracker::Watcher};
 
+mod habits;
 mod remembered;
 
+pub use habits::Habits;
 pub use remembered::Remembered;
 
 /// The media type of what `Metrics::scrape` gives.
@@ -201,6 +203,7 @@ struct Families {
     capacity: Gauge,
     evictions: Counter,
     memory: remembered::Families,
+    habits: habits::Families,
     upstream_requests: Family<UpstreamLabels, Counter>,
     upstream_errors: Family<ErrorLabels, Counter>,
     upstream_responses: Histograms<UpstreamLabels>,
@@ -305,6 +308,7 @@ impl Families {
             capacity: Gauge::default(),
             evictions: Counter::default(),
             memory: remembered::Families::default(),
+            habits: habits::Families::default(),
             upstream_requests: Family::default(),
             upstream_errors: Family::default(),
             upstream_responses: Family::new_with_constructor(seconds),
@@ -338,6 +342,7 @@ impl Families {
         registry.register("verdicts", "What was decided about writes", self.verdicts.clone());
         registry.register("probes", "Questions for the current tag, by what came of them", self.probes.clone());
         registry.register("in_doubt", "Writes of which nobody knows what became", self.in_doubt.clone());
+        self.habits.register(registry);
         let help = "Lines of the access log for which there was no room";
         registry.register("access_log_dropped", help, self.access_log_dropped.clone());
         let help = "Time from a request's head to the end of its answer";
@@ -524,6 +529,8 @@ pub struct Route {
     verdicts: [Counter; Verdict::ALL.len()],
     probes: [Counter; ProbeResult::ALL.len()],
     in_doubt: Counter,
+    /// What its service does that speaks against its rules.
+    pub habits: Habits,
 }
 
 impl Route {
@@ -539,8 +546,15 @@ impl Route {
             verdicts: Verdict::ALL.map(|v| families.verdicts.get_or_create_owned(&verdict(v))),
             probes: ProbeResult::ALL.map(|result| families.probes.get_or_create_owned(&probe(result))),
             in_doubt: families.in_doubt.get_or_create_owned(&RouteLabels { route: route() }),
+            habits: Habits::new(&families.habits, &label),
             label,
         }
+    }
+
+    /// Its host and path, as the file has them.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// A request has its answer; `None`: its client was gone before that.
