@@ -180,7 +180,11 @@ fn list(bytes: &[u8]) -> Result<(Vec<Condition>, &[u8]), IfError> {
     let mut conditions = Vec::new();
     loop {
         if let Some(after) = rest.strip_prefix(b")") {
-            return if conditions.is_empty() { Err(IfError::EmptyList) } else { Ok((conditions, after.trim_ascii_start())) };
+            return if conditions.is_empty() {
+                Err(IfError::EmptyList)
+            } else {
+                Ok((conditions, after.trim_ascii_start()))
+            };
         }
         let (condition, after) = condition(rest)?;
         conditions.push(condition);

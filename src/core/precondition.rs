@@ -90,12 +90,17 @@ impl Demands {
     /// # Errors
     ///
     /// It is there and can't be read.
-    pub fn parse_if(headers: &HeaderMap, is_target: impl FnMut(&[u8]) -> bool) -> Result<Option<dav::Demand>, Malformed> {
+    pub fn parse_if(
+        headers: &HeaderMap,
+        is_target: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Option<dav::Demand>, Malformed> {
         let malformed = |why: dav::IfError| Malformed { field: IF, why: why.into() };
         let mut lines = headers.get_all(IF).iter();
         match (lines.next(), lines.next()) {
             (None, _) => Ok(None),
-            (Some(only), None) => dav::If::parse(only.as_bytes()).map(|field| field.demand(is_target)).map_err(malformed),
+            (Some(only), None) => {
+                dav::If::parse(only.as_bytes()).map(|field| field.demand(is_target)).map_err(malformed)
+            }
             (Some(_), Some(_)) => Err(malformed(dav::IfError::Repeated)),
         }
     }

@@ -58,9 +58,8 @@ const S3_PARTS: [&str; 8] =
     ["acl", "attributes", "legal-hold", "partNumber", "retention", "tagging", "torrent", "versionId"];
 /// The methods that write by WebDAV and its extensions (RFC 3253, 3744, 4791, 5842), apart from those of locks, which carry
 /// no precondition of the resource's state.
-const WEBDAV_METHODS: [&str; 12] = [
-    "PUT", "PATCH", "DELETE", "PROPPATCH", "MKCOL", "COPY", "MOVE", "ACL", "MKCALENDAR", "BIND", "UNBIND", "REBIND",
-];
+const WEBDAV_METHODS: [&str; 12] =
+    ["PUT", "PATCH", "DELETE", "PROPPATCH", "MKCOL", "COPY", "MOVE", "ACL", "MKCALENDAR", "BIND", "UNBIND", "REBIND"];
 
 impl Profile {
     /// All of them, with their names in the file.

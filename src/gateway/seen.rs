@@ -283,8 +283,7 @@ impl Asked<'_> {
 
 fn verdict(failure: &Failure) -> Option<Verdict> {
     match failure {
-        Failure::Refused(refused) => Some(refused.why.into()),
-        Failure::Represented(..) => Some(Verdict::Stale),
+        Failure::Refused(refused) | Failure::Represented(_, refused) => Some(refused.why.into()),
         Failure::Busy(_) => Some(Verdict::Busy),
         Failure::Malformed(_) => Some(Verdict::Malformed),
         Failure::Repeat(repeat) => Some(match repeat {

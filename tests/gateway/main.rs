@@ -43,6 +43,8 @@ mod hygiene;
 mod intermediary;
 mod load;
 mod policy;
+mod profiles;
+mod recovery;
 mod reload;
 mod stop;
 mod systemd;

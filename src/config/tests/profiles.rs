@@ -13,8 +13,7 @@ fn keys(policy: &Policy) -> (String, u16, Comparison, QueryRule, bool, bool) {
 }
 
 fn parts_of_s3() -> QueryRule {
-    let names =
-        ["acl", "attributes", "legal-hold", "partNumber", "retention", "tagging", "torrent", "versionId"];
+    let names = ["acl", "attributes", "legal-hold", "partNumber", "retention", "tagging", "torrent", "versionId"];
     QueryRule::Only(names.map(str::to_owned).to_vec())
 }
 
