@@ -370,6 +370,7 @@ impl Gateway {
         limits: &Policy,
     ) -> Response<Answer> {
         seen.failed(&failure);
+        habits::refused(seen, &failure);
         let rest =
             if failure.is_late() { body.into_rest() } else { body.drain(limits.drain_bytes, limits.drain_time).await };
         let closes = rest.is_some() || failure.ends_connection();

@@ -4,7 +4,11 @@
 //!
 //! Nothing is decided by it.
 
-use super::Exchange;
+use super::{
+    Exchange,
+    answer::{Because, Failure},
+    seen::Seen,
+};
 use crate::core::{etag::EntityTag, policy::Comparison};
 
 /// The service has shown this tag.
@@ -14,18 +18,23 @@ pub(super) fn shown(exchange: &Exchange, tag: &EntityTag) {
     if !tag.is_weak() {
         habits.shows_strong();
     } else if habits.shows_weak(compares_strongly) {
-        tell_of_weak_tags(exchange);
+        tell_of_weak_tags(&exchange.seen);
     }
 }
 
-/// Whether a refusal of this route may come of weak tags, compared strongly. Then it is told of, too.
+/// Whether a refusal of this route may come of weak tags, compared strongly. Nothing is told here: a record may be locked.
 pub(super) fn are_weak(exchange: &Exchange) -> bool {
-    let habits = &exchange.seen.route().habits;
-    let are_weak = exchange.policy().comparison == Comparison::Strong && habits.shows_only_weak();
-    if are_weak && habits.tell_of_weak() {
-        tell_of_weak_tags(exchange);
+    exchange.policy().comparison == Comparison::Strong && exchange.seen.route().habits.shows_only_weak()
+}
+
+/// A client is told of this.
+pub(super) fn refused(seen: &Seen, failure: &Failure) {
+    if let Failure::Refused(refused) | Failure::Represented(_, refused) = failure
+        && refused.because == Some(Because::WeakShown)
+        && seen.route().habits.tell_of_weak()
+    {
+        tell_of_weak_tags(seen);
     }
-    are_weak
 }
 
 /// A tag that was known to be superseded came back with another caller's read.
@@ -45,9 +54,9 @@ pub(super) fn differ_by_caller(exchange: &Exchange) -> bool {
     exchange.seen.route().habits.differ_by_caller()
 }
 
-fn tell_of_weak_tags(exchange: &Exchange) {
+fn tell_of_weak_tags(seen: &Seen) {
     tracing::warn!(
-        route = exchange.seen.route().label(),
+        route = seen.route().label(),
         "this route has only shown weak tags, which If-Match never matches by strong comparison: see `comparison` in its \
          guard"
     );

@@ -188,8 +188,7 @@ impl Demand {
     }
 
     fn unverifiable(&self, exchange: &Exchange, because: Because) -> Failure {
-        let refused = self.refused(exchange, Refusal::Unverifiable, View::NOTHING);
-        Box::new(Refused { because: Some(because), ..*refused }).into()
+        self.refused(exchange, Refusal::Unverifiable, View::NOTHING, Some(because)).into()
     }
 
     fn judge(&self, exchange: &Exchange, view: View<'_>, probe: Option<Probe>) -> Result<Go, Box<Refused>> {
@@ -199,14 +198,14 @@ impl Demand {
             Verdict::Probe => Ok(Go::Probe),
             Verdict::Refuse(why) => {
                 let because = Because::of(exchange, &self.preconditions, why, probe);
-                Err(Box::new(Refused { because, ..*self.refused(exchange, why, view) }))
+                Err(self.refused(exchange, why, view, because))
             }
         }
     }
 
-    fn refused(&self, exchange: &Exchange, why: Refusal, view: View<'_>) -> Box<Refused> {
+    fn refused(&self, exchange: &Exchange, why: Refusal, view: View<'_>, because: Option<Because>) -> Box<Refused> {
         let current = view.tags_for(exchange.caller);
-        Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status, because: None })
+        Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status, because })
     }
 }
 

@@ -6,10 +6,13 @@
 
 use std::time::Duration;
 
-use super::{super::Exchange, super::habits, BodyError, Failure, Refused, body_error};
+use super::{
+    super::{Exchange, habits},
+    BodyError, Failure, Refused, Repeat, Unexaminable, body_error,
+};
 use crate::{
     core::{
-        policy::{Comparison, MethodOverride, Policy, Verify},
+        policy::{Comparison, MethodOverride, Policy},
         precondition::{Demands, Tags},
         record::Probed,
         verdict::{Probe, Refusal},
@@ -136,6 +139,7 @@ pub(super) fn of(failure: &Failure, policy: &Policy) -> Option<String> {
         }),
         Failure::Body(error) => body_detail(error),
         Failure::Upstream(error, _) => upstream_detail(error),
+        Failure::Repeat(repeat) => repeat_detail(repeat),
         Failure::Malformed(_)
         | Failure::Target(_)
         | Failure::Host
@@ -145,13 +149,11 @@ pub(super) fn of(failure: &Failure, policy: &Policy) -> Option<String> {
         | Failure::Length
         | Failure::Relayed(_)
         | Failure::Represented(..)
-        | Failure::Repeat(_)
         | Failure::Lost => None,
     }
 }
 
 fn refused_detail(refused: &Refused, policy: &Policy) -> Option<String> {
-    let because = refused.because.filter(|because| *because != Because::NotAsked || policy.verify == Verify::Never);
     match refused.why {
         Refusal::MissingPrecondition => {
             let usable = |weak: bool| !weak || policy.comparison == Comparison::Weak;
@@ -165,7 +167,9 @@ fn refused_detail(refused: &Refused, policy: &Policy) -> Option<String> {
                 )
             })
         }
-        Refusal::Stale | Refusal::Exists | Refusal::Unverifiable => because.map(|because| because.detail(policy)),
+        Refusal::Stale | Refusal::Exists | Refusal::Unverifiable => {
+            refused.because.map(|because| because.detail(policy))
+        }
     }
 }
 
@@ -194,6 +198,21 @@ fn body_detail(error: &BodyError) -> Option<String> {
         BodyError::Idle => Some("See body_idle_timeout in the route's guard.".to_owned()),
         BodyError::Slow => Some("See body_rate in the route's guard.".to_owned()),
         BodyError::Broken(_) | BodyError::Gone | BodyError::Short => None,
+    }
+}
+
+fn repeat_detail(repeat: &Repeat) -> Option<String> {
+    match repeat {
+        Repeat::LookupFailed(_) => Some("See unique_lookup and unique_found in the route's guard.".to_owned()),
+        Repeat::NotKept { .. } => Some("See answer_bytes in the route's guard.".to_owned()),
+        Repeat::Unexaminable(Unexaminable::TooLong(_)) => Some("See buffer in the route's guard.".to_owned()),
+        Repeat::Unexaminable(_)
+        | Repeat::MalformedKey(_)
+        | Repeat::Running
+        | Repeat::OtherPayload
+        | Repeat::InDoubt
+        | Repeat::Duplicate { .. }
+        | Repeat::DuplicateInDoubt { .. } => None,
     }
 }
 
