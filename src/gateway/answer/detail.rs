@@ -259,3 +259,130 @@ pub(super) fn retry_after(failure: &Failure, policy: &Policy) -> Option<u64> {
         | Failure::Lost => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::core::etag::EntityTag;
+
+    fn policy() -> Policy {
+        Policy { wait: Duration::from_millis(1500), line: 7, settle: Duration::from_secs(4), ..Policy::default() }
+    }
+
+    fn refused(why: Refusal, because: Option<Because>, tags: &[&str]) -> Failure {
+        let current = tags.iter().map(|tag| EntityTag::parse(tag.as_bytes()).expect("a tag")).collect();
+        Failure::from(Box::new(Refused { why, current, conflict_status: StatusCode::CONFLICT, because }))
+    }
+
+    fn upstream(fault: Fault) -> Failure {
+        let error = SendError { fault, sent: false, reused: false, server: None };
+        Failure::Upstream(error, super::super::Sent::Read)
+    }
+
+    fn assert_details(rows: Vec<(Failure, &str)>) {
+        for (failure, part) in rows {
+            let detail = of(&failure, &policy()).unwrap_or_else(|| panic!("{failure:?} says nothing: {part}"));
+            assert!(detail.contains(part), "{failure:?}: {detail:?} lacks {part:?}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_names_what_has_a_part_in_it() {
+        let unverifiable = |because| refused(Refusal::Unverifiable, Some(because), &[]);
+        let stale = |because| refused(Refusal::Stale, Some(because), &["\"2\""]);
+        assert_details(vec![
+            (unverifiable(Because::NotAsked), "verify"),
+            (unverifiable(Because::NoTag), "version in the route's guard"),
+            (unverifiable(Because::LongTag(9)), "more than 9 bytes and is not kept: see tag_bytes"),
+            (unverifiable(Because::NoDate), "Last-Modified"),
+            (unverifiable(Because::NothingSaid), "HEAD and GET"),
+            (unverifiable(Because::Overtaken), "try again"),
+            (stale(Because::WeakSent), "comparison"),
+            (stale(Because::WeakShown), "comparison"),
+            (stale(Because::Callers), "partition in its guard, or"),
+            (refused(Refusal::MissingPrecondition, None, &["\"2\"", "W/\"3\""]), "with If-Match: \"2\"; if not"),
+        ]);
+        let apart = Policy { partition: vec![http::header::COOKIE], ..policy() };
+        let told = of(&stale(Because::Callers), &apart);
+        assert!(told.is_some_and(|detail| detail.contains("does not name all that counts")));
+        for nothing in [
+            refused(Refusal::Stale, None, &["\"2\""]),
+            refused(Refusal::Exists, None, &["\"2\""]),
+            refused(Refusal::MissingPrecondition, None, &[]),
+            refused(Refusal::MissingPrecondition, None, &["W/\"3\""]),
+        ] {
+            assert_eq!(of(&nothing, &policy()), None, "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_has_a_limit_names_it() {
+        let host = || "h:80".parse().expect("an authority");
+        let broken = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let found = Failure::Repeat(Repeat::LookupFailed(StatusCode::INTERNAL_SERVER_ERROR));
+        let not_kept = Failure::Repeat(Repeat::NotKept { status: StatusCode::OK, location: None });
+        assert_details(vec![
+            (
+                Failure::Busy(Busy::LineFull),
+                "7 writers wait for this resource already, which is as many as may: see line",
+            ),
+            (Failure::Busy(Busy::TimedOut), "waited for 1.5s, which is as long as it may: see wait"),
+            (Failure::Busy(Busy::TimedOut), "held for 4s: see settle"),
+            (Failure::Busy(Busy::TimedOut), "writes_per_connection"),
+            (Failure::Busy(Busy::Closed), "another process takes over"),
+            (Failure::Busy(Busy::Renamed), "being replaced"),
+            (Failure::TargetLength(9), "request_line"),
+            (Failure::RequestTimeout(super::super::Sent::Read), "request_timeout"),
+            (Failure::NoRoute, "[[routes]]"),
+            (Failure::MethodOverride, "differ"),
+            (Failure::Body(BodyError::TooLong(3)), "max_body"),
+            (Failure::Body(BodyError::Idle), "body_idle_timeout"),
+            (Failure::Body(BodyError::Slow), "body_rate"),
+            (found, "unique_lookup and unique_found"),
+            (not_kept, "answer_bytes"),
+            (Failure::Repeat(Repeat::Unexaminable(Unexaminable::TooLong(5))), "buffer"),
+            (upstream(Fault::Resolve(host(), broken())), "See servers of"),
+            (upstream(Fault::Connect(host(), broken())), "See servers of"),
+            (upstream(Fault::ConnectTimeout(host())), "connect_timeout"),
+            (upstream(Fault::Tls(host(), broken())), "See tls of"),
+            (upstream(Fault::Full(host())), "max_connections"),
+            (upstream(Fault::NoServer), "health"),
+            (upstream(Fault::ResponseTimeout), "response_timeout"),
+            (upstream(Fault::RequestBody(BodyError::Slow.into())), "body_rate"),
+        ]);
+        for nothing in [upstream(Fault::BadAnswer), Failure::Body(BodyError::Short), Failure::Repeat(Repeat::InDoubt)] {
+            assert_eq!(of(&nothing, &policy()), None, "{nothing:?}");
+        }
+        let refuses = Policy { method_override: MethodOverride::Refuse, ..policy() };
+        assert!(of(&Failure::MethodOverride, &refuses).is_some_and(|detail| detail.contains("See method_override")));
+    }
+
+    #[test]
+    fn who_may_come_back_is_told_when() {
+        let after = |settle| Policy { settle, ..policy() };
+        for (settle, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (30_000, 30), (86_400_000, 30)] {
+            let policy = after(Duration::from_millis(settle));
+            assert_eq!(retry_after(&Failure::Busy(Busy::TimedOut), &policy), Some(seconds), "{settle}");
+        }
+        for passing in [
+            Failure::Busy(Busy::LineFull),
+            Failure::Busy(Busy::Closed),
+            Failure::Repeat(Repeat::Running),
+            upstream(Fault::NoServer),
+        ] {
+            assert_eq!(retry_after(&passing, &policy()), Some(1), "{passing:?}");
+        }
+        for lasting in [
+            refused(Refusal::Stale, None, &[]),
+            Failure::Repeat(Repeat::InDoubt),
+            upstream(Fault::BadAnswer),
+            Failure::NoRoute,
+        ] {
+            assert_eq!(retry_after(&lasting, &policy()), None, "{lasting:?}");
+        }
+    }
+}
