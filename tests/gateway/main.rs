@@ -46,6 +46,8 @@ mod hygiene;
 mod intermediary;
 mod load;
 mod policy;
+mod profiles;
+mod recovery;
 mod reload;
 mod rollout;
 mod stop;
