@@ -51,6 +51,7 @@ use crate::core::{
 mod backend;
 mod clients;
 mod gateway;
+mod observed;
 
 const SEEDS: u64 = 256;
 const CLIENTS: u64 = 20;

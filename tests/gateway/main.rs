@@ -44,6 +44,7 @@ mod intermediary;
 mod load;
 mod policy;
 mod reload;
+mod report;
 mod rollout;
 mod stop;
 mod systemd;
