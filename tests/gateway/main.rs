@@ -49,6 +49,7 @@ mod policy;
 mod profiles;
 mod recovery;
 mod reload;
+mod report;
 mod rollout;
 mod stop;
 mod systemd;
