@@ -37,8 +37,10 @@ mod answer;
 mod body;
 mod browsers;
 mod client;
+mod dav;
 mod forward;
 mod forwarded;
+mod habits;
 mod headers;
 mod idempotency;
 mod informational;
@@ -385,6 +387,7 @@ impl Gateway {
         limits: &Policy,
     ) -> Response<Answer> {
         seen.failed(&failure);
+        habits::refused(seen, &failure);
         let rest =
             if failure.is_late() { body.into_rest() } else { body.drain(limits.drain_bytes, limits.drain_time).await };
         let closes = rest.is_some() || failure.ends_connection();

@@ -15,6 +15,8 @@ use crate::core::{
     rollout::{Exempt, Network},
 };
 
+mod profile;
+
 impl Config {
     /// What the configuration means, in words, for somebody who wants to know whether it says what they wanted.
     #[must_use]
@@ -218,6 +220,7 @@ fn rules(policy: &Policy) -> Vec<String> {
         .to_owned(),
     ];
     rules.extend(departures(policy));
+    rules.extend(profile::profile(policy));
     let settings = settings(policy);
     if !settings.is_empty() {
         rules.push(format!("Also set: {}.", settings.join(", ")));
@@ -266,6 +269,7 @@ fn departures(policy: &Policy) -> Vec<String> {
     if policy.counts() {
         rules.push("Writes are counted by client, for ifmatch report.".to_owned());
     }
+    rules.extend(profile::departures(policy));
     rules.extend(repeats(&policy.repeats));
     rules.extend(browsers(&policy.browsers));
     rules

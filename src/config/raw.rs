@@ -21,6 +21,7 @@ use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Ver
 
 mod browsers;
 pub(super) mod form;
+mod profile;
 mod repeats;
 mod rollout;
 mod section;
@@ -231,8 +232,8 @@ fn names(upstreams: &[Upstream]) -> String {
 }
 
 fn guard(mut section: Section, defaults: &Policy) -> Policy {
-    let defaults = defaults.clone();
     let s = &mut section;
+    let defaults = profile::defaults(s, defaults);
     let policy = Policy {
         mode: s.value("mode", defaults.mode, choice(&MODES)),
         methods: s.list("methods", method).ok().flatten().unwrap_or(defaults.methods),
@@ -259,6 +260,7 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         repeats: repeats::repeats(s, defaults.repeats),
         rollout: rollout::rollout(s, defaults.rollout),
         browsers: browsers::browsers(s, defaults.browsers),
+        service: profile::service(s, &defaults.service),
     };
     browsers::check(s, &policy);
     s.value("version", (), version);

@@ -7,9 +7,12 @@ use crate::core::{
     browsers::{Browsers, Cors},
     pointer::{Pointer, Template},
     policy::{Comparison, MethodOverride, Missing, Mode, QueryRule, Verify},
+    profile::{ConflictBody, Profile, Service},
     repeats::{Found, Repeats},
     rollout::{Exempt, Network, Pattern, Rollout},
 };
+
+mod profiles;
 
 const BASE: &str = "[[listeners]]\naddress = \"127.0.0.1:80\"\n[upstreams.a]\nservers = [\"http://h\"]\n";
 
@@ -157,7 +160,8 @@ fn every_key_of_the_guard_can_be_set() {
          replay = \"30s\"\nidempotency = \"7d\"\nanswer_bytes = 5\nunique = [\"/email\", \"/a~1b\"]\n\
          unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"\nreport = false\n\
          exempt = [{ address = \"10.0.0.0/8\" }, { header = \"User-Agent\", value = \"job*\", address = \"::1\" }, { header = \"X-A\" }]\n\
-         cors = \"follow\"\ntag_header = \"X-Resource-Version\"",
+         cors = \"follow\"\ntag_header = \"X-Resource-Version\"\n\
+         profile = \"s3\"\nif_header = true\ntrust_write_tags = false\nconflict_body = \"simple\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -203,6 +207,12 @@ fn every_key_of_the_guard_can_be_set() {
             report: Some(false),
         },
         browsers: Browsers { cors: Cors::Follow, tag_header: Some(HeaderName::from_static("x-resource-version")) },
+        service: Service {
+            profile: Some(Profile::S3),
+            if_header: true,
+            trust_write_tags: false,
+            conflict_body: ConflictBody::Simple,
+        },
     };
     assert_eq!(policy, expected);
 }

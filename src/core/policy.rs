@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
-use super::{browsers::Browsers, repeats::Repeats, rollout::Rollout};
+use super::{browsers::Browsers, profile::Service, repeats::Repeats, rollout::Rollout};
 
 /// What a route's guard does with a write, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct Policy {
     pub rollout: Rollout,
     /// What is done for pages in browsers.
     pub browsers: Browsers,
+    /// What is particular to the service.
+    pub service: Service,
 }
 
 impl Default for Policy {
@@ -92,6 +94,7 @@ impl Default for Policy {
             repeats: Repeats::default(),
             rollout: Rollout::default(),
             browsers: Browsers::default(),
+            service: Service::default(),
         }
     }
 }

@@ -9,10 +9,15 @@ use http::{
 };
 use httpdate::HttpDate;
 
-use super::etag::{EntityTag, TagError};
+use super::{
+    dav,
+    etag::{EntityTag, TagError},
+};
 
 /// The fields that carry a write's preconditions.
 pub static FIELDS: [HeaderName; 3] = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
+/// WebDAV's own (RFC 4918 §10.4). It is a precondition where the route says so.
+pub const IF: HeaderName = HeaderName::from_static("if");
 
 /// What a client demands of the resource's state before its write may happen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,6 +30,9 @@ pub struct Demands {
     pub if_unmodified_since: Option<HttpDate>,
     /// What has to match beside `If-Match`, since it stands in another field, too. Only where `if_match` is there.
     pub and_match: Option<Tags>,
+    /// What `If` (RFC 4918 §10.4) says of the target's tags. [`Demands::parse`] does not read it: what it is about depends
+    /// on the target, and whether it counts on the route.
+    pub if_dav: Option<dav::Demand>,
 }
 
 /// The value of `If-Match` or `If-None-Match`.
@@ -58,6 +66,9 @@ pub enum Why {
     /// `*` stands beside something else.
     #[error("* must stand alone")]
     StarInList,
+    /// It is WebDAV's `If`, and not of its grammar.
+    #[error("{0}")]
+    If(#[from] dav::IfError),
 }
 
 impl Demands {
@@ -73,7 +84,7 @@ impl Demands {
             Some(_) => None,
             None => parse_date(headers),
         };
-        Ok(Self { if_match, if_none_match, if_unmodified_since, and_match: None })
+        Ok(Self { if_match, if_none_match, if_unmodified_since, and_match: None, if_dav: None })
     }
 
     /// Reads one more field, whose value means what that of `If-Match` does. Where both are there both must hold.
@@ -92,10 +103,36 @@ impl Demands {
         Ok(self)
     }
 
+    /// Reads WebDAV's `If`, if it is there. `is_target` says whether a reference in it names the target.
+    ///
+    /// # Errors
+    ///
+    /// It is there and can't be read.
+    pub fn parse_if(
+        headers: &HeaderMap,
+        is_target: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Option<dav::Demand>, Malformed> {
+        let malformed = |why: dav::IfError| Malformed { field: IF, why: why.into() };
+        let mut lines = headers.get_all(IF).iter();
+        match (lines.next(), lines.next()) {
+            (None, _) => Ok(None),
+            (Some(only), None) => {
+                dav::If::parse(only.as_bytes()).map(|field| field.demand(is_target)).map_err(malformed)
+            }
+            (Some(_), Some(_)) => Err(malformed(dav::IfError::Repeated)),
+        }
+    }
+
     /// Whether nothing is demanded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.if_match.is_none() && self.if_none_match.is_none() && self.if_unmodified_since.is_none()
+        self.names_no_tag() && self.if_unmodified_since.is_none()
+    }
+
+    /// Whether nothing is demanded of the resource's tags, and so at most of its date.
+    #[must_use]
+    pub fn names_no_tag(&self) -> bool {
+        self.if_match.is_none() && self.if_none_match.is_none() && self.if_dav.is_none()
     }
 }
 

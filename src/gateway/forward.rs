@@ -13,7 +13,7 @@ use super::{
     Exchange,
     answer::{Failure, Sent},
     body::{Ahead, Answer, Inbound, Outgoing},
-    browsers, headers, informational, replay,
+    browsers, habits, headers, informational, replay,
     trailers::{self, Trailers},
     tunnel, write,
 };
@@ -192,7 +192,12 @@ pub(super) async fn observe(
         && exchange.gateway.may_record(exchange.route, began)
     {
         replay::seen(exchange, &seen);
-        exchange.gateway.tracker.observe(exchange.key, began, seen, exchange.caller).await;
+        if let Seen::Tag(tag, _) = &seen {
+            habits::shown(exchange, tag);
+        }
+        if exchange.gateway.tracker.observe(exchange.key, began, seen, exchange.caller).await {
+            habits::flipped(exchange);
+        }
     }
 }
 

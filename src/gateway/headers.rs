@@ -178,6 +178,7 @@ pub(super) fn is_protected(name: &str) -> bool {
             | "expect"
             | "forwarded"
             | "host"
+            | "if"
             | "last-modified"
             | "location"
             | "prefer"

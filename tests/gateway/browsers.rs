@@ -111,6 +111,18 @@ async fn by_default_and_where_a_route_is_off_nothing_is_added() {
 }
 
 #[tokio::test]
+async fn where_nothing_is_refused_yet_pages_can_send_tags_already() {
+    let (mut backend, gateway) = following("mode = \"observe\"\ntag_header = \"X-Version\"").await;
+    let (answer, _) = answered(&mut backend, read(&gateway), 200, &LET_IN).await;
+    assert_eq!((answer.field(EXPOSE).is_some(), answer.field("x-version")), (true, Some("\"1\"")));
+    let (answer, _) = answered(&mut backend, preflight(&gateway, "/note", "PUT"), 204, &LET_IN[..1]).await;
+    assert_eq!(answer.field(HEADERS), Some("If-Match, If-None-Match, x-version"));
+    let write = stale(&gateway).with("x-version", "\"0\"");
+    let (answer, asked) = answered(&mut backend, write, 200, &LET_IN).await;
+    assert_eq!((answer.status, asked.method.as_str(), asked.tag), (200, "PUT", None));
+}
+
+#[tokio::test]
 async fn a_preflight_allows_preconditions_where_the_backend_lets_the_page_in() {
     let (mut backend, gateway) = following("").await;
     let allowed = "Access-Control-Allow-Headers";

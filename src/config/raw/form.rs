@@ -280,7 +280,7 @@ pub(super) fn expected(what: &str, found: &DeValue) -> String {
     format!("must be {what}; here it is of the type {}", found.type_str())
 }
 
-pub(super) fn quoted<'a>(names: impl Iterator<Item = &'a str>, between: &str) -> String {
+pub(in crate::config) fn quoted<'a>(names: impl Iterator<Item = &'a str>, between: &str) -> String {
     names.map(|name| format!("{name:?}")).collect::<Vec<_>>().join(between)
 }
 
