@@ -56,7 +56,7 @@ def try_service(service: Service, stage: Stage, checks: Checks) -> None:
     service.start(stage, store)
     direct = f"http://127.0.0.1:{store}"
     checks.attempt("without the gateway", try_without, service, checks, direct)
-    start_gateway(stage, service.guard, store, through)
+    start_gateway(stage, service, store, through)
     gateway = f"http://127.0.0.1:{through}"
     checks.attempt("with the gateway", try_with, service, checks, gateway, direct)
     checks.attempt("what is its own", service.try_more, stage, checks, direct, gateway)
@@ -66,7 +66,7 @@ def try_compressed(service: Service, stage: Stage, checks: Checks) -> None:
     """One with something that compresses before the gateway or behind it."""
     store, through = free_ports(2)
     service.start(stage, store)
-    start_gateway(stage, service.guard, service.behind(stage, store), through)
+    start_gateway(stage, service, service.behind(stage, store), through)
     asked, direct = f"http://127.0.0.1:{service.before(stage, through)}", f"http://127.0.0.1:{store}"
     checks.attempt("reads and writes", try_in_turn, service, checks, asked, direct)
     checks.attempt("lost updates", try_with, service, checks, asked, direct)
@@ -85,8 +85,8 @@ def try_in_turn(service: Service, checks: Checks, asked: str, direct: str) -> No
             checks.equal(f"the {turn} write is stored", text, service.stored(store, path))
 
 
-def start_gateway(stage: Stage, guard: tuple[str, ...], store: int, through: int) -> None:
-    lines = "\n".join(guard)
+def start_gateway(stage: Stage, service: Service, store: int, through: int) -> None:
+    guard, routes = "\n".join(service.guard), "\n".join(service.routes)
     stage.gateway(
         "gateway",
         f"""
@@ -95,7 +95,8 @@ address = "127.0.0.1:{through}"
 [upstreams.service]
 servers = ["http://127.0.0.1:{store}"]
 [guard]
-{lines}
+{guard}
+{routes}
 """,
         through,
     )
@@ -159,7 +160,7 @@ def table_of_compression() -> str:
 
 
 def lines_of(service: Service) -> str:
-    return "<br>".join(f"`{line}`" for line in service.guard) or "the defaults"
+    return "<br>".join(f"`{line}`" for line in (*service.guard, *service.routes))
 
 
 def check_page(checks: Checks) -> None:

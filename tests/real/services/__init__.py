@@ -14,8 +14,10 @@ class Service:
     name = ""
     # What its answers show of a version.
     shows = ""
-    # The lines of `[guard]`, or of a route's own, that protect it. None where the defaults do.
+    # The lines of `[guard]` that protect it.
     guard: tuple[str, ...] = ()
+    # Those of its routes, where it needs more than one.
+    routes: tuple[str, ...] = ()
     # Whether it compares a write with what is stored by itself.
     compares = False
     # Of twenty writers with one version who go straight to it, how many lose their work. None: some, by chance.

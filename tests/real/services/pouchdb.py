@@ -18,11 +18,13 @@ class Documents(Service):
     name = "express-pouchdb 4.2 (CouchDB), documents"
     shows = "`_rev`; on reads Express's weak `ETag`, on writes a strong one of the revision"
     guard = ('version = { json = "/_rev" }',)
+    routes = ("[[routes]]", 'path = "/{db}/_changes"', 'guard = { version = "etag" }', "[[routes]]")
     compares = True
     loses = 0
     know = (
-        "`_rev` is compared by the service, and nothing is lost by clients that send it: without the key the gateway "
-        "adds nothing. With it `If-Match` works too, which express-pouchdb ignores."
+        "`_rev` is compared by the service, and clients that send it lose nothing: for them the gateway adds nothing. "
+        "With the key `If-Match` works too, which express-pouchdb ignores: it deletes what is newer. A feed of changes has "
+        "no end to wait for, and gets a route of its own."
     )
 
     def start(self, stage: Stage, port: int) -> None:
@@ -48,6 +50,11 @@ class Documents(Service):
     refused_by = "the service"
 
     def try_more(self, stage: Stage, checks: Checks, direct: str, through: str) -> None:
+        self.try_tags(checks, direct, through)
+        self.try_clients(checks, direct, through)
+
+    def try_tags(self, checks: Checks, direct: str, through: str) -> None:
+        """`If-Match`, which the service does not know."""
         with client(direct) as store, client(through) as ann, client(through) as ben:
             path = self.create(store)
             tag = store.get(path).headers["etag"]
@@ -61,12 +68,19 @@ class Documents(Service):
             saved = self.write(ben, path, held, "newer")
             checks.equal("with If-Match, a write with the current tag", 201, saved.status_code)
             refused = ann.delete(path, headers={"If-Match": tag})
-            checks.equal("the gateway does not", 409, refused.status_code)
+            checks.equal("a DELETE with an older one is refused", 409, refused.status_code)
             checks.equal("and the newer one is kept", "newer", self.stored(store, path))
             tag = ann.get(path).headers.get("etag", "")
             deleted = ann.delete(path, headers={"If-Match": tag})
             checks.equal("a DELETE with the current tag", 200, deleted.status_code)
 
+    def try_clients(self, checks: Checks, direct: str, through: str) -> None:
+        """What PouchDB does, and a feed of changes."""
+        with client(direct) as store, client(through) as ann:
+            feed = {"feed": "continuous", "heartbeat": "500", "since": "0"}
+            plain = {"Accept-Encoding": "identity"}  # the service holds back what it compresses
+            with ann.stream("GET", "/db/_changes", params=feed, headers=plain, timeout=10) as changes:
+                checks.contains("a feed of changes begins at once", '"id":"document-', next(changes.iter_lines()))
             store.put("/copies").raise_for_status()
             seen = run("node", HERE / "node/replicate.cjs", f"{through}/copies", timeout=20).stdout
             expected = {"pushed": 3, "heard": "one", "pulled": 1, "text": "there", "refused": "conflict"}
@@ -78,6 +92,7 @@ class Security(Documents):
     name = "express-pouchdb 4.2, `/{db}/_security`"
     shows = 'no revision; Express\'s weak `ETag`, on writes that of the answer `{"ok":true}`'
     guard = ('profile = "express"',)
+    routes = ()
     compares = False
     loses = None
     know = (
