@@ -23,8 +23,8 @@ class Documents(Service):
     loses = 0
     know = (
         "`_rev` is compared by the service, and clients that send it lose nothing: for them the gateway adds nothing. "
-        "With the key `If-Match` works too, which express-pouchdb ignores: it deletes what is newer. A feed of changes has "
-        "no end to wait for, and gets a route of its own."
+        "With the key `If-Match` works too, which express-pouchdb ignores: it deletes what is newer. A feed of changes "
+        "has no end to wait for, and gets a route of its own."
     )
 
     def start(self, stage: Stage, port: int) -> None:

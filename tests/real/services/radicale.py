@@ -25,8 +25,9 @@ class Calendar(Service):
     compares = True
     loses = 0
     know = (
-        "It compares `If-Match` itself, under a lock, and loses nothing. The gateway refuses earlier, and with `missing` "
-        "those who send none; `methods` leaves out what nobody makes conditional (MKCALENDAR, PROPPATCH)."
+        "It compares `If-Match` itself, under a lock, and loses nothing. The gateway refuses earlier, and with "
+        "`missing` those who send none; `methods` leaves out what nobody makes conditional "
+        "(MKCALENDAR, PROPPATCH)."
     )
     content_type = "text/calendar; charset=utf-8"
     numbers = itertools.count(1)
