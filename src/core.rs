@@ -14,6 +14,7 @@ pub mod record;
 pub mod repeats;
 pub mod resource;
 pub mod verdict;
+pub mod version;
 
 #[cfg(test)]
 mod tests;

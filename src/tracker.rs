@@ -648,6 +648,14 @@ impl Turn {
         self.tracker.change_if_there(self.ask.key, learn).unwrap_or(false)
     }
 
+    /// Whether the writer has been alone so far: nobody else's write can have changed the resource that its own has not.
+    #[must_use]
+    pub async fn is_alone(&self) -> bool {
+        let cell = Cell(self.ask.key.cell);
+        let shard = self.tracker.table.lock(cell);
+        shard.find(cell).is_some_and(|place| shard.look(place, |slot| slot.record.is_undisturbed()))
+    }
+
     /// The write is about to be sent. From here on the turn must be settled.
     ///
     /// # Errors

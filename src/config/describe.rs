@@ -9,6 +9,7 @@ use super::{
 use crate::core::{
     policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify},
     repeats::{Found, Repeats},
+    version::{Source, Versions},
 };
 
 impl Config {
@@ -227,7 +228,35 @@ fn departures(policy: &Policy) -> Vec<String> {
     if !policy.forward_preconditions {
         rules.push("The backend does not see the preconditions.".to_owned());
     }
+    rules.extend(versions(&policy.versions));
     rules.extend(repeats(&policy.repeats));
+    rules
+}
+
+/// Where versions come from.
+fn versions(versions: &Versions) -> Vec<String> {
+    let mut rules = match &versions.source {
+        Source::Etag => Vec::new(),
+        Source::Body => vec![match versions.ignore.as_slice() {
+            [] => "A version is a hash of the body.".to_owned(),
+            places => format!("A version is a hash of the body without {}.", listed(places, "and")),
+        }],
+        Source::Header(name) => vec![format!("A version is what the field {name} says.")],
+        Source::Json(place) => vec![format!("A version is what stands at {place} in the JSON body.")],
+        Source::LastModified => vec![
+            "A version is the date in Last-Modified, once it is more than a second old.".to_owned(),
+        ],
+    };
+    if versions.source.is_in_body() {
+        let limit = size_text(versions.body_limit as u64);
+        rules.push(format!("Bodies are asked for uncompressed; one of more than {limit} has no version."));
+    }
+    if versions.source.is_made() {
+        rules.push("The ETag is made here; the service's own is not passed on, and it sees no tag.".to_owned());
+    }
+    if versions.reads_after_write {
+        rules.push("After a PUT or PATCH whose answer has no tag the resource is read for it, in turn.".to_owned());
+    }
     rules
 }
 

@@ -17,7 +17,10 @@ use super::{
     Admin, CertificateFiles, Config, ConfigErrors, ForwardedRule, Forwarding, Limits, Listener, ListenerTls, Log,
     LogFormat, Memory, PathPattern, Route, Tracker, Upstream,
 };
-use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify};
+use crate::core::{
+    policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify},
+    version,
+};
 
 pub(super) mod form;
 mod repeats;
@@ -25,6 +28,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod versions;
 
 use form::*;
 use section::{Findings, Place, Section};
@@ -81,6 +85,11 @@ fn config(mut top: Section) -> Config {
              nothing apart there"
         );
         top.error_at("forwarded", &message);
+    }
+    let makes_tags = config.routes.iter().any(|route| route.policy.versions.source.is_made());
+    if makes_tags && config.tracker.tag_bytes < version::LONGEST {
+        let message = format!("must be {} at least where tags are made here (version)", version::LONGEST);
+        top.findings.add(&Place { key: "tracker.tag_bytes".to_owned(), line: None }, message);
     }
     top.finish();
     config
@@ -210,7 +219,7 @@ fn names(upstreams: &[Upstream]) -> String {
 fn guard(mut section: Section, defaults: &Policy) -> Policy {
     let defaults = defaults.clone();
     let s = &mut section;
-    let policy = Policy {
+    let mut policy = Policy {
         mode: s.value("mode", defaults.mode, choice(&MODES)),
         methods: s.list("methods", method).ok().flatten().unwrap_or(defaults.methods),
         missing: s.value("missing", defaults.missing, choice(&MISSING)),
@@ -234,8 +243,9 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         drain_time: s.value("drain_time", defaults.drain_time, duration(PAUSE)),
         linger_time: s.value("linger_time", defaults.linger_time, duration(PAUSE)),
         repeats: repeats::repeats(s, defaults.repeats),
+        versions: defaults.versions,
     };
-    s.value("version", (), version);
+    policy.versions = versions::versions(s, policy.versions, policy.comparison);
     section.finish();
     policy
 }

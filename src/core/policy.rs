@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
-use super::repeats::Repeats;
+use super::{repeats::Repeats, version::Versions};
 
 /// What a route's guard does with a write, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct Policy {
     pub linger_time: Duration,
     /// What becomes of requests that come again.
     pub repeats: Repeats,
+    /// Where a resource's version comes from.
+    pub versions: Versions,
 }
 
 impl Default for Policy {
@@ -86,6 +88,7 @@ impl Default for Policy {
             drain_time: Duration::from_secs(5),
             linger_time: Duration::from_secs(600),
             repeats: Repeats::default(),
+            versions: Versions::default(),
         }
     }
 }

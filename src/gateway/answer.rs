@@ -74,6 +74,8 @@ pub enum Failure {
     RequestTimeout(Sent),
     /// It came before, or creates what is there already.
     Repeat(Repeat),
+    /// A read asks for a version that is not the current one, which is this, if there is one.
+    OtherVersion(Option<EntityTag>),
     /// The task that carried the write out is gone; nobody knows what became of the write.
     Lost,
 }
@@ -268,6 +270,13 @@ impl Failure {
             Self::Upstream(error, sent) => upstream_problem(error, *sent),
             Self::RequestTimeout(sent) => late_problem(*sent),
             Self::Repeat(repeat) => repeat.problem(),
+            Self::OtherVersion(_) => Problem {
+                status: StatusCode::PRECONDITION_FAILED,
+                kind: "other-version",
+                title: "The resource has changed",
+                error: "The resource is not in the version that you ask for. Fetch the latest version.".into(),
+                proxy_error: "http_request_denied",
+            },
             Self::Relayed(_) | Self::Represented(..) | Self::Lost => Problem {
                 status: StatusCode::BAD_GATEWAY,
                 kind: "in-doubt",
@@ -485,6 +494,9 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
     let mut fields = HeaderMap::new();
     if let Some([only]) = conflict.map(Vec::as_slice) {
         fields.insert(ETAG, only.to_header_value());
+    }
+    if let Failure::OtherVersion(Some(tag)) = failure {
+        fields.insert(ETAG, tag.to_header_value());
     }
     let is_passing = matches!(failure, Failure::Busy(_))
         || repeat.is_some_and(Repeat::is_passing)

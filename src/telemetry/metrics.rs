@@ -25,8 +25,10 @@ use prometheus_client::{
 use crate::{config, core::verdict::Refusal, tracker::Watcher};
 
 mod remembered;
+mod versions;
 
 pub use remembered::Remembered;
+pub use versions::Untagged;
 
 /// The media type of what `Metrics::scrape` gives.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -192,6 +194,7 @@ struct Families {
     verdicts: Family<VerdictLabels, Counter>,
     probes: Family<ProbeLabels, Counter>,
     in_doubt: Family<RouteLabels, Counter>,
+    untagged: Family<versions::Labels, Counter>,
     turns: Counter,
     turns_waiting: Gauge,
     turns_held: Gauge,
@@ -296,6 +299,7 @@ impl Families {
             verdicts: Family::default(),
             probes: Family::default(),
             in_doubt: Family::default(),
+            untagged: Family::default(),
             turns: Counter::default(),
             turns_waiting: Gauge::default(),
             turns_held: Gauge::default(),
@@ -338,6 +342,8 @@ impl Families {
         registry.register("verdicts", "What was decided about writes", self.verdicts.clone());
         registry.register("probes", "Questions for the current tag, by what came of them", self.probes.clone());
         registry.register("in_doubt", "Writes of which nobody knows what became", self.in_doubt.clone());
+        let help = "Reads without the version that their route makes";
+        registry.register("untagged", help, self.untagged.clone());
         let help = "Lines of the access log for which there was no room";
         registry.register("access_log_dropped", help, self.access_log_dropped.clone());
         let help = "Time from a request's head to the end of its answer";
@@ -524,6 +530,7 @@ pub struct Route {
     verdicts: [Counter; Verdict::ALL.len()],
     probes: [Counter; ProbeResult::ALL.len()],
     in_doubt: Counter,
+    untagged: [Counter; Untagged::ALL.len()],
 }
 
 impl Route {
@@ -539,6 +546,7 @@ impl Route {
             verdicts: Verdict::ALL.map(|v| families.verdicts.get_or_create_owned(&verdict(v))),
             probes: ProbeResult::ALL.map(|result| families.probes.get_or_create_owned(&probe(result))),
             in_doubt: families.in_doubt.get_or_create_owned(&RouteLabels { route: route() }),
+            untagged: versions::counters(&families.untagged, &label),
             label,
         }
     }
@@ -576,6 +584,11 @@ impl Route {
     /// A write was sent, and nobody knows what became of it.
     pub fn in_doubt(&self) {
         self.in_doubt.inc();
+    }
+
+    /// A read has no tag.
+    pub fn untagged(&self, why: Untagged) {
+        self.untagged[why as usize].inc();
     }
 
     fn verdict_count(&self, verdict: Verdict) -> u64 {
