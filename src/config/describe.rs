@@ -243,9 +243,9 @@ fn versions(versions: &Versions) -> Vec<String> {
         }],
         Source::Header(name) => vec![format!("A version is what the field {name} says.")],
         Source::Json(place) => vec![format!("A version is what stands at {place} in the JSON body.")],
-        Source::LastModified => vec![
-            "A version is the date in Last-Modified, once it is more than a second old.".to_owned(),
-        ],
+        Source::LastModified => {
+            vec!["A version is the date in Last-Modified, once it is more than a second old.".to_owned()]
+        }
     };
     if versions.source.is_in_body() {
         let limit = size_text(versions.body_limit as u64);

@@ -14,6 +14,7 @@ mod probe;
 
 mod precondition;
 mod target;
+mod versions;
 
 mod body;
 mod body_limits;

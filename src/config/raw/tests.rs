@@ -95,7 +95,11 @@ fn choices_that_are_not_there() {
         ("method_override = \"honor\"", "method_override", "\"honour\" or \"refuse\""),
         ("conflict_status = 410", "conflict_status", "410 is not one of 409 and 412"),
         ("conflict_status = \"409\"", "conflict_status", "must be an integer"),
-        ("version = \"json\"", "version", "\"json\" is not known; write \"etag\", \"body\", \"last-modified\", { header"),
+        (
+            "version = \"json\"",
+            "version",
+            "\"json\" is not known; write \"etag\", \"body\", \"last-modified\", { header",
+        ),
         ("version = 1", "version", "must be \"etag\", \"body\""),
         ("version = {}", "version", "a table here has one key, header or json"),
         ("version = { header = \"X-V\", json = \"/v\" }", "version", "a table here has one key, header or json"),
@@ -119,7 +123,11 @@ fn choices_that_are_not_there() {
         ("partition = [\"TE\"]", "partition[0]", "te does not reach the backend as the client sends it"),
         ("partition = [\"If-Match\"]", "partition[0]", "if-match does not reach the backend"),
     ]);
-    assert_guard_errors(&[("ignore = [\"/a\", \"b\"]\nversion = \"body\"", "ignore[1]", "\"b\" is no place in a document")]);
+    assert_guard_errors(&[(
+        "ignore = [\"/a\", \"b\"]\nversion = \"body\"",
+        "ignore[1]",
+        "\"b\" is no place in a document",
+    )]);
     assert_errors_after_base(&[
         ("[guard]\nignore = [\"/a\"]", 5, "guard.ignore", "it goes with version = \"body\""),
         ("[guard]\nversion = { json = \"/v\" }\nignore = [\"/a\"]", 5, "guard.ignore", "it goes with version"),

@@ -29,11 +29,13 @@ pub(super) fn versions(s: &mut Section, defaults: Versions, comparison: Comparis
         s.error_at("ignore", "leaves members out of a body's hash: it goes with version = \"body\"");
     }
     if is_date && after_write == Some(true) {
-        let message = "can't be \"probe\" where version = \"last-modified\": within its second a date is no version yet";
+        let message =
+            "can't be \"probe\" where version = \"last-modified\": within its second a date is no version yet";
         s.error_at("after_write", message);
     }
     if is_date && comparison == Comparison::Weak {
-        let message = "can't be \"weak\" where version = \"last-modified\": two writes within a second would be one version";
+        let message =
+            "can't be \"weak\" where version = \"last-modified\": two writes within a second would be one version";
         s.error_at("comparison", message);
     }
     // What a route has of [guard] and can't use with its own source means nothing there.

@@ -286,7 +286,11 @@ mod tests {
             (r"[1,2,3]", &["/0", "/2"], "[2]"),
             ("{\n  \"a\": 1,\n  \"t\": 2\n}\n", &["/t"], "{\n  \"a\": 1\n}\n"),
             ("{\n  \"t\": 2,\n  \"a\": 1\n}\n", &["/t"], "{\n  \"a\": 1\n}\n"),
-            (r#"{"n":1.50,"m":1e2,"n":100000000000000000001}"#, &["/t"], r#"{"n":1.50,"m":1e2,"n":100000000000000000001}"#),
+            (
+                r#"{"n":1.50,"m":1e2,"n":100000000000000000001}"#,
+                &["/t"],
+                r#"{"n":1.50,"m":1e2,"n":100000000000000000001}"#,
+            ),
             (r#"{"x":{"t":1}}"#, &["/t"], r#"{"x":{"t":1}}"#),
             (r#""t""#, &["/t"], r#""t""#),
             (r#"{"a":{"t":{"b":1}},"c":2}"#, &["/a/t"], r#"{"a":{},"c":2}"#),
@@ -300,9 +304,38 @@ mod tests {
     fn what_is_no_json_has_no_places() {
         let deep = "[".repeat(DEPTH + 2) + &"]".repeat(DEPTH + 2);
         for text in [
-            "", " ", "{", "}", "{]", "[}", "[1,]", "{\"t\":1,}", "{,\"t\":1}", "{\"t\" 1}", "{t:1}", "{\"t\":01}", "{\"t\":1.}",
-            "{\"t\":.5}", "{\"t\":+1}", "{\"t\":1e}", "{\"t\":tru}", "{\"t\":1} x", "{\"t\":1}{}", "\"\n\"", "\"\\x\"",
-            "\"\\u12\"", "\"\\u12g4\"", "'t'", "\u{FEFF}{}", "{\"t\":1", "[1", "nul", "-", "NaN", "{1:2}", deep.as_str(),
+            "",
+            " ",
+            "{",
+            "}",
+            "{]",
+            "[}",
+            "[1,]",
+            "{\"t\":1,}",
+            "{,\"t\":1}",
+            "{\"t\" 1}",
+            "{t:1}",
+            "{\"t\":01}",
+            "{\"t\":1.}",
+            "{\"t\":.5}",
+            "{\"t\":+1}",
+            "{\"t\":1e}",
+            "{\"t\":tru}",
+            "{\"t\":1} x",
+            "{\"t\":1}{}",
+            "\"\n\"",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u12g4\"",
+            "'t'",
+            "\u{FEFF}{}",
+            "{\"t\":1",
+            "[1",
+            "nul",
+            "-",
+            "NaN",
+            "{1:2}",
+            deep.as_str(),
         ] {
             assert_eq!(find(text.as_bytes(), &places(&["/t"])), None, "{text}");
         }
@@ -338,13 +371,18 @@ mod tests {
         .prop_map(|text| (text.clone(), text));
         let space = || prop_oneof![Just(""), Just(" "), Just("\n\t")];
         leaf.prop_recursive(4, 24, 4, move |inner| {
-            let member = (prop_oneof![Just("t"), Just("\\u0074"), Just("a"), Just("b"), Just("T")], space(), inner.clone());
+            let member =
+                (prop_oneof![Just("t"), Just("\\u0074"), Just("a"), Just("b"), Just("T")], space(), inner.clone());
             let object = (proptest::collection::vec(member, 0..5), space()).prop_map(|(members, space)| {
-                let text = |(name, before, value): (&str, &str, &str)| format!("{before}\"{name}\"{space}:{space}{value}");
+                let text =
+                    |(name, before, value): (&str, &str, &str)| format!("{before}\"{name}\"{space}:{space}{value}");
                 let all = members.iter().map(|(name, before, (value, _))| text((name, before, value)));
                 let left = members.iter().filter(|(name, ..)| !matches!(*name, "t" | "\\u0074"));
                 let left = left.map(|(name, before, (_, left))| text((name, before, left)));
-                (format!("{{{}}}", all.collect::<Vec<_>>().join(",")), format!("{{{}}}", left.collect::<Vec<_>>().join(",")))
+                (
+                    format!("{{{}}}", all.collect::<Vec<_>>().join(",")),
+                    format!("{{{}}}", left.collect::<Vec<_>>().join(",")),
+                )
             });
             object.boxed()
         })
