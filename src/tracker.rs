@@ -130,6 +130,18 @@ enum Broken {
     /// A write is sent by a verdict under an old name.
     #[cfg(test)]
     OldVerdict,
+    /// What a write's answer shows is taken for the version of the state that it has left.
+    #[cfg(test)]
+    VersionOfAnswer,
+    /// What is read after a write is recorded once its turn is over.
+    #[cfg(test)]
+    ReadAfterTurn,
+    /// What is read after a write is told although another resource's write came between.
+    #[cfg(test)]
+    ReadWhenDisturbed,
+    /// What is read after a write may be what was there before.
+    #[cfg(test)]
+    ReadFromBefore,
 }
 
 /// A record, and who waits for its turn.
