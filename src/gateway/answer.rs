@@ -260,23 +260,11 @@ impl Failure {
                 "With HTTP/1.0 a body needs a Content-Length.".into(),
             ),
             Self::Body(error) => body_problem(error, "Nothing was changed."),
-            Self::NoRoute => Problem {
-                status: StatusCode::NOT_FOUND,
-                kind: "no-route",
-                title: "No route",
-                error: "No route leads from this host and path to a service.".into(),
-                proxy_error: "destination_not_found",
-            },
+            Self::NoRoute => no_route_problem(),
             Self::Upstream(error, sent) => upstream_problem(error, *sent),
             Self::RequestTimeout(sent) => late_problem(*sent),
             Self::Repeat(repeat) => repeat.problem(),
-            Self::OtherVersion(_) => Problem {
-                status: StatusCode::PRECONDITION_FAILED,
-                kind: "other-version",
-                title: "The resource has changed",
-                error: "The resource is not in the version that you ask for. Fetch the latest version.".into(),
-                proxy_error: "http_request_denied",
-            },
+            Self::OtherVersion(_) => other_version_problem(),
             Self::Relayed(_) | Self::Represented(..) | Self::Lost => Problem {
                 status: StatusCode::BAD_GATEWAY,
                 kind: "in-doubt",
@@ -338,6 +326,26 @@ impl Sent {
             Self::Write if sent => "Whether it was applied is unknown; fetch the latest version before you try again.",
             Self::Write | Self::Probe => "Nothing was changed; try again later.",
         }
+    }
+}
+
+fn no_route_problem() -> Problem {
+    Problem {
+        status: StatusCode::NOT_FOUND,
+        kind: "no-route",
+        title: "No route",
+        error: "No route leads from this host and path to a service.".into(),
+        proxy_error: "destination_not_found",
+    }
+}
+
+fn other_version_problem() -> Problem {
+    Problem {
+        status: StatusCode::PRECONDITION_FAILED,
+        kind: "other-version",
+        title: "The resource has changed",
+        error: "The resource is not in the version that you ask for. Fetch the latest version.".into(),
+        proxy_error: "http_request_denied",
     }
 }
 

@@ -235,6 +235,6 @@ impl Body for FromUpstream {
             Source::Http2(body) => body.size_hint(),
             Source::Nothing => SizeHint::with_exact(0),
         };
-        self.ahead.as_ref().map_or_else(|| rest.clone(), |ahead| ahead.size_hint(&rest))
+        self.ahead.as_ref().map_or(rest, |ahead| ahead.size_hint(&rest))
     }
 }
