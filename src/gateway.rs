@@ -54,6 +54,7 @@ mod seen;
 mod trailers;
 mod tunnel;
 mod unique;
+mod versions;
 mod write;
 
 use answer::Sent;
