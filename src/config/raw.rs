@@ -237,6 +237,7 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         repeats: repeats::repeats(s, defaults.repeats),
         service: profile::service(s, &defaults.service),
     };
+    profile::check(s, &policy);
     s.value("version", (), version);
     section.finish();
     policy

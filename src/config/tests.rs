@@ -157,7 +157,7 @@ fn every_key_of_the_guard_can_be_set() {
          body_idle_timeout = \"1ms\"\nmax_body = \"2GiB\"\nbody_rate = 0\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"\n\
          replay = \"30s\"\nidempotency = \"7d\"\nanswer_bytes = 5\nunique = [\"/email\", \"/a~1b\"]\n\
          unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"\n\
-         profile = \"s3\"\nif_header = true\ntrust_write_tags = false\nconflict_body = \"simple\"",
+         profile = \"s3\"\nsafe_methods = [\"REPORT\"]\nif_header = true\ntrust_write_tags = false\nconflict_body = \"simple\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -193,6 +193,7 @@ fn every_key_of_the_guard_can_be_set() {
         },
         service: Service {
             profile: Some(Profile::S3),
+            safe_methods: vec![Method::from_bytes(b"REPORT").expect("a token")],
             if_header: true,
             trust_write_tags: false,
             conflict_body: ConflictBody::Simple,

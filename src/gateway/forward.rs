@@ -75,7 +75,7 @@ async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received,
 
 /// The request as the backend gets it.
 pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Request<Outgoing> {
-    let keep = exchange.policy().forward_preconditions || method.is_safe();
+    let keep = exchange.policy().forward_preconditions || exchange.is_read();
     let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
     headers::describe_body(&mut fields, &method, &body);
     body.trailers().announce(&mut fields);
