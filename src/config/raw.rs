@@ -274,6 +274,7 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
     };
     policy.versions = versions::versions(s, policy.versions, policy.comparison);
     browsers::check(s, &policy);
+    profile::check(s, &policy);
     section.finish();
     policy
 }

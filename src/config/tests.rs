@@ -162,7 +162,7 @@ fn every_key_of_the_guard_can_be_set() {
          unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"\nreport = false\n\
          exempt = [{ address = \"10.0.0.0/8\" }, { header = \"User-Agent\", value = \"job*\", address = \"::1\" }, { header = \"X-A\" }]\n\
          cors = \"follow\"\ntag_header = \"X-Resource-Version\"\n\
-         profile = \"s3\"\nif_header = true\ntrust_write_tags = false\nconflict_body = \"simple\"",
+         profile = \"s3\"\nsafe_methods = [\"REPORT\"]\nif_header = true\ntrust_write_tags = false\nconflict_body = \"simple\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -210,6 +210,7 @@ fn every_key_of_the_guard_can_be_set() {
         browsers: Browsers { cors: Cors::Follow, tag_header: Some(HeaderName::from_static("x-resource-version")) },
         service: Service {
             profile: Some(Profile::S3),
+            safe_methods: vec![Method::from_bytes(b"REPORT").expect("a token")],
             if_header: true,
             trust_write_tags: false,
             conflict_body: ConflictBody::Simple,

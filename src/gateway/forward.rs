@@ -86,7 +86,7 @@ pub(super) async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result
 /// The request as the backend gets it.
 pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Request<Outgoing> {
     let policy = exchange.policy();
-    let keep = policy.forward_preconditions || method.is_safe() || policy.mode.only_observes();
+    let keep = policy.forward_preconditions || exchange.is_read() || policy.mode.only_observes();
     let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
     browsers::spare(exchange, &mut fields);
     versions::adapt(exchange, &method, &mut fields);

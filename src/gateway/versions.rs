@@ -340,7 +340,7 @@ pub(super) async fn after_write(
     let is_read = outcome == Some(Outcome::Committed(None))
         && [Method::PUT, Method::PATCH].contains(&exchange.head.method)
         && received.status().is_success()
-        && !received.headers().contains_key(ETAG)
+        && !(received.headers().contains_key(ETAG) && exchange.policy().service.trust_write_tags)
         && write::is_of_target(exchange, received.headers());
     if !is_read || !turn.is_alone().await {
         return outcome;

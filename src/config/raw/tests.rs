@@ -95,6 +95,9 @@ fn choices_that_are_not_there() {
         ("profile = \"dav\"", "profile", "\"scim\" or \"webdav\" or \"s3\" or \"none\""),
         ("profile = true", "profile", "must be a string"),
         ("if_header = \"yes\"", "if_header", "must be true or false"),
+        ("safe_methods = [\"REPORT\", \"POST\"]", "safe_methods[1]", "POST writes"),
+        ("safe_methods = [\"Move\"]", "safe_methods[0]", "Move writes"),
+        ("safe_methods = [\"GET\"]", "safe_methods[0]", "GET only reads"),
         ("trust_write_tags = 1", "trust_write_tags", "must be true or false"),
         ("conflict_body = \"json\"", "conflict_body", "\"problem\" or \"simple\""),
         ("method_override = \"honor\"", "method_override", "\"honour\" or \"refuse\""),
@@ -138,6 +141,8 @@ fn choices_that_are_not_there() {
         ("[guard]\nversion = { json = \"/v\" }\nignore = [\"/a\"]", 5, "guard.ignore", "it goes with version"),
         ("[guard]\nversion = \"last-modified\"\nafter_write = \"probe\"", 5, "guard.after_write", "no version yet"),
         ("[guard]\nversion = \"last-modified\"\ncomparison = \"weak\"", 5, "guard.comparison", "within a second"),
+        ("[guard]\nsafe_methods = [\"A\"]\nmethods = [\"A\"]", 5, "guard.safe_methods", "has A, and so has methods"),
+        ("[guard]\nprofile = \"webdav\"\nmethods = [\"SEARCH\"]", 5, "guard.safe_methods", "has SEARCH, and so has"),
     ]);
     assert_errors_after_base(&[("[guard]\nmethods = [\n\"PUT\",\n\"GET\"]", 8, "guard.methods[1]", "GET only reads")]);
 }
