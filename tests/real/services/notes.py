@@ -58,3 +58,11 @@ class Notes(Service):
             checks.equal(
                 "and the refusal names the current one", second.headers.get("etag"), late.headers.get("etag", "none")
             )
+
+            stale = {"If-Match": first.headers.get("etag", ""), "Prefer": "return=representation"}
+            late = self.write(ben, path, Held(stale), "late")
+            checks.equal("a refusal brings what is stored, if that is preferred", "twice", late.json().get("text"))
+            saved = self.write(ben, path, Held({"If-Match": late.headers.get("etag", "")}), "at last")
+            checks.equal(
+                "with whose tag the refused one saves", (200, "at last"), (saved.status_code, self.stored(store, path))
+            )
