@@ -286,6 +286,8 @@ pub struct Memory {
     pub entries: usize,
     /// The bytes that they take.
     pub bytes: usize,
+    /// What backends have said to pages of other origins.
+    pub origins: usize,
 }
 
 /// The bounds of what is remembered of clients that are watched, for `ifmatch report`.

@@ -4,12 +4,15 @@
 //! in as arguments, so that every rule can be tested in a table and the whole can be simulated. Of the outside world only
 //! the types of `http` come in; a test holds this folder to it.
 
+pub mod browsers;
+pub mod dav;
 pub mod etag;
 pub mod fingerprint;
 pub mod idempotency;
 pub mod pointer;
 pub mod policy;
 pub mod precondition;
+pub mod profile;
 pub mod record;
 pub mod repeats;
 pub mod resource;

@@ -24,7 +24,7 @@ use crate::{
         record::Stamp,
         resource::{Key, Namer, Target},
     },
-    memory::Memory,
+    memory::{Memory, Origins},
     telemetry::{Telemetry, metrics::Connected, report::Report},
     tracker::{
         Busy, Tracker, Watcher,
@@ -35,9 +35,12 @@ use crate::{
 
 mod answer;
 mod body;
+mod browsers;
 mod client;
+mod dav;
 mod forward;
 mod forwarded;
+mod habits;
 mod headers;
 mod idempotency;
 mod informational;
@@ -75,6 +78,8 @@ pub struct Shared {
     pub tracker: Arc<Tracker>,
     /// What is remembered of requests that may come again.
     pub memory: Arc<Memory>,
+    /// What backends have said to pages of other origins.
+    pub origins: Arc<Origins>,
     /// What gives them their names.
     pub namer: Namer,
     /// What is counted, and the access log.
@@ -190,7 +195,8 @@ impl Shared {
         let watcher: Arc<dyn Watcher> = telemetry.metrics.clone();
         let tracker = Arc::new(tracker.watched_by(watcher));
         let gate = Gate::new(Arc::clone(&tracker));
-        Self { tracker, memory, namer, telemetry, gate, writes: Arc::default(), tunnels: Arc::default() }
+        let (origins, writes, tunnels) = (Arc::default(), Arc::default(), Arc::default());
+        Self { tracker, memory, origins, namer, telemetry, gate, writes, tunnels }
     }
 
     /// How many writes are being sent, under whatever configuration they began. A stop waits for them.
@@ -315,11 +321,11 @@ impl Gateway {
                 }
             };
             match answer {
-                Ok(response) => return response,
+                Ok(response) => return browsers::dress(&exchange, response),
                 Err(failure) => {
                     let is_renamed = matches!(failure, Failure::Busy(Busy::Renamed));
                     let Some(newest) = gateway.newest().filter(|_| is_renamed) else {
-                        return Box::pin(gateway.refuse(&seen, &exchange.head, failure, body, exchange.policy())).await;
+                        return Box::pin(exchange.refuse(failure, body)).await;
                     };
                     gateway = newest;
                     head = exchange.head.clone();
@@ -381,13 +387,14 @@ impl Gateway {
         limits: &Policy,
     ) -> Response<Answer> {
         seen.failed(&failure);
+        habits::refused(seen, &failure);
         let rest =
             if failure.is_late() { body.into_rest() } else { body.drain(limits.drain_bytes, limits.drain_time).await };
         let closes = rest.is_some() || failure.ends_connection();
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
         }
-        answer::build(&answer::About::new(head), failure, closes)
+        answer::build(&answer::About::new(head, limits), failure, closes)
     }
 
     /// The key of a resource that `route` leads to, for a request with these fields.
@@ -448,7 +455,8 @@ impl Gateway {
 /// Everything that happens within `request_timeout`. Dropped, it is as if the client had hung up.
 async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Response<Answer>, Failure> {
     if !body.is_over() {
-        body.let_through(Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition));
+        let trailers = Trailers::of(&exchange.head.headers, exchange.head.version, &exchange.policy().partition);
+        body.let_through(trailers.without(browsers::tag_header(exchange)));
     }
     body.limit(exchange.policy()).map_err(Failure::Body)?;
     if exchange.head.method.is_safe() && !write::rollout::may_write(exchange) {
@@ -513,6 +521,12 @@ impl Exchange {
             goes_on,
             seen: Arc::clone(seen),
         })
+    }
+
+    async fn refuse(&self, failure: Failure, body: body::Inbound) -> Response<Answer> {
+        let voice = browsers::Voice::of(&failure);
+        let refusal = self.gateway.refuse(&self.seen, &self.head, failure, body, self.policy()).await;
+        browsers::dress_refusal(self, refusal, voice).await
     }
 
     fn out_of_time(&self) -> Failure {

@@ -31,6 +31,7 @@ use tokio::{
 
 use crate::core::fingerprint::{Fingerprint, Fingerprints};
 
+mod origins;
 mod recorded;
 #[cfg(test)]
 mod simulation;
@@ -38,6 +39,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use origins::{Origins, Word};
 pub use recorded::Recorded;
 use store::{Moment, Name, NameHasher, Store};
 

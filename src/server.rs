@@ -32,7 +32,7 @@ use crate::{
     config::{Config, Listener},
     core::resource::Namer,
     gateway::{FirstNames, Gateway, Shared},
-    memory::{Capacity, Memory},
+    memory::{Capacity, Memory, Origins},
     telemetry::report::Report,
     tls,
     tracker::Tracker,
@@ -114,7 +114,8 @@ impl Server {
         let capacity = Capacity { entries: config.memory.entries, bytes: config.memory.bytes };
         let tracker = Tracker::new(config.tracker.capacity, config.tracker.tag_bytes);
         let report = Report::new(config.report);
-        let shared = Shared::new(tracker, Memory::new(capacity, seed()), Namer::new(seed()), report);
+        let mut shared = Shared::new(tracker, Memory::new(capacity, seed()), Namer::new(seed()), report);
+        shared.origins = Arc::new(Origins::new(config.memory.origins, seed()));
         let mut names = FirstNames::new(&config);
         let waits = lock.as_ref().is_some_and(|lock| !lock.take_at_once());
         if waits {

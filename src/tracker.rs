@@ -248,8 +248,9 @@ impl Tracker {
         self.len() == 0
     }
 
-    /// A response to a read came that drew the stamp `began`. What rule 3 forbids is not recorded.
-    pub async fn observe(&self, key: Key, began: Stamp, seen: Seen, caller: u64) {
+    /// A response to a read came that drew the stamp `began`. What rule 3 forbids is not recorded. Returns whether a tag came
+    /// back by it that another caller's read had superseded ([`Record::is_flipped_by`]).
+    pub async fn observe(&self, key: Key, began: Stamp, seen: Seen, caller: u64) -> bool {
         let too_long = matches!(&seen, Seen::Tag(tag, _) if !self.fits(tag));
         let seen = if too_long { Seen::Missing } else { seen };
         let began = if self.is_broken(Broken::OldNews) { self.tick() } else { began };
@@ -258,10 +259,12 @@ impl Tracker {
         let mut shard = self.table.lock(cell);
         if let Some(place) = shard.find(cell) {
             shard.set_used(place, true);
-            if !shard.sees_again(place, &seen, began, source) {
-                shard.change(place, |slot| slot.record.observe(seen, began, self.tick(), source));
-            }
-            return;
+            return !shard.sees_again(place, &seen, began, source)
+                && shard.change(place, |slot| {
+                    let flips = slot.record.is_flipped_by(&seen, began, source);
+                    slot.record.observe(seen, began, self.tick(), source);
+                    flips
+                });
         }
         match seen {
             Seen::Untagged => {}
@@ -273,6 +276,7 @@ impl Tracker {
                 }
             }
         }
+        false
     }
 
     /// Lends what is known to `judge`, unless a write is under way, after which it may be otherwise: then `None`.

@@ -8,11 +8,14 @@ use super::{
     raw::form::{duration_text, size_text},
 };
 use crate::core::{
+    browsers::{Browsers, Cors},
     policy::{Comparison, MethodOverride, Missing, Mode, Policy, QueryRule, Verify},
     repeats::{Found, Repeats},
     resource::is_credential,
     rollout::{Exempt, Network},
 };
+
+mod profile;
 
 impl Config {
     /// What the configuration means, in words, for somebody who wants to know whether it says what they wanted.
@@ -217,6 +220,7 @@ fn rules(policy: &Policy) -> Vec<String> {
         .to_owned(),
     ];
     rules.extend(departures(policy));
+    rules.extend(profile::profile(policy));
     let settings = settings(policy);
     if !settings.is_empty() {
         rules.push(format!("Also set: {}.", settings.join(", ")));
@@ -265,7 +269,22 @@ fn departures(policy: &Policy) -> Vec<String> {
     if policy.counts() {
         rules.push("Writes are counted by client, for ifmatch report.".to_owned());
     }
+    rules.extend(profile::departures(policy));
     rules.extend(repeats(&policy.repeats));
+    rules.extend(browsers(&policy.browsers));
+    rules
+}
+
+/// What is done for pages in browsers.
+fn browsers(browsers: &Browsers) -> Vec<String> {
+    let mut rules = Vec::new();
+    if browsers.cors == Cors::Follow {
+        let rule = "Where the backend lets a page of another origin in, it can read and send tags, and read refusals.";
+        rules.push(rule.to_owned());
+    }
+    if let Some(name) = &browsers.tag_header {
+        rules.push(format!("{name} carries a copy of each ETag, and is taken for If-Match."));
+    }
     rules
 }
 

@@ -19,7 +19,9 @@ use super::{
 };
 use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify};
 
+mod browsers;
 pub(super) mod form;
+mod profile;
 mod repeats;
 mod rollout;
 mod section;
@@ -230,8 +232,8 @@ fn names(upstreams: &[Upstream]) -> String {
 }
 
 fn guard(mut section: Section, defaults: &Policy) -> Policy {
-    let defaults = defaults.clone();
     let s = &mut section;
+    let defaults = profile::defaults(s, defaults);
     let policy = Policy {
         mode: s.value("mode", defaults.mode, choice(&MODES)),
         methods: s.list("methods", method).ok().flatten().unwrap_or(defaults.methods),
@@ -257,7 +259,10 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         linger_time: s.value("linger_time", defaults.linger_time, duration(PAUSE)),
         repeats: repeats::repeats(s, defaults.repeats),
         rollout: rollout::rollout(s, defaults.rollout),
+        browsers: browsers::browsers(s, defaults.browsers),
+        service: profile::service(s, &defaults.service),
     };
+    browsers::check(s, &policy);
     s.value("version", (), version);
     section.finish();
     policy
@@ -290,6 +295,7 @@ fn memory(mut section: Section) -> Memory {
     let memory = Memory {
         entries: section.value("entries", 1_000_000, count(1..=100_000_000)),
         bytes: section.value("bytes", 256 * 1024 * 1024, size(4 * MIB..=1024 * GIB)),
+        origins: section.value("origins", 100_000, count(2..=100_000_000)),
     };
     section.finish();
     memory

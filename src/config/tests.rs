@@ -4,11 +4,15 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::*;
 use crate::core::{
+    browsers::{Browsers, Cors},
     pointer::{Pointer, Template},
     policy::{Comparison, MethodOverride, Missing, Mode, QueryRule, Verify},
+    profile::{ConflictBody, Profile, Service},
     repeats::{Found, Repeats},
     rollout::{Exempt, Network, Pattern, Rollout},
 };
+
+mod profiles;
 
 const BASE: &str = "[[listeners]]\naddress = \"127.0.0.1:80\"\n[upstreams.a]\nservers = [\"http://h\"]\n";
 
@@ -155,7 +159,9 @@ fn every_key_of_the_guard_can_be_set() {
          body_idle_timeout = \"1ms\"\nmax_body = \"2GiB\"\nbody_rate = 0\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"\n\
          replay = \"30s\"\nidempotency = \"7d\"\nanswer_bytes = 5\nunique = [\"/email\", \"/a~1b\"]\n\
          unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"\nreport = false\n\
-         exempt = [{ address = \"10.0.0.0/8\" }, { header = \"User-Agent\", value = \"job*\", address = \"::1\" }, { header = \"X-A\" }]",
+         exempt = [{ address = \"10.0.0.0/8\" }, { header = \"User-Agent\", value = \"job*\", address = \"::1\" }, { header = \"X-A\" }]\n\
+         cors = \"follow\"\ntag_header = \"X-Resource-Version\"\n\
+         profile = \"s3\"\nif_header = true\ntrust_write_tags = false\nconflict_body = \"simple\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -199,6 +205,13 @@ fn every_key_of_the_guard_can_be_set() {
                 Exempt { network: None, header: Some((HeaderName::from_static("x-a"), Pattern("*".to_owned()))) },
             ],
             report: Some(false),
+        },
+        browsers: Browsers { cors: Cors::Follow, tag_header: Some(HeaderName::from_static("x-resource-version")) },
+        service: Service {
+            profile: Some(Profile::S3),
+            if_header: true,
+            trust_write_tags: false,
+            conflict_body: ConflictBody::Simple,
         },
     };
     assert_eq!(policy, expected);
@@ -655,6 +668,8 @@ fn every_departure_is_told() {
             "unique = [\"/email\"]\nunique_lookup = \"/u?e={/email}\"\nunique_found = \"/items\"",
             "asked for /u?e={/email}; JSON with something at /items means that it is there.",
         ),
+        ("cors = \"follow\"", "it can read and send tags, and read refusals"),
+        ("tag_header = \"X-A\"", "x-a carries a copy of each ETag"),
     ] {
         let plain = parsed(BASE).describe();
         let described = parsed(&format!("{BASE}[guard]\n{keys}\n")).describe();
@@ -681,4 +696,51 @@ fn what_a_write_also_changes_is_told() {
     }
     let route = &lines("\"/orders/{id}\"").routes[0];
     assert_eq!(route.also_changes[0].beside("/orders/7/lines/3"), "/orders/7");
+}
+
+#[test]
+fn a_field_that_means_something_else_carries_no_tag() {
+    let guard = |keys: &str| Config::parse(&format!("{BASE}[guard]\n{keys}\n"));
+    for name in [
+        "ETag",
+        "If-Match",
+        "If-Range",
+        "Last-Modified",
+        "Connection",
+        "TE",
+        "Upgrade",
+        "Transfer-Encoding",
+        "Content-Type",
+        "Forwarded",
+        "X-Forwarded-Version",
+        "X-HTTP-Method-Override",
+        "Authorization",
+        "X-Api-Key",
+        "Set-Cookie",
+        "Vary",
+        "Access-Control-Allow-Origin",
+        "Idempotency-Key",
+        "Sec-Version",
+        "traceparent",
+    ] {
+        let error = guard(&format!("tag_header = \"{name}\"")).expect_err(name).to_string();
+        assert!(error.contains("means something else"), "{error}");
+    }
+    for (keys, message) in [
+        ("tag_header = \"X_A\"", "many servers drop"),
+        ("tag_header = \"a b\"", "is not the name of a header field"),
+        ("tag_header = \"X-A\"\npartition = [\"x-a\"]", "is in partition, too"),
+        ("cors = \"on\"", "write \"off\" or \"follow\""),
+    ] {
+        let error = guard(keys).expect_err(keys).to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    let routes = parsed(&format!(
+        "{BASE}[guard]\ncors = \"follow\"\ntag_header = \"X-Resource-Version\"\n\
+         [[routes]]\npath = \"/a\"\nguard = {{ cors = \"off\", tag_header = \"\" }}\n[[routes]]\n"
+    ))
+    .routes;
+    assert!(routes[0].policy.browsers.are_off());
+    let rest = Browsers { cors: Cors::Follow, tag_header: Some(HeaderName::from_static("x-resource-version")) };
+    assert_eq!(routes[1].policy.browsers, rest);
 }

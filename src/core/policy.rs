@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
-use super::{repeats::Repeats, rollout::Rollout};
+use super::{browsers::Browsers, profile::Service, repeats::Repeats, rollout::Rollout};
 
 /// What a route's guard does with a write, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,10 @@ pub struct Policy {
     pub repeats: Repeats,
     /// Who is not asked for a precondition, and what is counted by client.
     pub rollout: Rollout,
+    /// What is done for pages in browsers.
+    pub browsers: Browsers,
+    /// What is particular to the service.
+    pub service: Service,
 }
 
 impl Default for Policy {
@@ -89,6 +93,8 @@ impl Default for Policy {
             linger_time: Duration::from_secs(600),
             repeats: Repeats::default(),
             rollout: Rollout::default(),
+            browsers: Browsers::default(),
+            service: Service::default(),
         }
     }
 }

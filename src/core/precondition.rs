@@ -9,10 +9,15 @@ use http::{
 };
 use httpdate::HttpDate;
 
-use super::etag::{EntityTag, TagError};
+use super::{
+    dav,
+    etag::{EntityTag, TagError},
+};
 
 /// The fields that carry a write's preconditions.
 pub static FIELDS: [HeaderName; 3] = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
+/// WebDAV's own (RFC 4918 §10.4). It is a precondition where the route says so.
+pub const IF: HeaderName = HeaderName::from_static("if");
 
 /// What a client demands of the resource's state before its write may happen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +28,11 @@ pub struct Demands {
     pub if_none_match: Option<Tags>,
     /// `If-Unmodified-Since` (RFC 9110 §13.1.4). Absent where `If-Match` is present, which goes before it.
     pub if_unmodified_since: Option<HttpDate>,
+    /// What has to match beside `If-Match`, since it stands in another field, too. Only where `if_match` is there.
+    pub and_match: Option<Tags>,
+    /// What `If` (RFC 4918 §10.4) says of the target's tags. [`Demands::parse`] does not read it: what it is about depends
+    /// on the target, and whether it counts on the route.
+    pub if_dav: Option<dav::Demand>,
 }
 
 /// The value of `If-Match` or `If-None-Match`.
@@ -56,6 +66,9 @@ pub enum Why {
     /// `*` stands beside something else.
     #[error("* must stand alone")]
     StarInList,
+    /// It is WebDAV's `If`, and not of its grammar.
+    #[error("{0}")]
+    If(#[from] dav::IfError),
 }
 
 impl Demands {
@@ -71,13 +84,55 @@ impl Demands {
             Some(_) => None,
             None => parse_date(headers),
         };
-        Ok(Self { if_match, if_none_match, if_unmodified_since })
+        Ok(Self { if_match, if_none_match, if_unmodified_since, and_match: None, if_dav: None })
+    }
+
+    /// Reads one more field, whose value means what that of `If-Match` does. Where both are there both must hold.
+    ///
+    /// # Errors
+    ///
+    /// The field is present but can't be read.
+    pub fn and_in(mut self, headers: &HeaderMap, field: &HeaderName) -> Result<Self, Malformed> {
+        if let Some(tags) = Tags::parse(headers, field.clone())? {
+            self.if_unmodified_since = None;
+            match self.if_match {
+                None => self.if_match = Some(tags),
+                Some(_) => self.and_match = Some(tags),
+            }
+        }
+        Ok(self)
+    }
+
+    /// Reads WebDAV's `If`, if it is there. `is_target` says whether a reference in it names the target.
+    ///
+    /// # Errors
+    ///
+    /// It is there and can't be read.
+    pub fn parse_if(
+        headers: &HeaderMap,
+        is_target: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Option<dav::Demand>, Malformed> {
+        let malformed = |why: dav::IfError| Malformed { field: IF, why: why.into() };
+        let mut lines = headers.get_all(IF).iter();
+        match (lines.next(), lines.next()) {
+            (None, _) => Ok(None),
+            (Some(only), None) => {
+                dav::If::parse(only.as_bytes()).map(|field| field.demand(is_target)).map_err(malformed)
+            }
+            (Some(_), Some(_)) => Err(malformed(dav::IfError::Repeated)),
+        }
     }
 
     /// Whether nothing is demanded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.if_match.is_none() && self.if_none_match.is_none() && self.if_unmodified_since.is_none()
+        self.names_no_tag() && self.if_unmodified_since.is_none()
+    }
+
+    /// Whether nothing is demanded of the resource's tags, and so at most of its date.
+    #[must_use]
+    pub fn names_no_tag(&self) -> bool {
+        self.if_match.is_none() && self.if_none_match.is_none() && self.if_dav.is_none()
     }
 }
 
@@ -227,6 +282,41 @@ mod tests {
         both.insert(IF_MATCH, HeaderValue::from_static("\"a\""));
         let demands = Demands::parse(&both).expect("well-formed");
         assert_eq!((demands.if_match, demands.if_unmodified_since), (Some(tags(&["\"a\""])), None));
+    }
+
+    #[test]
+    fn another_field_may_say_what_if_match_does() {
+        let field = HeaderName::from_static("x-version");
+        let read = |fields: &[(&HeaderName, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in fields {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            Demands::parse(&map)?.and_in(&map, &field)
+        };
+        let matching =
+            |if_match: Option<Tags>, and_match: Option<Tags>| Ok(Demands { if_match, and_match, ..Demands::default() });
+        let (a, b) = (|| Some(tags(&["\"a\""])), || Some(tags(&["\"b\"", "W/\"c\""])));
+        let date = (&IF_UNMODIFIED_SINCE, "Sat, 29 Oct 1994 19:43:31 GMT");
+        assert_eq!(read(&[]), matching(None, None));
+        assert_eq!(read(&[(&field, "\"a\"")]), matching(a(), None));
+        assert_eq!(read(&[(&field, "\"b\""), (&field, "W/\"c\"")]), matching(b(), None));
+        assert_eq!(read(&[(&field, "*")]), matching(Some(Tags::Any), None));
+        assert_eq!(read(&[(&IF_MATCH, "\"a\""), (&field, "\"b\", W/\"c\"")]), matching(a(), b()));
+        assert_eq!(read(&[(&IF_MATCH, "\"a\"")]), matching(a(), None));
+        assert_eq!(read(&[(&field, "\"a\""), date]), matching(a(), None));
+        assert!(read(&[date]).is_ok_and(|demands| demands.if_unmodified_since.is_some()));
+        for (value, why) in [
+            ("", Why::Empty),
+            ("7", Why::Tag(TagError::Unquoted)),
+            ("\"a\" \"b\"", Why::Tag(TagError::Trailing)),
+            ("*, \"a\"", Why::StarInList),
+        ] {
+            let malformed = Err(Malformed { field: field.clone(), why });
+            assert_eq!(read(&[(&field, value)]), malformed, "{value}");
+            assert_eq!(read(&[(&IF_MATCH, "\"a\""), (&field, value)]), malformed, "{value}");
+        }
+        assert!(read(&[(&IF_MATCH, "a"), (&field, "\"a\"")]).is_err_and(|malformed| malformed.field == IF_MATCH));
     }
 
     proptest! {

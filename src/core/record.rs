@@ -352,6 +352,18 @@ impl Record {
         true
     }
 
+    /// Whether this read, the newest, shows a superseded tag to one caller where all that is current was shown to others.
+    /// Once it may come from a replica that lags behind; where it happens again and again, each caller has tags of its own.
+    #[must_use]
+    pub fn is_flipped_by(&self, seen: &Seen, began: Stamp, source: Source) -> bool {
+        let (Seen::Tag(tag, _), State::Current(set)) = (seen, &self.state) else { return false };
+        self.is_idle()
+            && began > self.changed.max(self.observed)
+            && self.spelling == source.spelling
+            && set.iter().all(|known| known.caller != source.caller)
+            && self.superseded.contains(&tag.fingerprint())
+    }
+
     /// The newest read's tag: it is current, and what it can't stand beside is superseded. But one that is superseded
     /// itself may come from a replica or a cache that lags behind; a probe will tell.
     fn see(&mut self, tag: EntityTag, variant: Option<u64>, at: Stamp, source: Source) {

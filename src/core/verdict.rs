@@ -1,4 +1,4 @@
-//! Record + demands + policy -> verdict, in the order of RFC 9110 §13.2.2.
+//! Record + demands + policy -> verdict, in the order of RFC 9110 §13.2.2; WebDAV's `If` comes last.
 //!
 //! A write is judged by what is known first ([`judge`] without a probe) and, where that is not enough, once more by what
 //! a probe showed. Every branch that can't be sure of a match picks the conflict.
@@ -6,6 +6,7 @@
 use httpdate::HttpDate;
 
 use super::{
+    dav,
     policy::{Comparison, Missing, Policy, Verify},
     precondition::{Demands, Tags},
     record::{State, View},
@@ -64,10 +65,19 @@ pub fn judge(policy: &Policy, demands: &Demands, asked: bool, view: View<'_>, pr
         (None, Some(date)) => case.if_unmodified_since(date),
         (None, None) => Verdict::Forward,
     };
+    let first = match (first, &demands.and_match) {
+        (Verdict::Forward, Some(tags)) => case.if_match(tags),
+        (Verdict::Forward, None) | (Verdict::Probe | Verdict::Refuse(_), _) => first,
+    };
     // Step 3, where the first condition holds.
-    match (first, &demands.if_none_match) {
+    let second = match (first, &demands.if_none_match) {
         (Verdict::Forward, Some(tags)) => case.if_none_match(tags),
         (Verdict::Forward, None) | (Verdict::Probe | Verdict::Refuse(_), _) => first,
+    };
+    // §13.2.2 leaves the place of an extension's conditions to it, and RFC 4918 §10.4 says nothing of it. All must hold.
+    match (second, &demands.if_dav) {
+        (Verdict::Forward, Some(demand)) => case.if_dav(demand),
+        (Verdict::Forward, None) | (Verdict::Probe | Verdict::Refuse(_), _) => second,
     }
 }
 
@@ -126,6 +136,30 @@ impl Case<'_> {
                 (Some(_), _) => Verdict::Refuse(Refusal::Unverifiable),
             },
         }
+    }
+
+    /// RFC 4918 §10.4: one of the lists must hold.
+    fn if_dav(&self, demand: &dav::Demand) -> Verdict {
+        match self.view.state {
+            State::Absent | State::Current(_) if demand.alternatives().iter().any(|list| self.holds(list)) => {
+                Verdict::Forward
+            }
+            State::Absent => Verdict::Refuse(Refusal::Stale),
+            State::Current(_) => match self.policy.verify {
+                Verify::Mismatch if self.probe.is_none() => Verdict::Probe,
+                Verify::Never | Verify::Unknown | Verify::Mismatch | Verify::Always => Verdict::Refuse(Refusal::Stale),
+            },
+            State::Unknown if self.probe.is_none() => self.ask(),
+            State::Unknown => Verdict::Refuse(Refusal::Unverifiable),
+        }
+    }
+
+    /// A tag that must not be current is compared weakly, whatever the route's comparison: so it is found more often.
+    fn holds(&self, list: &dav::Alternative) -> bool {
+        let is_current = |tags: &Tags, comparison| self.view.matches(tags, comparison, self.policy.encoding_suffixes);
+        !list.never
+            && list.current.iter().all(|tags| is_current(tags, self.policy.comparison))
+            && !list.not_current.iter().any(|tags| is_current(tags, Comparison::Weak))
     }
 
     fn ask(&self) -> Verdict {

@@ -3,7 +3,7 @@
 //! A refusal is a problem detail (RFC 9457) with a sentence that a person can act on. `Proxy-Status` (RFC 9209) tells it
 //! from an answer of the backend's own.
 
-use std::{error::Error, io};
+use std::{borrow::Cow, error::Error, io};
 
 use bytes::Bytes;
 use http::{
@@ -23,16 +23,22 @@ use super::{
     headers,
 };
 use crate::{
-    core::{etag::EntityTag, precondition::Malformed, resource::TargetError, verdict::Refusal},
+    core::{
+        etag::EntityTag, policy::Policy, precondition::Malformed, profile::ConflictBody, resource::TargetError,
+        verdict::Refusal,
+    },
     memory::Recorded,
     tracker::Busy,
     upstream::{Broken, Fault, SendError},
 };
 
+mod detail;
 mod repeat;
 
+pub(super) use detail::Because;
 pub use repeat::{Repeat, Unexaminable};
 
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Why a request gets an answer of the gateway's own.
@@ -68,8 +74,8 @@ pub enum Failure {
     Upstream(SendError, Sent),
     /// The backend does not let the caller see the resource.
     Relayed(Box<Received>),
-    /// A stale write's answer carries the current representation, as the client preferred; with this status.
-    Represented(Box<Received>, StatusCode),
+    /// A conflict's answer carries the current representation, as the client preferred.
+    Represented(Box<Received>, Box<Refused>),
     /// It took longer than `request_timeout` until the backend's answer.
     RequestTimeout(Sent),
     /// It came before, or creates what is there already.
@@ -110,22 +116,30 @@ pub struct Refused {
     pub current: Vec<EntityTag>,
     /// The route's status for conflicts.
     pub conflict_status: StatusCode,
+    /// The field that means what `If-Match` does.
+    pub tag_header: Option<HeaderName>,
+    /// What the route's settings or the service have to do with it.
+    pub because: Option<Because>,
 }
 
 /// What an answer needs to know of the request it answers, as the request has it: most need no answer of the gateway's.
-pub(super) struct About {
+pub(super) struct About<'a> {
+    policy: &'a Policy,
     target: Option<PathAndQuery>,
     version: Version,
     if_match: Vec<HeaderValue>,
     accept: Vec<HeaderValue>,
 }
 
-impl About {
-    pub(super) fn new(head: &Parts) -> Self {
+impl<'a> About<'a> {
+    /// `policy` is the route's, or the default where there is none.
+    pub(super) fn new(head: &Parts, policy: &'a Policy) -> Self {
+        let if_match = [&IF_MATCH].into_iter().chain(&policy.browsers.tag_header);
         Self {
+            policy,
             target: head.uri.path_and_query().cloned(),
             version: head.version,
-            if_match: head.headers.get_all(IF_MATCH).iter().cloned().collect(),
+            if_match: if_match.flat_map(|name| head.headers.get_all(name)).cloned().collect(),
             accept: head.headers.get_all(ACCEPT).iter().cloned().collect(),
         }
     }
@@ -147,7 +161,7 @@ impl About {
         };
         let only_json = accepts("application/json")
             && !["application/problem+json", "application/*", "*/*"].iter().any(|other| accepts(other));
-        HeaderValue::from_static(if only_json { "application/json" } else { "application/problem+json" })
+        if only_json { JSON } else { HeaderValue::from_static("application/problem+json") }
     }
 }
 
@@ -206,7 +220,7 @@ impl Failure {
         };
         let bad = |kind, title, error| wrong(StatusCode::BAD_REQUEST, kind, title, error);
         match self {
-            Self::Refused(refused) => refused.problem(),
+            Self::Refused(refused) | Self::Represented(_, refused) => refused.problem(),
             Self::Busy(busy) => Problem {
                 status: StatusCode::CONFLICT,
                 kind: "busy",
@@ -268,7 +282,7 @@ impl Failure {
             Self::Upstream(error, sent) => upstream_problem(error, *sent),
             Self::RequestTimeout(sent) => late_problem(*sent),
             Self::Repeat(repeat) => repeat.problem(),
-            Self::Relayed(_) | Self::Represented(..) | Self::Lost => Problem {
+            Self::Relayed(_) | Self::Lost => Problem {
                 status: StatusCode::BAD_GATEWAY,
                 kind: "in-doubt",
                 title: "The outcome is unknown",
@@ -312,12 +326,27 @@ impl Refused {
                  with your change; to create a resource, send If-None-Match: *.",
             ),
         };
-        Problem { status, kind, title, error: error.into(), proxy_error: "http_request_denied" }
+        let error = match &self.tag_header {
+            Some(name) => error.replace("its ETag in If-Match", &format!("its ETag in If-Match or {name}")),
+            None => error.to_owned(),
+        };
+        Problem { status, kind, title, error, proxy_error: "http_request_denied" }
+    }
+
+    /// The same for this reason, if there is one.
+    pub(super) fn but_rather(mut self: Box<Self>, because: Option<Because>) -> Box<Self> {
+        self.because = because.filter(|_| self.why == Refusal::Unverifiable).or(self.because);
+        self
+    }
+
+    /// Whether the resource is in another state than the client wants to write in, which the current one tells it best.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self.why, Refusal::Stale | Refusal::Exists)
     }
 
     /// The current tags, where the client is told that there are others than it thinks.
     fn told(&self) -> Option<&Vec<EntityTag>> {
-        matches!(self.why, Refusal::Stale | Refusal::Exists).then_some(&self.current)
+        self.is_conflict().then_some(&self.current)
     }
 }
 
@@ -424,11 +453,11 @@ fn body_error(error: &SendError) -> Option<&BodyError> {
 }
 
 /// Builds the answer. `closes` says that more of the request's body was to come than is read.
-pub(super) fn build(about: &About, failure: Failure, closes: bool) -> Response<Answer> {
+pub(super) fn build(about: &About<'_>, failure: Failure, closes: bool) -> Response<Answer> {
     let mut response = if let Failure::Relayed(received) = failure {
         relay(*received)
-    } else if let Failure::Represented(received, status) = failure {
-        represent(about, *received, status)
+    } else if let Failure::Represented(received, refused) = failure {
+        represent(about, *received, &refused)
     } else {
         problem_details(about, &failure)
     };
@@ -446,13 +475,19 @@ struct Details<'a> {
     title: &'static str,
     status: u16,
     error: &'a str,
-    detail: &'a str,
+    detail: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
     #[serde(flatten)]
     conflict: Option<Conflict<'a>>,
     #[serde(flatten)]
     repeat: Option<repeat::Members<'a>>,
+}
+
+/// All of a body where the route wants no more.
+#[derive(Serialize)]
+struct Simple<'a> {
+    error: &'a str,
 }
 
 #[derive(Serialize)]
@@ -462,7 +497,7 @@ struct Conflict<'a> {
     latest: &'a str,
 }
 
-fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
+fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
     let problem = failure.problem();
     let conflict = if let Failure::Refused(refused) = failure { refused.told() } else { None };
     let (path, if_match) = (about.path(), about.if_match());
@@ -472,7 +507,7 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
         title: problem.title,
         status: problem.status.as_u16(),
         error: &problem.error,
-        detail: &problem.error,
+        detail: detail::of(failure, about.policy).map_or(Cow::Borrowed(problem.error.as_str()), Cow::Owned),
         // What was too long is not sent back.
         instance: (!matches!(failure, Failure::TargetLength(_))).then_some(&path),
         conflict: conflict.map(|current| Conflict {
@@ -486,12 +521,7 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
     if let Some([only]) = conflict.map(Vec::as_slice) {
         fields.insert(ETAG, only.to_header_value());
     }
-    let is_passing = matches!(failure, Failure::Busy(_))
-        || repeat.is_some_and(Repeat::is_passing)
-        || matches!(failure, Failure::Upstream(error, _) if matches!(error.fault, Fault::NoServer | Fault::Full(_)));
-    if is_passing {
-        fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
+    fields.extend(detail::retry_after(failure, about.policy).map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))));
     if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure {
         let link = format!("<{path}>; rel=\"latest-version\"; anchor=\"{path}\"");
         fields.extend(HeaderValue::from_str(&link).ok().map(|link| (LINK, link)));
@@ -499,10 +529,13 @@ fn problem_details(about: &About, failure: &Failure) -> Response<Answer> {
     if let Some(repeat) = repeat {
         repeat.link(&path, &mut fields);
     }
-    fields.insert(CONTENT_TYPE, about.media_type());
+    let is_simple = about.policy.service.conflict_body == ConflictBody::Simple;
+    fields.insert(CONTENT_TYPE, if is_simple { JSON } else { about.media_type() });
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
-    let body = serde_json::to_vec(&details).expect("strings and numbers can be written as JSON");
+    let simple = Simple { error: &problem.error };
+    let body = if is_simple { serde_json::to_vec(&simple) } else { serde_json::to_vec(&details) };
+    let body = body.expect("strings and numbers can be written as JSON");
     let mut response = Response::new(Answer::own(Bytes::from(body)));
     *response.status_mut() = problem.status;
     *response.headers_mut() = fields;
@@ -550,18 +583,19 @@ fn relay(received: Received) -> Response<Answer> {
     response
 }
 
-/// The current representation as the answer to a stale write (RFC 8144 §2.1 has it for 412).
-fn represent(about: &About, received: Received, status: StatusCode) -> Response<Answer> {
+/// The current representation as the answer to a conflict (RFC 8144 §2.1 has it for 412).
+fn represent(about: &About<'_>, received: Received, refused: &Refused) -> Response<Answer> {
+    let problem = refused.problem();
     let (head, body) = received.into_parts();
     let mut fields = headers::for_client(head.headers, head.version);
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert("preference-applied", HeaderValue::from_static("return=representation"));
-    fields.insert(PROXY_STATUS, proxy_status("http_request_denied", "stale"));
+    fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
     if let Ok(path) = HeaderValue::from_str(&about.path()) {
         fields.insert(http::header::CONTENT_LOCATION, path);
     }
     let mut response = Response::new(Answer::backend(body));
-    *response.status_mut() = status;
+    *response.status_mut() = problem.status;
     *response.headers_mut() = fields;
     response
 }

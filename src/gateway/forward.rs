@@ -13,7 +13,7 @@ use super::{
     Exchange,
     answer::{Failure, Sent},
     body::{Ahead, Answer, Inbound, Outgoing},
-    headers, informational, replay,
+    browsers, habits, headers, informational, replay,
     trailers::{self, Trailers},
     tunnel, write,
 };
@@ -79,6 +79,7 @@ pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Re
     let policy = exchange.policy();
     let keep = policy.forward_preconditions || method.is_safe() || policy.mode.only_observes();
     let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
+    browsers::spare(exchange, &mut fields);
     headers::describe_body(&mut fields, &method, &body);
     body.trailers().announce(&mut fields);
     if trailers::are_accepted(&exchange.head.headers) {
@@ -143,8 +144,9 @@ pub(super) fn pass_on(exchange: &Exchange, received: Received) -> Response<Answe
     let is_http2 = exchange.head.version == Version::HTTP_2;
     let mut trailers = Trailers::default();
     if body.size_hint().exact().is_none() && (is_http2 || trailers::are_accepted(&exchange.head.headers)) {
-        trailers = Trailers::of(&head.headers, head.version, &[]);
+        trailers = Trailers::of(&head.headers, head.version, &[]).without(browsers::tag_header(exchange));
     }
+    browsers::learn(exchange, head.status, &head.headers);
     let mut fields = headers::for_client(head.headers, head.version);
     trailers.announce(&mut fields);
     let says_length = head.status == StatusCode::NOT_MODIFIED && !is_http2;
@@ -190,7 +192,12 @@ pub(super) async fn observe(
         && exchange.gateway.may_record(exchange.route, began)
     {
         replay::seen(exchange, &seen);
-        exchange.gateway.tracker.observe(exchange.key, began, seen, exchange.caller).await;
+        if let Seen::Tag(tag, _) = &seen {
+            habits::shown(exchange, tag);
+        }
+        if exchange.gateway.tracker.observe(exchange.key, began, seen, exchange.caller).await {
+            habits::flipped(exchange);
+        }
     }
 }
 

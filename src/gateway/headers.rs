@@ -6,13 +6,13 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, ORIGIN, TRANSFER_ENCODING,
         USER_AGENT, VIA,
     },
 };
 use http_body::Body;
 
-use super::{Exchange, body::Outgoing, forwarded};
+use super::{Exchange, body::Outgoing, browsers, forwarded};
 use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
@@ -35,6 +35,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
         Mode::Observe | Mode::Warn => exchange.head.method.is_safe() && exchange.wish.is_some(),
         Mode::Off => false,
     };
+    let browsers = browsers::rules(exchange);
     let named = Named::by(headers);
     let mut out = HeaderMap::with_capacity(headers.len() + ADDED);
     out.insert(HOST, exchange.host.clone());
@@ -45,6 +46,9 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
             continue;
         }
         if !keep_preconditions && precondition::FIELDS.contains(name) {
+            continue;
+        }
+        if browsers.is_some_and(|browsers| browsers.is_tag_header(name)) {
             continue;
         }
         // Nobody has judged what it would mean on another method.
@@ -81,7 +85,9 @@ pub(super) fn for_probe(exchange: &Exchange) -> HeaderMap {
     let headers = &exchange.head.headers;
     let mut only = HeaderMap::with_capacity(12);
     let carried = [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, USER_AGENT, VIA];
-    for name in carried.iter().chain(&CREDENTIALS).chain(&exchange.policy().partition) {
+    // What it shows may go out to the page, which must be one that may see it.
+    let origin = browsers::page(exchange).map(|_| ORIGIN);
+    for name in carried.iter().chain(&CREDENTIALS).chain(&exchange.policy().partition).chain(&origin) {
         if !only.contains_key(name) {
             for value in headers.get_all(name) {
                 only.append(name.clone(), value.clone());
@@ -172,6 +178,7 @@ pub(super) fn is_protected(name: &str) -> bool {
             | "expect"
             | "forwarded"
             | "host"
+            | "if"
             | "last-modified"
             | "location"
             | "prefer"

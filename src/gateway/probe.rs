@@ -14,7 +14,7 @@ use super::{
     answer::{Failure, Sent},
     body::Outgoing,
     forward::{self, Received, Tagged},
-    headers,
+    habits, headers,
 };
 use crate::{
     core::{record::Probed, resource::Target, verdict::Probe},
@@ -33,6 +33,9 @@ pub(super) enum Said {
 pub(super) async fn probe(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
     let said = ask(exchange, by_date).await;
     exchange.seen.probed(&said);
+    if let Ok(Said::Shown(Probed::Tag(tag), _)) = &said {
+        habits::shown(exchange, tag);
+    }
     said
 }
 

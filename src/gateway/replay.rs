@@ -23,6 +23,7 @@ use super::{
     Exchange,
     answer::{self, Failure},
     body::{Ahead, Answer, Inbound},
+    browsers,
     forward::{self, Tagged},
     repeats::{Body, Keeping, Notes, is_for_one_of_many, memory},
 };
@@ -106,7 +107,8 @@ impl Candidate {
         printing.part(exchange.target.as_path_and_query().as_str().as_bytes());
         printing.part(exchange.host.as_bytes());
         printing.part(&exchange.caller.to_be_bytes());
-        for name in describing.iter().chain(&precondition::FIELDS) {
+        let tag_header = browsers::tag_header(exchange);
+        for name in describing.iter().chain(&precondition::FIELDS).chain([&precondition::IF]).chain(&tag_header) {
             printing.part(name.as_str().as_bytes());
             head.headers.get_all(name).iter().for_each(|value| printing.part(value.as_bytes()));
         }
@@ -115,7 +117,8 @@ impl Candidate {
             head: printing.finish(),
             time,
             is_deletion: head.method == Method::DELETE,
-            is_for_any: [&demands.if_match, &demands.if_none_match].contains(&&Some(Tags::Any)),
+            is_for_any: [&demands.if_match, &demands.if_none_match].contains(&&Some(Tags::Any))
+                || demands.if_dav.is_some(),
         })
     }
 

@@ -152,6 +152,13 @@ pub(super) fn named(exchange: &Exchange, fields: &HeaderMap) -> Vec<Key> {
     references.filter_map(key).filter(|key| key.cell != exchange.key.cell).collect()
 }
 
+/// Whether a reference names the target, in whatever spelling.
+pub(super) fn is_of_target(exchange: &Exchange, reference: &HeaderValue) -> bool {
+    let Some(target) = same_origin(exchange, reference) else { return false };
+    let found = exchange.gateway.resource(&exchange.asked, &target, &exchange.head.headers);
+    found.is_some_and(|(_, key)| key.cell == exchange.key.cell)
+}
+
 /// What a WebDAV request writes to beside its target (`Destination`, RFC 4918 §10.3).
 pub(super) fn destinations(exchange: &Exchange) -> impl Iterator<Item = Target> {
     exchange.head.headers.get_all(DESTINATION).iter().filter_map(|destination| same_origin(exchange, destination))

@@ -159,7 +159,8 @@ impl Seen {
         self.note(|later| (later.client, later.upstream) = (Some(client), Some(upstream.clone())));
     }
 
-    fn route(&self) -> &metrics::Route {
+    /// The counters of the route that it takes.
+    pub(super) fn route(&self) -> &metrics::Route {
         self.route.get().unwrap_or(&self.instruments.no_route)
     }
 
@@ -295,8 +296,7 @@ impl Asked<'_> {
 
 fn verdict(failure: &Failure) -> Option<Verdict> {
     match failure {
-        Failure::Refused(refused) => Some(refused.why.into()),
-        Failure::Represented(..) => Some(Verdict::Stale),
+        Failure::Refused(refused) | Failure::Represented(_, refused) => Some(refused.why.into()),
         Failure::Busy(_) => Some(Verdict::Busy),
         Failure::Malformed(_) => Some(Verdict::Malformed),
         Failure::Repeat(repeat) => Some(match repeat {

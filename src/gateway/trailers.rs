@@ -42,7 +42,7 @@ pub(super) struct Trailers {
     announced: Vec<HeaderName>,
     /// Whether others may come, too.
     others: bool,
-    /// What tells resources apart.
+    /// What tells resources apart, or carries a tag.
     partition: Vec<HeaderName>,
 }
 
@@ -56,6 +56,16 @@ impl Trailers {
         let announced = names.filter(|name| trailers.may_pass(name)).take(MAX_FIELDS).collect();
         trailers.announced = announced;
         trailers
+    }
+
+    /// Without this one.
+    pub(super) fn without(mut self, name: Option<HeaderName>) -> Self {
+        if let Some(name) = name {
+            self.partition.push(name);
+            let announced = std::mem::take(&mut self.announced);
+            self.announced = announced.into_iter().filter(|name| self.may_pass(name)).collect();
+        }
+        self
     }
 
     /// Those that these are.
@@ -163,6 +173,18 @@ mod tests {
         assert_eq!(fields, map(&[("trailer", "x-sum, x-other")]));
         let came = map(&[("x-sum", "1"), ("x-unannounced", "2"), ("if-match", "3")]);
         assert_eq!(announced.filter(&came), Some(map(&[("x-sum", "1")])));
+    }
+
+    #[test]
+    fn what_carries_a_tag_is_no_trailer() {
+        let head = map(&[("trailer", "x-version, x_version, x-sum")]);
+        let came = map(&[("x-sum", "1"), ("x-version", "2"), ("x_version", "3")]);
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let trailers = Trailers::of(&head, version, &[]);
+            assert_eq!(trailers.clone().without(None).filter(&came), Some(came.clone()));
+            let without = trailers.without(Some(HeaderName::from_static("x-version")));
+            assert_eq!(without.filter(&came), Some(map(&[("x-sum", "1")])), "{version:?}");
+        }
     }
 
     #[test]

@@ -23,8 +23,9 @@ use tokio::{
 
 use super::{
     Exchange,
-    answer::{Failure, Refused, Sent},
+    answer::{Because, Failure, Refused, Sent},
     body::{Ahead, Answer, Inbound},
+    browsers, dav,
     forward::{self, Received, Tagged},
     headers::METHOD_OVERRIDES,
     probe::{self, Said},
@@ -34,7 +35,7 @@ use super::{
 };
 use crate::{
     core::{
-        policy::{MethodOverride, Mode, Policy},
+        policy::{MethodOverride, Mode, Policy, QueryRule},
         precondition::Demands,
         record::{Access, Outcome, View},
         verdict::{self, Probe, Refusal, Verdict},
@@ -60,7 +61,7 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
         }
     };
     match answer {
-        Err(Failure::Refused(refused)) if refused.why == Refusal::Stale && prefers_representation(exchange) => {
+        Err(Failure::Refused(refused)) if refused.is_conflict() && prefers_representation(exchange) => {
             Box::pin(represent(exchange, refused)).await
         }
         answer => answer,
@@ -146,7 +147,8 @@ struct Demand {
 
 impl Demand {
     fn of(exchange: &Exchange) -> Result<Self, Failure> {
-        let preconditions = Demands::parse(&exchange.head.headers).map_err(Failure::Malformed)?;
+        let mut preconditions = browsers::demands(exchange).map_err(Failure::Malformed)?;
+        preconditions.if_dav = dav::demand(exchange)?;
         let method = meant_method(exchange)?;
         Ok(Self { preconditions, guarded_method: exchange.policy().methods.contains(&method) })
     }
@@ -177,19 +179,25 @@ impl Demand {
         if by_memory == Go::Forward {
             return Ok(());
         }
-        let by_date = self.preconditions.if_match.is_none() && self.preconditions.if_none_match.is_none();
+        let by_date = self.preconditions.names_no_tag();
         // In a box, as all that few requests do: every request would have room for it.
         let Said::Shown(probed, probe) = Box::pin(probe::probe(exchange, by_date)).await? else {
-            return Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into());
+            return Err(self.unverifiable(exchange, Because::NothingSaid));
         };
+        let long_tag = Because::long_tag(exchange, &probed);
         replay::seen(exchange, &probed.as_seen());
         if !turn.learn(probed).await {
-            return Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into());
+            return Err(self.unverifiable(exchange, Because::Overtaken));
         }
-        match turn.known(None, |view| self.judge(exchange, view, Some(probe))).await? {
-            Go::Forward => Ok(()),
-            Go::Probe => Err(self.refused(exchange, Refusal::Unverifiable, View::NOTHING).into()),
+        match turn.known(None, |view| self.judge(exchange, view, Some(probe))).await {
+            Ok(Go::Forward) => Ok(()),
+            Ok(Go::Probe) => Err(self.unverifiable(exchange, Because::NothingSaid)),
+            Err(refused) => Err(refused.but_rather(long_tag).into()),
         }
+    }
+
+    fn unverifiable(&self, exchange: &Exchange, because: Because) -> Failure {
+        self.refused(exchange, Refusal::Unverifiable, View::NOTHING, Some(because)).into()
     }
 
     fn judge(&self, exchange: &Exchange, view: View<'_>, probe: Option<Probe>) -> Result<Go, Box<Refused>> {
@@ -197,13 +205,18 @@ impl Demand {
         match verdict::judge(exchange.policy(), &self.preconditions, self.is_asked(exchange), view, probe) {
             Verdict::Forward => Ok(Go::Forward),
             Verdict::Probe => Ok(Go::Probe),
-            Verdict::Refuse(why) => Err(self.refused(exchange, why, view)),
+            Verdict::Refuse(why) => {
+                let because = Because::of(exchange, &self.preconditions, why, probe);
+                Err(self.refused(exchange, why, view, because))
+            }
         }
     }
 
-    fn refused(&self, exchange: &Exchange, why: Refusal, view: View<'_>) -> Box<Refused> {
+    fn refused(&self, exchange: &Exchange, why: Refusal, view: View<'_>, because: Option<Because>) -> Box<Refused> {
         let current = view.tags_for(exchange.caller);
-        Box::new(Refused { why, current, conflict_status: exchange.policy().conflict_status })
+        let tag_header = browsers::tag_header(exchange);
+        let conflict_status = exchange.policy().conflict_status;
+        Box::new(Refused { why, current, conflict_status, tag_header, because })
     }
 }
 
@@ -459,8 +472,11 @@ fn outcome(exchange: &Exchange, received: &Received) -> Option<Outcome> {
         // 207 to DELETE: a part of it is still there (RFC 4918 §9.6.1).
         StatusCode::MULTI_STATUS => Outcome::Committed(None),
         _ if status.is_success() => match exchange.head.method {
+            Method::DELETE if names_a_part(exchange) => Outcome::Committed(None),
             Method::DELETE => Outcome::Deleted,
-            Method::PUT | Method::PATCH if is_of_target(exchange, received.headers()) => {
+            Method::PUT | Method::PATCH
+                if exchange.policy().service.trust_write_tags && is_of_target(exchange, received.headers()) =>
+            {
                 Outcome::Committed(match forward::tag(received.headers()) {
                     Tagged::With(tag) => Some(tag),
                     Tagged::Without | Tagged::Unreadable => None,
@@ -470,6 +486,12 @@ fn outcome(exchange: &Exchange, received: &Received) -> Option<Outcome> {
         },
         _ => Outcome::InDoubt,
     })
+}
+
+/// Whether the target has a query that does not count as a part of its name: it may say that not the resource is meant but
+/// something of it, such as an upload to it that is given up.
+fn names_a_part(exchange: &Exchange) -> bool {
+    exchange.policy().query != QueryRule::Include && exchange.target.query().is_some()
 }
 
 /// Whether the fields of a write's answer describe its target, and not a resource that `Content-Location` names.
@@ -500,7 +522,7 @@ fn prefers_representation(exchange: &Exchange) -> bool {
     })
 }
 
-/// A stale write's answer with the current representation, where the caller may have it.
+/// A conflict's answer with the current representation, where the caller may have it.
 async fn represent(exchange: &Exchange, refused: Box<Refused>) -> Result<Response<Answer>, Failure> {
     let began = exchange.gateway.tracker.stamp().await;
     let Ok(received) = probe::send(exchange, Method::GET).await else {
@@ -508,7 +530,7 @@ async fn represent(exchange: &Exchange, refused: Box<Refused>) -> Result<Respons
     };
     forward::observe(exchange, &Method::GET, &exchange.head.headers, began, &received).await;
     if received.status() == StatusCode::OK {
-        Err(Failure::Represented(Box::new(received), refused.conflict_status))
+        Err(Failure::Represented(Box::new(received), refused))
     } else {
         Err(Failure::Refused(refused))
     }

@@ -437,6 +437,7 @@ fn without_restart(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     keep(&mut keys, "memory.bytes", old.memory.bytes, &mut new.memory.bytes);
     keep(&mut keys, "report.clients", old.report.clients, &mut new.report.clients);
     keep(&mut keys, "report.reads", old.report.reads, &mut new.report.reads);
+    keep(&mut keys, "memory.origins", old.memory.origins, &mut new.memory.origins);
     keep(&mut keys, "admin.address", old.admin, &mut new.admin);
     keep(&mut keys, "log.format", old.log.format, &mut new.log.format);
     keep(&mut keys, "log.level", old.log.level.clone(), &mut new.log.level);
@@ -469,7 +470,7 @@ mod tests {
         let new = config(
             "workers = 2\ntakeover = \"/lock\"\ndrain_timeout = \"7s\"",
             "proxy_protocol = true\ntls = { cert = \"c\", key = \"k\" }",
-            "[tracker]\ncapacity = 5\ntag_bytes = \"5B\"\n[memory]\nentries = 5\nbytes = \"5MiB\"\n[report]\nclients = 5\nreads = 5\n[admin]\n[log]\nformat = \"json\"\nlevel = \"debug\"\n\
+            "[tracker]\ncapacity = 5\ntag_bytes = \"5B\"\n[memory]\nentries = 5\nbytes = \"5MiB\"\norigins = 5\n[report]\nclients = 5\nreads = 5\n[admin]\n[log]\nformat = \"json\"\nlevel = \"debug\"\n\
              access = true\n[limits]\nheaders = 7\n[guard]\nwait = \"7s\"",
         );
         let (applied, keys) = without_restart(&old, new.clone());
@@ -485,6 +486,7 @@ mod tests {
                 "memory.bytes",
                 "report.clients",
                 "report.reads",
+                "memory.origins",
                 "admin.address",
                 "log.format",
                 "log.level",

@@ -26,8 +26,10 @@ use super::report::{Report, label};
 use crate::{config, core::verdict::Refusal, tracker::Watcher};
 
 mod counted;
+mod habits;
 mod remembered;
 
+pub use habits::Habits;
 pub use remembered::Remembered;
 
 /// The media type of what `Metrics::scrape` gives.
@@ -204,6 +206,7 @@ struct Families {
     evictions: Counter,
     memory: remembered::Families,
     counted: counted::Families,
+    habits: habits::Families,
     upstream_requests: Family<UpstreamLabels, Counter>,
     upstream_errors: Family<ErrorLabels, Counter>,
     upstream_responses: Histograms<UpstreamLabels>,
@@ -309,6 +312,7 @@ impl Families {
             evictions: Counter::default(),
             memory: remembered::Families::default(),
             counted: counted::Families::default(),
+            habits: habits::Families::default(),
             upstream_requests: Family::default(),
             upstream_errors: Family::default(),
             upstream_responses: Family::new_with_constructor(seconds),
@@ -342,6 +346,7 @@ impl Families {
         registry.register("verdicts", "What was decided about writes", self.verdicts.clone());
         registry.register("probes", "Questions for the current tag, by what came of them", self.probes.clone());
         registry.register("in_doubt", "Writes of which nobody knows what became", self.in_doubt.clone());
+        self.habits.register(registry);
         let help = "Lines of the access log for which there was no room";
         registry.register("access_log_dropped", help, self.access_log_dropped.clone());
         let help = "Time from a request's head to the end of its answer";
@@ -530,6 +535,8 @@ pub struct Route {
     verdicts: [Counter; Verdict::ALL.len()],
     probes: [Counter; ProbeResult::ALL.len()],
     in_doubt: Counter,
+    /// What its service does that speaks against its rules.
+    pub habits: Habits,
 }
 
 impl Route {
@@ -545,6 +552,7 @@ impl Route {
             verdicts: Verdict::ALL.map(|v| families.verdicts.get_or_create_owned(&verdict(v))),
             probes: ProbeResult::ALL.map(|result| families.probes.get_or_create_owned(&probe(result))),
             in_doubt: families.in_doubt.get_or_create_owned(&RouteLabels { route: route() }),
+            habits: Habits::new(&families.habits, &label),
             label,
         }
     }
@@ -584,7 +592,7 @@ impl Route {
         self.in_doubt.inc();
     }
 
-    /// Its name in labels.
+    /// Its name in labels: its host and path, as the file has them.
     #[must_use]
     pub fn label(&self) -> &Arc<str> {
         &self.label

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::{Map, Value, json};
@@ -142,7 +142,7 @@ struct Table {
     /// Whether somebody has come that is not told apart.
     is_full: bool,
     /// By route and client.
-    rows: BTreeMap<(Arc<str>, Arc<str>), Counts>,
+    rows: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Counts>>,
 }
 
 impl Default for Report {
@@ -164,9 +164,9 @@ impl Report {
             return;
         }
         let name = name(agent);
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table();
         let name = table.name(name, self.clients);
-        let counts = table.rows.entry((Arc::clone(route), name)).or_default();
+        let counts = table.rows.entry(Arc::clone(route)).or_default().entry(name).or_default();
         for count in what {
             counts.0[*count as usize] += 1;
         }
@@ -175,35 +175,45 @@ impl Report {
     /// The sums of all clients, by route.
     #[must_use]
     pub fn sums(&self) -> BTreeMap<Arc<str>, Counts> {
-        let mut sums = BTreeMap::<_, Counts>::new();
-        for ((route, _), counts) in &self.table.lock().unwrap_or_else(PoisonError::into_inner).rows {
-            sums.entry(Arc::clone(route)).or_default().add(counts);
-        }
-        sums
+        let sum = |clients: &BTreeMap<_, Counts>| {
+            clients.values().fold(Counts::default(), |mut sum, counts| {
+                sum.add(counts);
+                sum
+            })
+        };
+        self.table().rows.iter().map(|(route, clients)| (Arc::clone(route), sum(clients))).collect()
     }
 
     /// The report, with these routes.
     #[must_use]
     pub fn describe(&self, routes: &[Route]) -> Value {
-        let sums = self.sums();
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let described = routes.iter().map(|route| {
-            let label = label(route);
-            let clients = table.rows.iter().filter(|((of, _), _)| **of == *label).map(|((_, client), counts)| {
-                let mut about = counts.described();
-                about.insert("client".to_owned(), (**client).into());
-                Value::Object(about)
-            });
-            json!({
-                "route": label,
-                "mode": mode(route.policy.mode),
-                "missing": missing(route.policy.missing),
-                "counted": route.policy.counts(),
-                "all": sums.get(label.as_str()).copied().unwrap_or_default().described(),
-                "clients": clients.collect::<Vec<_>>(),
-            })
+        let routes: Vec<_> = routes.iter().map(|route| self.describe_route(route)).collect();
+        json!({ "routes": routes, "clients_are_all_told_apart": !self.table().is_full })
+    }
+
+    fn describe_route(&self, route: &Route) -> Value {
+        let label = label(route);
+        // Copied, so that no write waits while it is put into words.
+        let rows = self.table().rows.get(label.as_str()).cloned().unwrap_or_default();
+        let mut all = Counts::default();
+        rows.values().for_each(|counts| all.add(counts));
+        let clients = rows.iter().map(|(client, counts)| {
+            let mut about = counts.described();
+            about.insert("client".to_owned(), (**client).into());
+            Value::Object(about)
         });
-        json!({ "routes": described.collect::<Vec<_>>(), "clients_are_all_told_apart": !table.is_full })
+        json!({
+            "route": label,
+            "mode": mode(route.policy.mode),
+            "missing": missing(route.policy.missing),
+            "counted": route.policy.counts(),
+            "all": all.described(),
+            "clients": clients.collect::<Vec<_>>(),
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -261,6 +271,8 @@ fn missing(missing: Missing) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn route() -> Arc<str> {
@@ -268,8 +280,9 @@ mod tests {
     }
 
     fn clients(report: &Report) -> Vec<(String, u64)> {
-        let table = report.table.lock().expect("a table");
-        table.rows.iter().map(|((_, client), counts)| (client.to_string(), counts.of(Count::Exempt))).collect()
+        let rows = report.table().rows.clone();
+        let rows = rows.values().flatten();
+        rows.map(|(client, counts)| (client.to_string(), counts.of(Count::Exempt))).collect()
     }
 
     #[test]
@@ -288,6 +301,16 @@ mod tests {
         }
         assert_eq!(name(None), NAMELESS);
         assert_eq!(name(Some(&[b'x'; 1000])).len(), NAME);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_calls_itself_its_name_is_short_and_plain(agent in vec(any::<u8>(), 0..200)) {
+            let found = name(Some(&agent));
+            prop_assert!(found.len() <= NAME && found.bytes().all(|byte| byte.is_ascii_graphic()), "{found}");
+            prop_assert!(found == NAMELESS || agent.starts_with(found.as_bytes()));
+            prop_assert_ne!(found, OTHERS);
+        }
     }
 
     #[test]

@@ -51,6 +51,7 @@ use crate::core::{
 mod backend;
 mod clients;
 mod gateway;
+mod observed;
 mod related;
 
 const SEEDS: u64 = 256;

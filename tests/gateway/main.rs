@@ -25,6 +25,8 @@ mod ways_around;
 mod idempotency;
 mod unique;
 
+mod browsers;
+
 mod grpc;
 mod informational;
 mod streaming;
@@ -44,7 +46,10 @@ mod hygiene;
 mod intermediary;
 mod load;
 mod policy;
+mod profiles;
+mod recovery;
 mod reload;
+mod report;
 mod rollout;
 mod stop;
 mod systemd;

@@ -24,6 +24,7 @@ SUITES = [
     "nginx",
     "servers",
     "users",
+    "chromium",
     "passing",
     "operating",
     "life",

@@ -191,7 +191,7 @@ pub(super) fn header_name(value: &DeValue) -> Result<HeaderName, String> {
 
 /// Requests' fields that the backend does not get as the client sent them: to it, what they keep apart would be one
 /// resource. Where the gateway says by which way a request came, `forwarded` decides that, too.
-const NOT_PASSED_ON: [&str; 19] = [
+pub(super) const NOT_PASSED_ON: [&str; 19] = [
     "connection",
     "content-length",
     "expect",
@@ -280,7 +280,7 @@ pub(super) fn expected(what: &str, found: &DeValue) -> String {
     format!("must be {what}; here it is of the type {}", found.type_str())
 }
 
-pub(super) fn quoted<'a>(names: impl Iterator<Item = &'a str>, between: &str) -> String {
+pub(in crate::config) fn quoted<'a>(names: impl Iterator<Item = &'a str>, between: &str) -> String {
     names.map(|name| format!("{name:?}")).collect::<Vec<_>>().join(between)
 }
 

@@ -48,7 +48,7 @@ fn a_syntax_error_is_one_error_whatever_else_is_wrong() {
 #[test]
 fn unknown_keys_in_each_kind_of_table() {
     assert_guard_errors(&[
-        ("colour = 1", "colour", "the keys here are mode, methods"),
+        ("colour = 1", "colour", "the keys here are profile, mode, methods"),
         // Near to mode too.
         ("mine = 1", "mine", "did you mean line?"),
     ]);
@@ -92,6 +92,11 @@ fn choices_that_are_not_there() {
         ("missing = \"Allow\"", "missing", "\"allow\" or \"warn\" or \"require\""),
         ("comparison = \"\"", "comparison", "\"strong\" or \"weak\""),
         ("verify = \"no\"", "verify", "\"never\" or \"unknown\" or \"mismatch\" or \"always\""),
+        ("profile = \"dav\"", "profile", "\"scim\" or \"webdav\" or \"s3\" or \"none\""),
+        ("profile = true", "profile", "must be a string"),
+        ("if_header = \"yes\"", "if_header", "must be true or false"),
+        ("trust_write_tags = 1", "trust_write_tags", "must be true or false"),
+        ("conflict_body = \"json\"", "conflict_body", "\"problem\" or \"simple\""),
         ("method_override = \"honor\"", "method_override", "\"honour\" or \"refuse\""),
         ("conflict_status = 410", "conflict_status", "410 is not one of 409 and 412"),
         ("conflict_status = \"409\"", "conflict_status", "must be an integer"),

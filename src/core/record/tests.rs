@@ -961,3 +961,32 @@ proptest! {
         }
     }
 }
+
+/// What is seen; by whom; when that read began; whether it is a superseded tag that came back to another caller.
+#[test]
+fn a_tag_that_comes_back_with_another_callers_read_is_a_flip() {
+    let by = |caller| Source { spelling: 0, caller, now: 0 };
+    let seen = |text: &str| Seen::Tag(EntityTag::parse(text.as_bytes()).expect("a tag"), Some(1));
+    let mut record = Record::default();
+    assert!(record.observe(seen("\"a\""), Stamp(1), Stamp(2), by(1)));
+    assert!(record.observe(seen("\"b\""), Stamp(3), Stamp(4), by(2)));
+    for (rule, text, caller, began, flips) in [
+        ("it was superseded by another caller's read", "\"a\"", 1, 5, true),
+        ("whoever of the others sees it", "\"a\"", 3, 5, true),
+        ("the same caller sees it come back: a replica that lags", "\"a\"", 2, 5, false),
+        ("it is current", "\"b\"", 1, 5, false),
+        ("it is new", "\"c\"", 1, 5, false),
+        ("the read began before the change", "\"a\"", 1, 4, false),
+        ("and before a later read", "\"a\"", 1, 3, false),
+    ] {
+        assert_eq!(record.is_flipped_by(&seen(text), Stamp(began), by(caller)), flips, "{rule}");
+    }
+    let elsewhere = Source { spelling: 9, ..by(1) };
+    assert!(!record.is_flipped_by(&seen("\"a\""), Stamp(5), elsewhere), "another spelling may be another resource");
+    assert!(!record.is_flipped_by(&Seen::Missing, Stamp(5), by(1)));
+    record.begin(Access::Guarded);
+    assert!(!record.is_flipped_by(&seen("\"a\""), Stamp(5), by(1)), "a write is under way");
+    record.end();
+    record.settle(Outcome::InDoubt, Stamp(6), by(1));
+    assert!(!record.is_flipped_by(&seen("\"a\""), Stamp(7), by(1)), "nothing is current");
+}

@@ -81,7 +81,8 @@ fn demands(fields: &str) -> Demands {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a field name");
         headers.append(name, HeaderValue::from_str(value).expect("a field value"));
     }
-    Demands::parse(&headers).expect("well-formed")
+    let if_dav = Demands::parse_if(&headers, |reference| reference == b"/it").expect("well-formed");
+    Demands { if_dav, ..Demands::parse(&headers).expect("well-formed") }
 }
 
 fn with(verify: Verify) -> Policy {
@@ -137,6 +138,32 @@ fn a_precondition_that_is_missing() {
             assert_eq!(stale, if verify == Verify::Always { PROBE } else { STALE }, "{missing:?}, {asked}");
         }
     }
+}
+
+#[test]
+fn what_stands_in_two_fields_must_hold_in_both() {
+    let both = |one: &str, other: &str| {
+        let tags = |value: &str| demands(&format!("If-Match: {value}")).if_match;
+        Demands { and_match: tags(other), ..demands(&format!("If-Match: {one}")) }
+    };
+    for (record, one, other, expected) in [
+        (current(&["\"a\""]), "\"a\"", "\"a\"", FORWARD),
+        (current(&["\"a\"", "\"b\""]), "\"a\"", "\"b\"", FORWARD),
+        (current(&["\"a\""]), "\"a-gzip\"", "\"a\"", FORWARD),
+        (current(&["\"a\""]), "*", "\"a\"", FORWARD),
+        (current(&["\"a\""]), "\"a\"", "*", FORWARD),
+        (current(&["\"a\""]), "\"a\"", "\"x\"", STALE),
+        (current(&["\"a\""]), "\"x\"", "\"a\"", STALE),
+        (current(&["\"a\""]), "W/\"a\"", "\"a\"", STALE),
+        (absent(), "*", "*", STALE),
+        (unknown(), "\"a\"", "\"a\"", PROBE),
+    ] {
+        let found = judge(&Policy::default(), &both(one, other), true, record.view(SOURCE, None), None);
+        assert_eq!(found, expected, "{one} and {other}");
+    }
+    let either = Demands { if_none_match: Some(Tags::Any), ..both("\"a\"", "\"a\"") };
+    let found = judge(&Policy::default(), &either, true, current(&["\"a\""]).view(SOURCE, None), None);
+    assert_eq!(found, EXISTS);
 }
 
 /// The design's section 5, its first four rows.
@@ -407,6 +434,54 @@ fn rfc_9110_13_2_2_precedence() {
     ]);
 }
 
+/// RFC 4918 §10.4, as far as it can be judged here.
+#[test]
+fn webdavs_if() {
+    let ab = || current(&["\"a\"", "\"b\""]);
+    let sure = [FORWARD, FORWARD, FORWARD, PROBE];
+    let mismatch = [STALE, STALE, PROBE, PROBE];
+    let conflict = [STALE, STALE, STALE, PROBE];
+    let ask = [UNVERIFIABLE, PROBE, PROBE, PROBE];
+    check(vec![
+        ("its tag is current", ab(), "if: ([\"a\"])", sure),
+        ("one of two lists holds", ab(), "if: ([\"x\"]) ([\"b\"])", sure),
+        ("a list about the target", ab(), "if: </it> ([\"a\"])", sure),
+        ("a token may hold, and the tag does", ab(), "if: (<urn:uuid:1> [\"a\"])", sure),
+        ("no list holds", ab(), "if: ([\"x\"]) ([\"y\"])", mismatch),
+        ("a list holds only whole", ab(), "if: ([\"a\"] [\"x\"])", mismatch),
+        ("a token does not help a tag", ab(), "if: (<urn:uuid:1> [\"x\"])", mismatch),
+        ("the tag must not be current, and is", ab(), "if: (Not [\"a\"])", mismatch),
+        ("the tag must not be current, and is, weakly", ab(), "if: (Not [W/\"a\"])", mismatch),
+        ("the tag must not be current, and is not", ab(), "if: (Not [\"x\"])", sure),
+        ("DAV:no-lock holds for nobody", ab(), "if: (<DAV:no-lock> [\"a\"])", mismatch),
+        ("there is nothing", absent(), "if: ([\"a\"])", conflict),
+        ("there is nothing, and so not this", absent(), "if: (Not [\"a\"])", sure),
+        ("nothing is known", unknown(), "if: ([\"a\"])", ask),
+        ("nothing is known of what must not be", unknown(), "if: (Not [\"a\"])", ask),
+        ("If-Match holds, and this does not", ab(), "If-Match: \"a\" & if: ([\"x\"])", mismatch),
+        ("this holds, and If-Match does not", ab(), "If-Match: \"x\" & if: ([\"a\"])", mismatch),
+        ("both hold", ab(), "If-Match: \"a\" & if: ([\"b\"])", sure),
+    ]);
+    let nothing = [FORWARD; 4];
+    check(vec![
+        ("a token alone is the backend's to judge", ab(), "if: (<urn:uuid:1>)", nothing),
+        ("another list may hold", ab(), "if: ([\"x\"]) (<urn:uuid:1>)", nothing),
+        ("another resource's list may hold", ab(), "if: </other> ([\"x\"])", nothing),
+    ]);
+    check_probed(vec![
+        ("there without a tag", unknown(), UNDATED, "if: ([\"a\"])", UNVERIFIABLE),
+        ("there without a tag", unknown(), UNDATED, "if: (Not [\"a\"])", UNVERIFIABLE),
+        ("a probe decides", ab(), UNDATED, "if: ([\"x\"])", STALE),
+        ("If-None-Match comes first", ab(), UNDATED, "If-None-Match: * & if: ([\"x\"])", EXISTS),
+        ("a weak tag, compared strongly", current(&["W/\"a\""]), UNDATED, "if: ([W/\"a\"])", STALE),
+    ]);
+    let weak = Policy { comparison: Comparison::Weak, ..Policy::default() };
+    assert_eq!(verdict(&weak, &current(&["W/\"a\""]), "if: ([\"a\"])", None), FORWARD);
+    let required = Policy { missing: Missing::Require, ..Policy::default() };
+    assert_eq!(verdict(&required, &ab(), "if: ([\"a\"])", None), FORWARD, "it is a precondition");
+    assert_eq!(verdict(&required, &ab(), "if: (<urn:uuid:1>)", None), MISSING, "it says nothing of the state");
+}
+
 #[test]
 fn tags_are_compared_as_the_route_says() {
     use Comparison::{Strong, Weak};
@@ -461,10 +536,9 @@ fn any_date() -> impl Strategy<Value = Option<HttpDate>> {
 
 fn any_demands() -> impl Strategy<Value = Demands> {
     let tags = || proptest::option::of(any_tags());
-    (tags(), tags(), any_date()).prop_map(|(if_match, if_none_match, if_unmodified_since)| Demands {
-        if_match,
-        if_none_match,
-        if_unmodified_since,
+    (tags(), tags(), any_date(), tags()).prop_map(|(if_match, if_none_match, if_unmodified_since, other)| {
+        let and_match = other.filter(|_| if_match.is_some());
+        Demands { if_match, if_none_match, if_unmodified_since, and_match, if_dav: None }
     })
 }
 
@@ -526,13 +600,15 @@ proptest! {
             demands.is_empty() && guarded_method && policy.missing == Missing::Require
         );
         if found == FORWARD {
-            match &demands.if_match {
-                Some(Tags::OneOf(tags)) => prop_assert!(is_current(view.state, tags, &policy)),
-                Some(Tags::Any) => prop_assert!(
-                    matches!(view.state, State::Current(_))
-                        || *view.state == State::Unknown && probe.is_some_and(|probe| probe.exists)
-                ),
-                None => {}
+            for demanded in [&demands.if_match, &demands.and_match] {
+                match demanded {
+                    Some(Tags::OneOf(tags)) => prop_assert!(is_current(view.state, tags, &policy)),
+                    Some(Tags::Any) => prop_assert!(
+                        matches!(view.state, State::Current(_))
+                            || *view.state == State::Unknown && probe.is_some_and(|probe| probe.exists)
+                    ),
+                    None => {}
+                }
             }
             match &demands.if_none_match {
                 Some(Tags::OneOf(tags)) => {

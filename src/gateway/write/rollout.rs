@@ -79,7 +79,7 @@ async fn report(exchange: &Exchange) -> Option<&'static str> {
         Ok(demand) if demand.is_guarded() => match foreseen(exchange, demand).await {
             Some(Foreseen::Refuse(why)) => {
                 counts.push(why.into());
-                Some(Failure::from(demand.refused(exchange, why, View::NOTHING)).kind())
+                Some(Failure::from(demand.refused(exchange, why, View::NOTHING, None)).kind())
             }
             Some(Foreseen::Unsure) => {
                 counts.push(Count::Unsure);

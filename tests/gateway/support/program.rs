@@ -70,12 +70,22 @@ impl Program {
         self.output.recv_timeout(PATIENCE).expect("a line on standard output")
     }
 
+    /// Stops it, and returns the lines that are left of its log.
+    pub(crate) fn stop_with_log(mut self) -> Vec<String> {
+        self.terminate();
+        self.log.iter().collect()
+    }
+
     /// Stops it, and returns the lines that are left.
     pub(crate) fn stop(mut self) -> Vec<String> {
+        self.terminate();
+        self.output.iter().collect()
+    }
+
+    fn terminate(&mut self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
         assert_eq!(self.child.wait().expect("it ends").code(), Some(0));
-        self.output.iter().collect()
     }
 }
 

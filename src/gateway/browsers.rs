@@ -1,0 +1,197 @@
+//! What is done for pages in browsers, and for clients behind intermediaries that rewrite tags: the last step over every
+//! answer, and a little on the way there.
+//!
+//! A browser shows a page of another origin only what the backend lets it see (CORS), and of that neither `ETag` nor any
+//! answer that the backend did not give. Where the backend lets an origin in, [`dress`] adds the names of the fields that tags
+//! travel in, and gives refusals the backend's own word. That word is its last to this origin about this method of this
+//! resource: [`learn`] takes it from answers that pass, preflights included. Where there is none, the backend is asked as the
+//! browser would have asked, without credentials, and once. What it does not say is not said here. A refusal that is the
+//! backend's own answer to a read goes out with what that says: such a read carries the page's `Origin`.
+//!
+//! Requests without an `Origin`, and routes that want none of it, pay for no more than a look at the route.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use tokio::time::timeout;
+
+use super::{Exchange, answer::Failure, body::Answer, forward::Received, headers, probe};
+use crate::{
+    core::{
+        browsers::{self, Allowed, Browsers, Cors},
+        fingerprint::Fingerprint,
+        policy::Mode,
+        precondition::{Demands, Malformed},
+    },
+    memory::Word,
+};
+
+/// The route's rules, where it has any.
+pub(super) fn rules(exchange: &Exchange) -> Option<&Browsers> {
+    let policy = exchange.policy();
+    Some(&policy.browsers).filter(|browsers| !browsers.are_off() && policy.mode != Mode::Off)
+}
+
+/// The field that carries copies of tags.
+pub(super) fn tag_header(exchange: &Exchange) -> Option<HeaderName> {
+    rules(exchange)?.tag_header.clone()
+}
+
+/// What a write demands, wherever it says so.
+pub(super) fn demands(exchange: &Exchange) -> Result<Demands, Malformed> {
+    let fields = &exchange.head.headers;
+    let demands = Demands::parse(fields)?;
+    match rules(exchange).and_then(|rules| rules.tag_header.as_ref()) {
+        Some(field) => demands.and_in(fields, field),
+        None => Ok(demands),
+    }
+}
+
+/// The rules and the page's origin, where the page is of another origin and that matters.
+pub(super) fn page(exchange: &Exchange) -> Option<(&Browsers, &HeaderValue)> {
+    let rules = rules(exchange).filter(|rules| rules.cors == Cors::Follow)?;
+    let origin = browsers::origin(&exchange.head.headers).filter(|origin| !is_same_origin(exchange, origin))?;
+    Some((rules, origin))
+}
+
+/// Whether the page is of the origin that it asks, as far as can be seen: browsers send `Origin` there, too. Whoever ends TLS
+/// before the gateway makes the scheme another one.
+fn is_same_origin(exchange: &Exchange, origin: &HeaderValue) -> bool {
+    let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host.as_bytes());
+    host.is_some_and(|host| host.eq_ignore_ascii_case(exchange.asked.as_bytes()))
+}
+
+/// The method that the page asks for by a preflight.
+fn preflight(exchange: &Exchange) -> Option<&HeaderValue> {
+    browsers::preflight(&exchange.head.method, &exchange.head.headers)
+}
+
+/// Takes out of a preflight on its way to the backend what is answered here.
+pub(super) fn spare(exchange: &Exchange, fields: &mut HeaderMap) {
+    if let Some((rules, _)) = page(exchange)
+        && preflight(exchange).is_some()
+    {
+        rules.spare(fields);
+    }
+}
+
+/// The backend has answered so.
+pub(super) fn learn(exchange: &Exchange, status: StatusCode, fields: &HeaderMap) {
+    let Some((_, origin)) = page(exchange) else { return };
+    let asked = preflight(exchange);
+    let method = asked.map_or(exchange.head.method.as_str().as_bytes(), HeaderValue::as_bytes);
+    note(exchange, name(exchange, origin, method), word(origin, asked.is_some(), status, fields));
+}
+
+fn note(exchange: &Exchange, name: Fingerprint, word: Option<Word>) {
+    exchange.gateway.shared.origins.note(name, word);
+}
+
+/// What an answer says to an origin. One that went wrong may have come from something before the service that knows nothing of
+/// origins: it leaves the question open.
+fn word(origin: &HeaderValue, is_preflight: bool, status: StatusCode, fields: &HeaderMap) -> Option<Word> {
+    match Allowed::by(fields, origin) {
+        // A preflight counts only if it is a success (Fetch, CORS-preflight fetch, step 7).
+        Some(allowed) if !is_preflight || status.is_success() => Some(Word::Allowed(allowed)),
+        Some(_) | None => (status.is_success() || status.is_redirection()).then_some(Word::Refused),
+    }
+}
+
+/// Under which name the word to an origin is kept.
+fn name(exchange: &Exchange, origin: &HeaderValue, method: &[u8]) -> Fingerprint {
+    let gateway = &exchange.gateway;
+    let scope = gateway.names.scope(gateway.config.routes[exchange.route].upstream);
+    let target = exchange.target.as_path_and_query().as_str();
+    let parts = [scope.as_bytes(), exchange.host.as_bytes(), target.as_bytes(), method, origin.as_bytes()];
+    gateway.shared.origins.prints().of(parts)
+}
+
+/// The last step over an answer.
+pub(super) fn dress(exchange: &Exchange, mut response: Response<Answer>) -> Response<Answer> {
+    let Some(rules) = rules(exchange) else { return response };
+    rules.copy_tag(response.headers_mut());
+    let Some((_, origin)) = page(exchange) else { return response };
+    if let Some(allowed) = Allowed::by(response.headers(), origin) {
+        match preflight(exchange) {
+            None => rules.expose(allowed, response.headers_mut()),
+            Some(_) if response.status().is_success() => rules.allow(allowed, response.headers_mut()),
+            Some(_) => {}
+        }
+    }
+    response
+}
+
+/// The same for a refusal.
+pub(super) async fn dress_refusal(
+    exchange: &Exchange,
+    mut response: Response<Answer>,
+    voice: Voice,
+) -> Response<Answer> {
+    if let Some((_, origin)) = page(exchange)
+        && preflight(exchange).is_none()
+        && let Some(Word::Allowed(allowed)) = last_word(exchange, origin, voice).await
+    {
+        allowed.tell(response.headers_mut(), origin);
+    }
+    dress(exchange, response)
+}
+
+/// Who says what a refusal says to an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// The backend in the refusal itself, which is an answer of its own to a read.
+    Itself,
+    /// The backend before. It has given no answer, and is not asked for another.
+    Before,
+    /// The backend before, or now.
+    Now,
+}
+
+impl Voice {
+    pub(super) fn of(failure: &Failure) -> Self {
+        if matches!(failure, Failure::Relayed(_) | Failure::Represented(..)) {
+            Self::Itself
+        } else if failure.is_late() || matches!(failure, Failure::Upstream(..) | Failure::Lost) {
+            Self::Before
+        } else {
+            Self::Now
+        }
+    }
+}
+
+async fn last_word(exchange: &Exchange, origin: &HeaderValue, voice: Voice) -> Option<Word> {
+    if voice == Voice::Itself {
+        return None;
+    }
+    let name = name(exchange, origin, exchange.head.method.as_str().as_bytes());
+    let known = exchange.gateway.shared.origins.look(name);
+    if known.is_some() || voice == Voice::Before {
+        return known;
+    }
+    let received = ask(exchange, origin).await?;
+    // Whatever was said meanwhile is newer.
+    if let Some(newer) = exchange.gateway.shared.origins.look(name) {
+        return Some(newer);
+    }
+    let said = word(origin, true, received.status(), received.headers());
+    let word = said.or((!received.status().is_server_error()).then_some(Word::Refused));
+    note(exchange, name, word);
+    word
+}
+
+/// A preflight of the gateway's own.
+async fn ask(exchange: &Exchange, origin: &HeaderValue) -> Option<Received> {
+    let mut only = HeaderMap::with_capacity(4);
+    for name in [header::USER_AGENT, header::VIA] {
+        for value in exchange.head.headers.get_all(&name) {
+            only.append(&name, value.clone());
+        }
+    }
+    only.insert(header::ORIGIN, origin.clone());
+    let method = HeaderValue::from_str(exchange.head.method.as_str()).expect("a method may stand in a field");
+    only.insert(header::ACCESS_CONTROL_REQUEST_METHOD, method);
+    let fields = headers::for_backend(exchange, &only, false);
+    let asked = probe::send_to(exchange, Method::OPTIONS, &exchange.target, |all| *all = fields);
+    match exchange.gateway.config.limits.request_timeout {
+        None => asked.await.ok(),
+        Some(limit) => timeout(limit, asked).await.ok()?.ok(),
+    }
+}
