@@ -18,6 +18,7 @@ pub mod repeats;
 pub mod resource;
 pub mod rollout;
 pub mod verdict;
+pub mod version;
 
 #[cfg(test)]
 mod tests;

@@ -54,6 +54,7 @@ mod seen;
 mod trailers;
 mod tunnel;
 mod unique;
+mod versions;
 mod write;
 
 use answer::Sent;
@@ -459,7 +460,7 @@ async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Res
         body.let_through(trailers.without(browsers::tag_header(exchange)));
     }
     body.limit(exchange.policy()).map_err(Failure::Body)?;
-    if exchange.head.method.is_safe() && !write::rollout::may_write(exchange) {
+    if exchange.is_read() && !write::rollout::may_write(exchange) {
         forward::read(exchange, body).await
     } else {
         // In a box, so that a read has no room for it.
@@ -530,11 +531,16 @@ impl Exchange {
     }
 
     fn out_of_time(&self) -> Failure {
-        Failure::RequestTimeout(match (self.head.method.is_safe(), self.goes_on.load(Ordering::Relaxed)) {
+        Failure::RequestTimeout(match (self.is_read(), self.goes_on.load(Ordering::Relaxed)) {
             (true, _) => Sent::Read,
             (false, true) => Sent::Write,
             (false, false) => Sent::Probe,
         })
+    }
+
+    /// Whether it changes nothing (RFC 9110 §9.2.1), by its method alone or because the route says so of it.
+    fn is_read(&self) -> bool {
+        self.head.method.is_safe() || self.policy().service.safe_methods.contains(&self.head.method)
     }
 
     fn policy(&self) -> &Policy {

@@ -139,6 +139,18 @@ enum Broken {
     /// A write is sent by a verdict under an old name.
     #[cfg(test)]
     OldVerdict,
+    /// What a write's answer shows is taken for the version of the state that it has left.
+    #[cfg(test)]
+    VersionOfAnswer,
+    /// What is read after a write is recorded once its turn is over.
+    #[cfg(test)]
+    ReadAfterTurn,
+    /// What is read after a write is told although another resource's write came between.
+    #[cfg(test)]
+    ReadWhenDisturbed,
+    /// What is read after a write may be what was there before.
+    #[cfg(test)]
+    ReadFromBefore,
 }
 
 /// A record, and who waits for its turn.
@@ -687,6 +699,14 @@ impl Turn {
         let source = self.tracker.source(self.ask.key, self.ask.caller);
         let learn = |slot: &mut Slot| slot.record.learn(probed, self.tracker.tick(), source);
         self.tracker.change_if_there(self.ask.key, learn).unwrap_or(false)
+    }
+
+    /// Whether the writer has been alone so far: nobody else's write can have changed the resource that its own has not.
+    #[must_use]
+    pub async fn is_alone(&self) -> bool {
+        let cell = Cell(self.ask.key.cell);
+        let shard = self.tracker.table.lock(cell);
+        shard.find(cell).is_some_and(|place| shard.look(place, |slot| slot.record.is_undisturbed()))
     }
 
     /// The write is about to be sent. From here on the turn must be settled.

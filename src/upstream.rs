@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::config::{self, Protocol};
 
+mod ahead;
 mod condition;
 mod connect;
 mod fleet;
@@ -44,6 +45,7 @@ mod tests;
 mod tunnel;
 mod wire;
 
+pub use ahead::Extent;
 pub(crate) use connect::limit_unsent;
 pub use fleet::{FailureKind, Fleet, Server};
 use pool::{Pool, Ready};

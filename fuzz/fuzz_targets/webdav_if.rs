@@ -16,6 +16,8 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     let expected = tokens(input).and_then(|tokens| lists(&tokens));
+    let conditions = |lists: &Vec<List>| lists.iter().map(|list| list.conditions.len()).sum::<usize>();
+    let expected = expected.filter(|lists| conditions(lists) <= 256);
     match (If::parse(input), expected) {
         (Ok(read), Some(lists)) => {
             let demand = read.clone().demand(|reference| reference == b"/it");

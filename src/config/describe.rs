@@ -13,6 +13,7 @@ use crate::core::{
     repeats::{Found, Repeats},
     resource::is_credential,
     rollout::{Exempt, Network},
+    version::{Source, Versions},
 };
 
 mod profile;
@@ -270,6 +271,7 @@ fn departures(policy: &Policy) -> Vec<String> {
         rules.push("Writes are counted by client, for ifmatch report.".to_owned());
     }
     rules.extend(profile::departures(policy));
+    rules.extend(versions(&policy.versions));
     rules.extend(repeats(&policy.repeats));
     rules.extend(browsers(&policy.browsers));
     rules
@@ -284,6 +286,33 @@ fn browsers(browsers: &Browsers) -> Vec<String> {
     }
     if let Some(name) = &browsers.tag_header {
         rules.push(format!("{name} carries a copy of each ETag, and is taken for If-Match."));
+    }
+    rules
+}
+
+/// Where versions come from.
+fn versions(versions: &Versions) -> Vec<String> {
+    let mut rules = match &versions.source {
+        Source::Etag => Vec::new(),
+        Source::Body => vec![match versions.ignore.as_slice() {
+            [] => "A version is a hash of the body.".to_owned(),
+            places => format!("A version is a hash of the body without {}.", listed(places, "and")),
+        }],
+        Source::Header(name) => vec![format!("A version is what the field {name} says.")],
+        Source::Json(place) => vec![format!("A version is what stands at {place} in the JSON body.")],
+        Source::LastModified => {
+            vec!["A version is the date in Last-Modified, once it is more than a second old.".to_owned()]
+        }
+    };
+    if versions.source.is_in_body() {
+        let limit = size_text(versions.body_limit as u64);
+        rules.push(format!("Bodies are asked for uncompressed; one of more than {limit} has no version."));
+    }
+    if versions.source.is_made() {
+        rules.push("The ETag is made here; the service's own is not passed on, and it sees no tag.".to_owned());
+    }
+    if versions.reads_after_write {
+        rules.push("After a PUT or PATCH whose answer has no tag the resource is read for it, in turn.".to_owned());
     }
     rules
 }

@@ -17,7 +17,10 @@ use super::{
     Admin, CertificateFiles, Config, ConfigErrors, ForwardedRule, Forwarding, Limits, Listener, ListenerTls, Log,
     LogFormat, Memory, PathPattern, RelatedPath, Route, Tracker, Upstream,
 };
-use crate::core::policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify};
+use crate::core::{
+    policy::{Comparison, MethodOverride, Missing, Mode, Policy, Verify},
+    version,
+};
 
 mod browsers;
 pub(super) mod form;
@@ -28,6 +31,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod versions;
 
 use form::*;
 use section::{Findings, Place, Section};
@@ -85,6 +89,11 @@ fn config(mut top: Section) -> Config {
              nothing apart there"
         );
         top.error_at("forwarded", &message);
+    }
+    let makes_tags = config.routes.iter().any(|route| route.policy.versions.source.is_made());
+    if makes_tags && config.tracker.tag_bytes < version::LONGEST {
+        let message = format!("must be {} at least where tags are made here (version)", version::LONGEST);
+        top.findings.add(&Place { key: "tracker.tag_bytes".to_owned(), line: None }, message);
     }
     top.finish();
     config
@@ -234,7 +243,7 @@ fn names(upstreams: &[Upstream]) -> String {
 fn guard(mut section: Section, defaults: &Policy) -> Policy {
     let s = &mut section;
     let defaults = profile::defaults(s, defaults);
-    let policy = Policy {
+    let mut policy = Policy {
         mode: s.value("mode", defaults.mode, choice(&MODES)),
         methods: s.list("methods", method).ok().flatten().unwrap_or(defaults.methods),
         missing: s.value("missing", defaults.missing, choice(&MISSING)),
@@ -261,9 +270,11 @@ fn guard(mut section: Section, defaults: &Policy) -> Policy {
         rollout: rollout::rollout(s, defaults.rollout),
         browsers: browsers::browsers(s, defaults.browsers),
         service: profile::service(s, &defaults.service),
+        versions: defaults.versions,
     };
+    policy.versions = versions::versions(s, policy.versions, policy.comparison);
     browsers::check(s, &policy);
-    s.value("version", (), version);
+    profile::check(s, &policy);
     section.finish();
     policy
 }

@@ -10,6 +10,7 @@ use crate::core::{
     profile::{ConflictBody, Profile, Service},
     repeats::{Found, Repeats},
     rollout::{Exempt, Network, Pattern, Rollout},
+    version::{Source, Versions},
 };
 
 mod profiles;
@@ -154,14 +155,14 @@ fn every_key_of_the_guard_can_be_set() {
     let policy = guard(
         "mode = \"observe\"\nmethods = [\"POST\", \"MKCOL\"]\nmissing = \"require\"\nconflict_status = 412\n\
          comparison = \"weak\"\nencoding_suffixes = false\nverify = \"always\"\nmax_age = \"36h\"\n\
-         version = \"etag\"\nquery = [\"id\"]\npartition = [\"Authorization\"]\nmethod_override = \"refuse\"\n\
+         version = \"body\"\nignore = [\"/at\"]\nversion_body_limit = \"2MiB\"\nafter_write = \"probe\"\nquery = [\"id\"]\npartition = [\"Authorization\"]\nmethod_override = \"refuse\"\n\
          forward_preconditions = false\nwait = \"0s\"\nline = 5\nsettle = \"0s\"\nbuffer = 0\n\
          body_idle_timeout = \"1ms\"\nmax_body = \"2GiB\"\nbody_rate = 0\ndrain_bytes = \"1GiB\"\ndrain_time = \"0s\"\nlinger_time = \"1h\"\n\
          replay = \"30s\"\nidempotency = \"7d\"\nanswer_bytes = 5\nunique = [\"/email\", \"/a~1b\"]\n\
          unique_lookup = \"/users?email={/email}\"\nunique_found = \"/items\"\nunique_memory = \"1m\"\nreport = false\n\
          exempt = [{ address = \"10.0.0.0/8\" }, { header = \"User-Agent\", value = \"job*\", address = \"::1\" }, { header = \"X-A\" }]\n\
          cors = \"follow\"\ntag_header = \"X-Resource-Version\"\n\
-         profile = \"s3\"\nif_header = true\ntrust_write_tags = false\nconflict_body = \"simple\"",
+         profile = \"s3\"\nsafe_methods = [\"REPORT\"]\nif_header = true\ntrust_write_tags = false\nconflict_body = \"simple\"",
     );
     let expected = Policy {
         mode: Mode::Observe,
@@ -209,9 +210,16 @@ fn every_key_of_the_guard_can_be_set() {
         browsers: Browsers { cors: Cors::Follow, tag_header: Some(HeaderName::from_static("x-resource-version")) },
         service: Service {
             profile: Some(Profile::S3),
+            safe_methods: vec![Method::from_bytes(b"REPORT").expect("a token")],
             if_header: true,
             trust_write_tags: false,
             conflict_body: ConflictBody::Simple,
+        },
+        versions: Versions {
+            source: Source::Body,
+            ignore: vec![pointer("/at")],
+            body_limit: 2 * 1024 * 1024,
+            reads_after_write: true,
         },
     };
     assert_eq!(policy, expected);
@@ -243,6 +251,43 @@ fn what_is_remembered_can_be_turned_off_by_a_route() {
         ..Repeats::default()
     };
     assert_eq!(routes[1].policy.repeats, expected);
+}
+
+#[test]
+fn where_a_version_comes_from() {
+    for (keys, source) in [
+        ("", Source::Etag),
+        ("version = \"etag\"", Source::Etag),
+        ("version = \"body\"", Source::Body),
+        ("version = \"last-modified\"", Source::LastModified),
+        ("version = { header = \"X-Version\" }", Source::Header(HeaderName::from_static("x-version"))),
+        ("version = { json = \"/meta/version\" }", Source::Json(pointer("/meta/version"))),
+    ] {
+        assert_eq!(guard(keys).versions, Versions { source, ..Versions::default() }, "{keys}");
+    }
+}
+
+#[test]
+fn a_route_has_of_the_guard_what_goes_with_its_own_version() {
+    let routes = parsed(&format!(
+        "{BASE}[guard]\nversion = \"body\"\nignore = [\"/at\"]\nafter_write = \"probe\"\n\
+         [[routes]]\npath = \"/a\"\nguard = {{ version = \"last-modified\" }}\n\
+         [[routes]]\npath = \"/b\"\nguard = {{ version = \"etag\", after_write = \"off\" }}\n[[routes]]\n"
+    ))
+    .routes;
+    let of = |route: usize| routes[route].policy.versions.clone();
+    assert_eq!(of(0), Versions { source: Source::LastModified, ..Versions::default() });
+    assert_eq!(of(1), Versions::default());
+    let whole = Versions { source: Source::Body, ignore: vec![pointer("/at")], reads_after_write: true, ..of(1) };
+    assert_eq!(of(2), whole);
+}
+
+#[test]
+fn tags_that_are_made_must_fit() {
+    let file = |version: &str| format!("{BASE}[guard]\nversion = {version}\n[tracker]\ntag_bytes = 63\n");
+    let errors = Config::parse(&file("\"body\"")).expect_err("too short").to_string();
+    assert!(errors.contains("tracker.tag_bytes: must be 64 at least"), "{errors}");
+    parsed(&file("\"etag\""));
 }
 
 #[test]
@@ -660,6 +705,14 @@ fn every_departure_is_told() {
         ("max_body = 1", "Also set: max_body 1B."),
         ("body_rate = 0", "Also set: body_rate 0."),
         ("answer_bytes = 0", "Also set: answer_bytes 0."),
+        ("version = \"body\"", "A version is a hash of the body."),
+        ("version = \"body\"\nignore = [\"/a\"]", "A version is a hash of the body without /a."),
+        ("version = \"body\"\nversion_body_limit = \"2MiB\"", "one of more than 2MiB has no version."),
+        ("version = { header = \"X-V\" }", "A version is what the field x-v says."),
+        ("version = { json = \"/v\" }", "A version is what stands at /v in the JSON body."),
+        ("version = \"last-modified\"", "A version is the date in Last-Modified"),
+        ("version = \"last-modified\"", "The ETag is made here"),
+        ("after_write = \"probe\"", "whose answer has no tag the resource is read for it"),
         ("replay = \"30s\"", "is answered again within 30s"),
         ("idempotency = \"1d\"", "runs once; its answer is kept for 1d."),
         ("unique = [\"/email\"]", "whose /email is there already; what was created is known as long as there is room."),
@@ -730,6 +783,7 @@ fn a_field_that_means_something_else_carries_no_tag() {
         ("tag_header = \"X_A\"", "many servers drop"),
         ("tag_header = \"a b\"", "is not the name of a header field"),
         ("tag_header = \"X-A\"\npartition = [\"x-a\"]", "is in partition, too"),
+        ("tag_header = \"X-A\"\nversion = { header = \"x-a\" }", "is x-a, which version reads"),
         ("cors = \"on\"", "write \"off\" or \"follow\""),
     ] {
         let error = guard(keys).expect_err(keys).to_string();

@@ -14,6 +14,9 @@ use super::{
 
 /// The token that no lock ever has (RFC 4918 §10.4.8 names it; §6.5 keeps it from being one).
 const NO_LOCK: &[u8] = b"DAV:no-lock";
+/// So many conditions may a field have. Clients send two or three; what is read of many would take far more room than they
+/// themselves, for as long as the write waits.
+const CONDITIONS: usize = 256;
 
 /// The field as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +90,9 @@ pub enum IfError {
     /// Some lists name their resource, and some do not.
     #[error("some of the lists name a resource and some do not")]
     Mixed,
+    /// It has more conditions than anybody has a use for.
+    #[error("it has more than {CONDITIONS} conditions")]
+    TooMany,
     /// There are several fields.
     #[error("it came more than once")]
     Repeated,
@@ -109,6 +115,7 @@ impl If {
         let is_tagged = rest[0] == b'<';
         let mut resource: Option<Box<[u8]>> = None;
         let mut lists: Vec<List> = Vec::new();
+        let mut left = CONDITIONS;
         while !rest.is_empty() {
             if rest[0] == b'<' {
                 if !is_tagged {
@@ -121,7 +128,7 @@ impl If {
                     return Err(IfError::NoList);
                 }
             }
-            let (conditions, after) = list(rest)?;
+            let (conditions, after) = list(rest, &mut left)?;
             lists.push(List { resource: resource.clone(), conditions });
             rest = after;
         }
@@ -174,8 +181,8 @@ impl Alternative {
     }
 }
 
-/// A list, and what follows it.
-fn list(bytes: &[u8]) -> Result<(Vec<Condition>, &[u8]), IfError> {
+/// A list, and what follows it. So many conditions may be `left`.
+fn list<'a>(bytes: &'a [u8], left: &mut usize) -> Result<(Vec<Condition>, &'a [u8]), IfError> {
     let mut rest = bytes.strip_prefix(b"(").ok_or(IfError::NoList)?.trim_ascii_start();
     let mut conditions = Vec::new();
     loop {
@@ -186,6 +193,7 @@ fn list(bytes: &[u8]) -> Result<(Vec<Condition>, &[u8]), IfError> {
                 Ok((conditions, after.trim_ascii_start()))
             };
         }
+        *left = left.checked_sub(1).ok_or(IfError::TooMany)?;
         let (condition, after) = condition(rest)?;
         conditions.push(condition);
         rest = after;

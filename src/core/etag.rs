@@ -109,6 +109,11 @@ impl EntityTag {
                 || encoding_suffixes && without_suffix(&self.opaque) == without_suffix(&other.opaque))
     }
 
+    /// Whether it ends as if a compressing intermediary had marked it.
+    pub(super) fn is_marked(&self) -> bool {
+        without_suffix(&self.opaque).len() < self.opaque.len()
+    }
+
     /// A short stand-in for the tag where only "was it this one?" is asked. Not keyed: a collision makes a tag look
     /// superseded, which errs towards a conflict.
     #[must_use]

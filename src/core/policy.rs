@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
-use super::{browsers::Browsers, profile::Service, repeats::Repeats, rollout::Rollout};
+use super::{browsers::Browsers, profile::Service, repeats::Repeats, rollout::Rollout, version::Versions};
 
 /// What a route's guard does with a write, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Policy {
     pub browsers: Browsers,
     /// What is particular to the service.
     pub service: Service,
+    /// Where a resource's version comes from.
+    pub versions: Versions,
 }
 
 impl Default for Policy {
@@ -95,6 +97,7 @@ impl Default for Policy {
             rollout: Rollout::default(),
             browsers: Browsers::default(),
             service: Service::default(),
+            versions: Versions::default(),
         }
     }
 }

@@ -139,7 +139,11 @@ impl Demands {
 impl Tags {
     /// All lines of the field are one list (RFC 9110 §5.3); a tag can't span two of them, since the space of the
     /// joining ", " may not stand in a tag.
-    fn parse(headers: &HeaderMap, field: HeaderName) -> Result<Option<Self>, Malformed> {
+    ///
+    /// # Errors
+    ///
+    /// A field that is present but can't be read.
+    pub fn parse(headers: &HeaderMap, field: HeaderName) -> Result<Option<Self>, Malformed> {
         let mut present = false;
         let mut star = false;
         let mut tags = Vec::new();

@@ -29,6 +29,8 @@ pub enum Profile {
 pub struct Service {
     /// What the operator called it.
     pub profile: Option<Profile>,
+    /// The methods that change nothing, beside those of RFC 9110 §9.2.1.
+    pub safe_methods: Vec<Method>,
     /// Whether WebDAV's `If` (RFC 4918 §10.4) is a precondition.
     pub if_header: bool,
     /// Whether the tag of a write's answer is the new state's. Some frameworks tag every answer, by what it says itself.
@@ -39,7 +41,13 @@ pub struct Service {
 
 impl Default for Service {
     fn default() -> Self {
-        Self { profile: None, if_header: false, trust_write_tags: true, conflict_body: ConflictBody::Problem }
+        Self {
+            profile: None,
+            safe_methods: Vec::new(),
+            if_header: false,
+            trust_write_tags: true,
+            conflict_body: ConflictBody::Problem,
+        }
     }
 }
 
@@ -56,6 +64,8 @@ pub enum ConflictBody {
 /// object: `x-id`, which SDKs add, the parameters of a signature, and those by which an upload in parts begins and ends.
 const S3_PARTS: [&str; 8] =
     ["acl", "attributes", "legal-hold", "partNumber", "retention", "tagging", "torrent", "versionId"];
+/// The methods that only ask (RFC 4918 §9.1, RFC 3253 §3.6, RFC 5323 §2).
+const WEBDAV_READS: [&str; 3] = ["PROPFIND", "REPORT", "SEARCH"];
 /// The methods that write by WebDAV and its extensions (RFC 3253, 3744, 4791, 5842), apart from those of locks, which carry
 /// no precondition of the resource's state.
 const WEBDAV_METHODS: [&str; 12] =
@@ -83,6 +93,7 @@ impl Profile {
     pub fn apply(profile: Option<Self>, policy: Policy) -> Policy {
         let service = Service {
             profile,
+            safe_methods: if profile == Some(Self::Webdav) { named(&WEBDAV_READS) } else { Vec::new() },
             if_header: profile == Some(Self::Webdav),
             trust_write_tags: profile != Some(Self::Express),
             ..policy.service

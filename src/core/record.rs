@@ -232,6 +232,12 @@ impl Record {
         }
     }
 
+    /// Whether a guarded write is under way, and no other resource's write was found to have changed this one meanwhile.
+    #[must_use]
+    pub fn is_undisturbed(&self) -> bool {
+        self.under_way == UnderWay::Guarded { disturbed: false }
+    }
+
     /// Whether nothing is under way, so that the record may be dropped (rule 8).
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -80,6 +80,8 @@ pub enum Failure {
     RequestTimeout(Sent),
     /// It came before, or creates what is there already.
     Repeat(Repeat),
+    /// A read asks for a version that is not the current one, which is this, if there is one.
+    OtherVersion(Option<EntityTag>),
     /// The task that carried the write out is gone; nobody knows what became of the write.
     Lost,
 }
@@ -272,16 +274,11 @@ impl Failure {
                 "With HTTP/1.0 a body needs a Content-Length.".into(),
             ),
             Self::Body(error) => body_problem(error, "Nothing was changed."),
-            Self::NoRoute => Problem {
-                status: StatusCode::NOT_FOUND,
-                kind: "no-route",
-                title: "No route",
-                error: "No route leads from this host and path to a service.".into(),
-                proxy_error: "destination_not_found",
-            },
+            Self::NoRoute => no_route_problem(),
             Self::Upstream(error, sent) => upstream_problem(error, *sent),
             Self::RequestTimeout(sent) => late_problem(*sent),
             Self::Repeat(repeat) => repeat.problem(),
+            Self::OtherVersion(_) => other_version_problem(),
             Self::Relayed(_) | Self::Lost => Problem {
                 status: StatusCode::BAD_GATEWAY,
                 kind: "in-doubt",
@@ -358,6 +355,26 @@ impl Sent {
             Self::Write if sent => "Whether it was applied is unknown; fetch the latest version before you try again.",
             Self::Write | Self::Probe => "Nothing was changed; try again later.",
         }
+    }
+}
+
+fn no_route_problem() -> Problem {
+    Problem {
+        status: StatusCode::NOT_FOUND,
+        kind: "no-route",
+        title: "No route",
+        error: "No route leads from this host and path to a service.".into(),
+        proxy_error: "destination_not_found",
+    }
+}
+
+fn other_version_problem() -> Problem {
+    Problem {
+        status: StatusCode::PRECONDITION_FAILED,
+        kind: "other-version",
+        title: "The resource has changed",
+        error: "The resource is not in the version that you ask for. Fetch the latest version.".into(),
+        proxy_error: "http_request_denied",
     }
 }
 
@@ -522,6 +539,9 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
         fields.insert(ETAG, only.to_header_value());
     }
     fields.extend(detail::retry_after(failure, about.policy).map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))));
+    if let Failure::OtherVersion(Some(tag)) = failure {
+        fields.insert(ETAG, tag.to_header_value());
+    }
     if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure {
         let link = format!("<{path}>; rel=\"latest-version\"; anchor=\"{path}\"");
         fields.extend(HeaderValue::from_str(&link).ok().map(|link| (LINK, link)));

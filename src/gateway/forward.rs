@@ -15,7 +15,7 @@ use super::{
     body::{Ahead, Answer, Inbound, Outgoing},
     browsers, habits, headers, informational, replay,
     trailers::{self, Trailers},
-    tunnel, write,
+    tunnel, versions, write,
 };
 use crate::{
     config::Protocol,
@@ -32,6 +32,10 @@ pub(super) type Received = Response<FromUpstream>;
 
 /// Passes a read on and records the tag that its answer shows.
 pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+    if let Some(versions) = versions::made(exchange) {
+        // In a box, so that other routes have no room for it.
+        return Box::pin(versions::read(exchange, versions, body)).await;
+    }
     let tracker = &exchange.gateway.tracker;
     // Before the request is forwarded: whatever happens to the resource from here on makes the answer old news.
     let began = if exchange.policy().mode == Mode::Off { None } else { Some(tracker.stamp().await) };
@@ -40,6 +44,11 @@ pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Resp
     if let Some(began) = began {
         observe(exchange, &exchange.head.method, &exchange.head.headers, began, &received).await;
     }
+    deliver(exchange, received, wanted_body)
+}
+
+/// The answer to a read as the client gets it. `wanted_body`: the backend asked for the read's own body.
+pub(super) fn deliver(exchange: &Exchange, received: Received, wanted_body: bool) -> Result<Response<Answer>, Failure> {
     match &exchange.wish {
         Some(wish) => tunnel::pass_on(exchange, wish, received),
         None if wanted_body => Ok(pass_on(exchange, received)),
@@ -50,7 +59,7 @@ pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Resp
 /// Sends a read. One that goes by a connection that the backend was just closing goes once more, by another, and where there
 /// are several servers to another of them: a read may reach the backend twice (rule 5 is about writes). With it comes
 /// whether the backend asked for the body.
-async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received, bool), Failure> {
+pub(super) async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received, bool), Failure> {
     let method = &exchange.head.method;
     let rest = body.take();
     let mut attempts = if rest.is_some() { 1 } else { 3 };
@@ -77,9 +86,10 @@ async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result<(Received,
 /// The request as the backend gets it.
 pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Request<Outgoing> {
     let policy = exchange.policy();
-    let keep = policy.forward_preconditions || method.is_safe() || policy.mode.only_observes();
+    let keep = policy.forward_preconditions || exchange.is_read() || policy.mode.only_observes();
     let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
     browsers::spare(exchange, &mut fields);
+    versions::adapt(exchange, &method, &mut fields);
     headers::describe_body(&mut fields, &method, &body);
     body.trailers().announce(&mut fields);
     if trailers::are_accepted(&exchange.head.headers) {
@@ -188,7 +198,12 @@ pub(super) async fn observe(
     began: Stamp,
     received: &Received,
 ) {
-    if let Some(seen) = seen(exchange, method, asked, received)
+    let seen = match versions::made(exchange) {
+        None => seen(exchange, method, asked, received),
+        Some(made) => seen(exchange, method, &versions::asked(made, asked), received)
+            .map(|seen| versions::seen(method, received.status(), seen)),
+    };
+    if let Some(seen) = seen
         && exchange.gateway.may_record(exchange.route, began)
     {
         replay::seen(exchange, &seen);

@@ -12,7 +12,7 @@ use http::{
 };
 use http_body::Body;
 
-use super::{Exchange, body::Outgoing, browsers, forwarded};
+use super::{Exchange, body::Outgoing, browsers, forwarded, versions};
 use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
@@ -95,6 +95,7 @@ pub(super) fn for_probe(exchange: &Exchange) -> HeaderMap {
         }
     }
     let mut out = for_backend(exchange, &only, false);
+    versions::adapt(exchange, &Method::GET, &mut out);
     // A cache behind the gateway must not answer for the backend.
     out.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     out

@@ -14,7 +14,7 @@ use super::{
     answer::{Failure, Sent},
     body::Outgoing,
     forward::{self, Received, Tagged},
-    habits, headers,
+    habits, headers, versions,
 };
 use crate::{
     core::{record::Probed, resource::Target, verdict::Probe},
@@ -40,12 +40,17 @@ pub(super) async fn probe(exchange: &Exchange, by_date: bool) -> Result<Said, Fa
 }
 
 async fn ask(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
-    match read(&Method::HEAD, send(exchange, Method::HEAD).await?, by_date)? {
+    // A HEAD shows nothing of a body.
+    let in_body = versions::made(exchange).is_some_and(|versions| versions.source.is_in_body());
+    if !in_body || by_date {
+        let received = versions::probed(exchange, &Method::HEAD).await?;
+        if let Reading::Said(said) = read(&Method::HEAD, received, by_date)? {
+            return Ok(said);
+        }
+    }
+    match read(&Method::GET, versions::probed(exchange, &Method::GET).await?, by_date)? {
         Reading::Said(said) => Ok(said),
-        Reading::AskAgain => match read(&Method::GET, send(exchange, Method::GET).await?, by_date)? {
-            Reading::Said(said) => Ok(said),
-            Reading::AskAgain => Ok(Said::Nothing),
-        },
+        Reading::AskAgain => Ok(Said::Nothing),
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
     telemetry::{
         Telemetry,
         access::{self, Line, Lines, Outside, Seconds},
-        metrics::{self, Metrics, ProbeResult, Verdict},
+        metrics::{self, Metrics, ProbeResult, Untagged, Verdict},
         trace::{Trace, TraceId},
     },
     upstream::SendError,
@@ -212,6 +212,16 @@ impl Seen {
         });
     }
 
+    /// It is a read that gets no tag.
+    pub(super) fn untagged(&self, why: Untagged) {
+        self.route().untagged(why);
+    }
+
+    /// How long it has been under way.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// It is a write that was sent, and nobody knows what became of it.
     pub(super) fn in_doubt(&self) {
         self.route().in_doubt();
@@ -311,6 +321,7 @@ fn verdict(failure: &Failure) -> Option<Verdict> {
         | Failure::Target(_)
         | Failure::TargetLength(_)
         | Failure::RequestTimeout(_)
+        | Failure::OtherVersion(_)
         | Failure::Host
         | Failure::Expectation
         | Failure::Method

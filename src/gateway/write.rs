@@ -31,7 +31,7 @@ use super::{
     probe::{self, Said},
     related,
     repeats::{self, Begun, Notes},
-    replay, route,
+    replay, route, versions,
 };
 use crate::{
     core::{
@@ -332,7 +332,8 @@ async fn carry_out(
     }
     let held = outgoing.held();
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
-    let sent = exchange.send(request, &progress).await;
+    let mut sent = exchange.send(request, &progress).await;
+    versions::strip(&exchange, sent.as_mut().ok());
     match sent {
         Err(error) => {
             let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
@@ -350,9 +351,9 @@ async fn carry_out(
             }
             answer(reply, Err(Failure::Upstream(error, Sent::Write)));
         }
-        Ok(received) => {
+        Ok(mut received) => {
             note_changes(&exchange, &received).await;
-            let outcome = outcome(&exchange, &received);
+            let mut outcome = outcome(&exchange, &received);
             if matches!(outcome, None | Some(Outcome::InDoubt)) {
                 exchange.seen.in_doubt();
             }
@@ -366,8 +367,11 @@ async fn carry_out(
             let connection = received.body().connection().clone();
             let mut under_way = Some(UnderWay { ended, broke_off: false, progress, connection });
             let still_under_way = under_way.take_if(|body| !body.is_over());
-            let response = forward::pass_on(&exchange, received);
             let is_whole = still_under_way.is_none();
+            if is_whole && exchange.policy().versions.reads_after_write {
+                outcome = Box::pin(versions::after_write(&exchange, &turn, outcome, &mut received)).await;
+            }
+            let response = forward::pass_on(&exchange, received);
             let response = repeats::settle(notes, &exchange, outcome.as_ref(), is_whole, response);
             let certain = outcome.as_ref().filter(|_| is_whole);
             rollout::sent(sending, &exchange, certain, Some(response.status())).await;
@@ -495,7 +499,7 @@ fn names_a_part(exchange: &Exchange) -> bool {
 }
 
 /// Whether the fields of a write's answer describe its target, and not a resource that `Content-Location` names.
-fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
+pub(super) fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
     fields
         .get_all(CONTENT_LOCATION)
         .iter()
@@ -525,7 +529,7 @@ fn prefers_representation(exchange: &Exchange) -> bool {
 /// A conflict's answer with the current representation, where the caller may have it.
 async fn represent(exchange: &Exchange, refused: Box<Refused>) -> Result<Response<Answer>, Failure> {
     let began = exchange.gateway.tracker.stamp().await;
-    let Ok(received) = probe::send(exchange, Method::GET).await else {
+    let Ok(received) = versions::probed(exchange, &Method::GET).await else {
         return Err(Failure::Refused(refused));
     };
     forward::observe(exchange, &Method::GET, &exchange.head.headers, began, &received).await;

@@ -28,9 +28,11 @@ use crate::{config, core::verdict::Refusal, tracker::Watcher};
 mod counted;
 mod habits;
 mod remembered;
+mod versions;
 
 pub use habits::Habits;
 pub use remembered::Remembered;
+pub use versions::Untagged;
 
 /// The media type of what `Metrics::scrape` gives.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -196,6 +198,7 @@ struct Families {
     verdicts: Family<VerdictLabels, Counter>,
     probes: Family<ProbeLabels, Counter>,
     in_doubt: Family<RouteLabels, Counter>,
+    untagged: Family<versions::Labels, Counter>,
     turns: Counter,
     turns_waiting: Gauge,
     turns_held: Gauge,
@@ -302,6 +305,7 @@ impl Families {
             verdicts: Family::default(),
             probes: Family::default(),
             in_doubt: Family::default(),
+            untagged: Family::default(),
             turns: Counter::default(),
             turns_waiting: Gauge::default(),
             turns_held: Gauge::default(),
@@ -347,6 +351,8 @@ impl Families {
         registry.register("probes", "Questions for the current tag, by what came of them", self.probes.clone());
         registry.register("in_doubt", "Writes of which nobody knows what became", self.in_doubt.clone());
         self.habits.register(registry);
+        let help = "Reads without the version that their route makes";
+        registry.register("untagged", help, self.untagged.clone());
         let help = "Lines of the access log for which there was no room";
         registry.register("access_log_dropped", help, self.access_log_dropped.clone());
         let help = "Time from a request's head to the end of its answer";
@@ -537,6 +543,7 @@ pub struct Route {
     in_doubt: Counter,
     /// What its service does that speaks against its rules.
     pub habits: Habits,
+    untagged: [Counter; Untagged::ALL.len()],
 }
 
 impl Route {
@@ -553,6 +560,7 @@ impl Route {
             probes: ProbeResult::ALL.map(|result| families.probes.get_or_create_owned(&probe(result))),
             in_doubt: families.in_doubt.get_or_create_owned(&RouteLabels { route: route() }),
             habits: Habits::new(&families.habits, &label),
+            untagged: versions::counters(&families.untagged, &label),
             label,
         }
     }
@@ -596,6 +604,11 @@ impl Route {
     #[must_use]
     pub fn label(&self) -> &Arc<str> {
         &self.label
+    }
+
+    /// A read has no tag.
+    pub fn untagged(&self, why: Untagged) {
+        self.untagged[why as usize].inc();
     }
 
     fn verdict_count(&self, verdict: Verdict) -> u64 {

@@ -38,6 +38,7 @@ use tokio::{
 use self::{
     backend::{Backend, Resource},
     clients::Held,
+    versions::Making,
 };
 use super::{
     Broken, Cell, Tracker,
@@ -53,6 +54,7 @@ mod clients;
 mod gateway;
 mod observed;
 mod related;
+mod versions;
 
 const SEEDS: u64 = 256;
 const CLIENTS: u64 = 20;
@@ -151,8 +153,12 @@ struct Report {
 
 /// Only a story that is `told` is written down.
 fn simulate(seed: u64, broken: Option<Broken>, told: bool) -> Report {
+    simulate_with(seed, broken, told, None)
+}
+
+fn simulate_with(seed: u64, broken: Option<Broken>, told: bool, making: Option<Making>) -> Report {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    runtime.block_on(async { tell_all(World::new(seed, broken, told)).await })
+    runtime.block_on(async { tell_all(World::new(seed, broken, told, making)).await })
 }
 
 async fn tell_all(world: World) -> Report {
@@ -176,6 +182,9 @@ enum Violation {
     /// What was known was not so.
     #[error("what is known is wrong: {0}")]
     Lie(String),
+    /// A client was told that its write has left a state in which the resource was not.
+    #[error("a client is told a tag of another state: {0}")]
+    Misinformed(String),
     /// Somebody waits for ever.
     #[error("somebody waits for ever: {0}")]
     Stuck(String),
@@ -214,6 +223,8 @@ enum Event {
     Related,
     /// A write changed other resources, as its route says.
     Beside,
+    /// A client got the tag of the state that its write has left by a read of the gateway's.
+    ToldAfterWrite,
     /// A conditional write was not held to its condition, since a related change came between.
     Exempt,
 }
@@ -269,6 +280,8 @@ struct World {
     names: Mutex<Names>,
     policy: Policy,
     broken: Option<Broken>,
+    /// Where the gateway makes the versions.
+    making: Option<Making>,
     targets: Vec<Target>,
     /// What a write to each resource changes, too, as its route says.
     beside: Vec<Vec<Target>>,
@@ -314,9 +327,12 @@ impl fmt::Debug for Target {
 }
 
 impl World {
-    fn new(seed: u64, broken: Option<Broken>, told: bool) -> Self {
+    fn new(seed: u64, broken: Option<Broken>, told: bool, making: Option<Making>) -> Self {
         let mut dice = Dice(seed);
-        let (targets, resources) = map_of_the_world(&mut dice);
+        let (targets, mut resources) = map_of_the_world(&mut dice);
+        if making.is_some() {
+            resources.iter_mut().for_each(|resource| resource.has_no_tags(&mut dice));
+        }
         let capacity = [1, 2, 100][dice.index(3)];
         let tracker = Arc::new(Tracker::breaking(capacity, broken));
         let cells = targets.iter().map(|target| target.key.cell[0]).max().map_or(0, |last| last + 1);
@@ -330,7 +346,8 @@ impl World {
             beside: vec![Vec::new(); resources.len()],
             held: Mutex::new(vec![Vec::new(); resources.len()]),
             writes: AtomicU64::new(0),
-            backend: Mutex::new(Backend { states: resources.len() as u64, resources, violations: Vec::new() }),
+            backend: Mutex::new(Backend::new(resources)),
+            making,
             dice: Mutex::new(dice),
             counts: Mutex::default(),
             told,

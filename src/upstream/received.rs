@@ -1,6 +1,7 @@
 //! The body of an answer on its way, and what becomes of its connection when it is through.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, ready},
@@ -13,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     Broken,
+    ahead::{Ahead, Extent},
     fleet::{Counted, Server},
     http1,
     http2::{self, Slot},
@@ -37,6 +39,8 @@ pub enum AnswerError {
 pub struct FromUpstream {
     source: Source,
     lease: Option<Lease>,
+    /// What was read ahead of whoever takes the body.
+    ahead: Option<Box<Ahead>>,
     server: Arc<Server>,
     handle: Handle,
     patience: Duration,
@@ -80,7 +84,7 @@ impl FromUpstream {
 
     /// Of a connection that is no longer HTTP's.
     pub(super) fn without_lease(source: Source, server: Arc<Server>, handle: Handle, patience: Duration) -> Self {
-        Self { source, lease: None, server, handle, patience, pause: None, is_waiting: false }
+        Self { source, lease: None, ahead: None, server, handle, patience, pause: None, is_waiting: false }
     }
 
     /// The way that the request went.
@@ -93,6 +97,51 @@ impl FromUpstream {
     #[must_use]
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// Reads up to a little more than `limit` bytes, and not for much longer than `time`. Whoever takes the body gets them
+    /// first, and sees no difference.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, nothing of the body is lost.
+    pub async fn read_ahead(&mut self, limit: usize, time: Duration) -> Extent {
+        let until = Instant::now() + time;
+        let hint = self.size_hint();
+        if hint.lower() > limit as u64 {
+            return Extent::TooLong;
+        }
+        let ahead = self.ahead.get_or_insert_with(|| Ahead::new(&hint));
+        ahead.data.reserve(usize::try_from(hint.lower()).unwrap_or(0));
+        loop {
+            let frame = poll_fn(|cx| self.poll_source(cx)).await;
+            let ahead = self.ahead.get_or_insert_with(|| Ahead::new(&hint));
+            match frame {
+                None => return Extent::Whole,
+                Some(Ok(frame)) => ahead.take(frame),
+                Some(Err(error)) => {
+                    ahead.broken = Some(error);
+                    return Extent::Broken;
+                }
+            }
+            if ahead.data.len() > limit {
+                return Extent::TooLong;
+            }
+            if Instant::now() >= until && !self.source.is_end_stream() {
+                return Extent::TooSlow;
+            }
+        }
+    }
+
+    /// What has been read ahead.
+    #[must_use]
+    pub fn ahead(&self) -> &[u8] {
+        self.ahead.as_ref().map_or(&[], |ahead| &ahead.data)
+    }
+
+    /// Why it broke off while it was read ahead. Who takes the body is not told any more.
+    pub fn broken(&mut self) -> Option<AnswerError> {
+        self.ahead.as_mut()?.broken.take()
     }
 
     fn end(&mut self) {
@@ -112,6 +161,24 @@ impl FromUpstream {
         if let Source::Http1(body) = &mut self.source {
             body.close();
         }
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let Poll::Ready(frame) = self.source.poll_frame(cx) else {
+            ready!(self.poll_pause(cx));
+            self.handle.abort();
+            self.break_off();
+            return Poll::Ready(Some(Err(AnswerError::Idle)));
+        };
+        self.is_waiting = false;
+        match &frame {
+            // An answer that broke off leaves nothing to be used again.
+            Some(Err(_)) => self.break_off(),
+            None => self.end(),
+            Some(Ok(_)) if self.source.is_end_stream() => self.end(),
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
     }
 
     /// Ready once the backend has paused for too long.
@@ -149,32 +216,25 @@ impl Body for FromUpstream {
     type Error = AnswerError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let Poll::Ready(frame) = self.source.poll_frame(cx) else {
-            ready!(self.poll_pause(cx));
-            self.handle.abort();
-            self.break_off();
-            return Poll::Ready(Some(Err(AnswerError::Idle)));
-        };
-        self.is_waiting = false;
-        match &frame {
-            // An answer that broke off leaves nothing to be used again.
-            Some(Err(_)) => self.break_off(),
-            None => self.end(),
-            Some(Ok(_)) if self.source.is_end_stream() => self.end(),
-            Some(Ok(_)) => {}
+        if let Some(ahead) = &mut self.ahead {
+            if let Some(next) = ahead.next(cx) {
+                return next.map(Some);
+            }
+            self.ahead = None;
         }
-        Poll::Ready(frame)
+        self.poll_source(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
+        self.ahead.as_ref().is_none_or(|ahead| ahead.is_over()) && self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
+        let rest = match &self.source {
             Source::Http1(body) => body.size_hint(),
             Source::Http2(body) => body.size_hint(),
             Source::Nothing => SizeHint::with_exact(0),
-        }
+        };
+        self.ahead.as_ref().map_or(rest, |ahead| ahead.size_hint(&rest))
     }
 }

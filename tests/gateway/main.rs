@@ -15,6 +15,7 @@ mod probe;
 
 mod precondition;
 mod target;
+mod versions;
 
 mod body;
 mod body_limits;

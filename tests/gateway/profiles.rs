@@ -134,6 +134,40 @@ async fn writes_that_differ_in_their_if_are_not_the_same_write() {
     backend.assert_quiet();
 }
 
+#[tokio::test]
+async fn what_only_asks_by_webdav_waits_for_no_write_and_makes_no_tag_stale() {
+    let (mut backend, gateway) = with(WEBDAV).await;
+    read(&mut backend, &gateway, "/note", "\"1\"").await;
+    let ask = async |backend: &mut Script, method: &str| {
+        let asked =
+            begin(gateway.call(method, "/note").with("depth", "0").with("if-match", "\"0\"").body("<propfind/>"));
+        let mut arrival = backend.expect(method, "/note").await;
+        assert_eq!((arrival.field("depth"), arrival.field("if-match")), (Some("0"), Some("\"0\"")));
+        assert_eq!(arrival.body().await.expect("a whole body"), b"<propfind/>");
+        arrival.answer(207, &[], "<multistatus/>").await;
+        let answer = asked.answer().await;
+        assert_eq!((answer.status, answer.text()), (207, "<multistatus/>"));
+    };
+    let write = begin(gateway.put("/note", "x").if_match("\"1\""));
+    let under_way = backend.expect("PUT", "/note").await;
+    for method in ["PROPFIND", "REPORT", "SEARCH"] {
+        ask(&mut backend, method).await;
+    }
+    under_way.answer(204, &[("ETag", "\"2\"")], "").await;
+    assert_eq!(write.answer().await.status, 204);
+    ask(&mut backend, "PROPFIND").await;
+    // The tag still holds: nobody is asked for it.
+    let write = begin(gateway.put("/note", "y").if_match("\"2\""));
+    backend.expect("PUT", "/note").await.answer(204, &[], "").await;
+    assert_eq!(write.answer().await.status, 204);
+
+    // Elsewhere nobody knows that it only asks.
+    let (mut backend, gateway) = with("wait = \"0s\"").await;
+    let _write = begin(gateway.put("/note", "x"));
+    let _under_way = backend.expect("PUT", "/note").await;
+    gateway.call("PROPFIND", "/note").expect(409).await.problem("busy");
+}
+
 const S3: &str = "profile = \"s3\"";
 
 #[tokio::test]
@@ -273,4 +307,26 @@ async fn scim_is_told_412_by_its_weak_tags() {
     backend.expect("PATCH", "/Users/1?attributes=userName").await.answer(204, &[], "").await;
     assert_eq!(patch.answer().await.status, 204);
     backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn check_prints_what_a_profile_means() {
+    let file = std::env::temp_dir().join(format!("ifmatch-profiles-{}.toml", std::process::id()));
+    let text = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[upstreams.a]\nservers = [\"http://127.0.0.1:1\"]\n\
+                [guard]\nprofile = \"scim\"\nquery = \"include\"\n";
+    std::fs::write(&file, text).expect("a file");
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_ifmatch"));
+    let output = check.args(["check", "--config"]).arg(&file).output().expect("the program runs");
+    std::fs::remove_file(&file).expect("the file is there");
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{said}");
+    for line in [
+        "    Profile \"scim\", which means:\n",
+        "      methods = [\"PUT\", \"PATCH\", \"DELETE\"]\n",
+        "      conflict_status = 412\n",
+        "      comparison = \"weak\"\n",
+        "      query = \"ignore\", but \"include\" here\n",
+    ] {
+        assert!(said.contains(line), "{said} lacks {line}");
+    }
 }

@@ -1,5 +1,8 @@
 //! What a profile means, key by key, and what is otherwise here.
 
+use http::Method;
+
+use super::listed;
 use crate::{
     config::raw::form::quoted,
     core::{
@@ -25,6 +28,9 @@ pub(super) fn profile(policy: &Policy) -> Vec<String> {
 pub(super) fn departures(policy: &Policy) -> Vec<String> {
     let mut rules = Vec::new();
     let service = &policy.service;
+    if !service.safe_methods.is_empty() {
+        rules.push(format!("Taken for reads: {}.", listed(&service.safe_methods, "and")));
+    }
     if service.if_header {
         rules.push("The tags in WebDAV's If are a precondition.".to_owned());
     }
@@ -38,7 +44,7 @@ pub(super) fn departures(policy: &Policy) -> Vec<String> {
 }
 
 /// The keys that every profile sets.
-fn keys(policy: &Policy) -> [(&'static str, String); 6] {
+fn keys(policy: &Policy) -> [(&'static str, String); 7] {
     let array = |names: &mut dyn Iterator<Item = &str>| format!("[{}]", quoted(names, ", "));
     let comparison = match policy.comparison {
         Comparison::Strong => "\"strong\"",
@@ -50,7 +56,8 @@ fn keys(policy: &Policy) -> [(&'static str, String); 6] {
         QueryRule::Only(names) => array(&mut names.iter().map(String::as_str)),
     };
     [
-        ("methods", array(&mut policy.methods.iter().map(http::Method::as_str))),
+        ("methods", array(&mut policy.methods.iter().map(Method::as_str))),
+        ("safe_methods", array(&mut policy.service.safe_methods.iter().map(Method::as_str))),
         ("conflict_status", policy.conflict_status.as_u16().to_string()),
         ("comparison", comparison.to_owned()),
         ("query", query),

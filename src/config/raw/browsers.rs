@@ -11,6 +11,7 @@ use crate::core::{
     browsers::{Browsers, Cors},
     policy::Policy,
     resource::is_credential,
+    version::Source,
 };
 
 /// Fields that mean something else, in a request or in an answer,
@@ -108,5 +109,10 @@ fn tag_header(value: &DeValue) -> Result<Option<HeaderName>, String> {
 pub(super) fn check(s: &Section, policy: &Policy) {
     if let Some(name) = policy.browsers.tag_header.as_ref().filter(|name| policy.partition.contains(name)) {
         s.error_at("tag_header", &format!("is {name}, which is in partition, too: the backend would not get it"));
+    }
+    if let (Some(name), Source::Header(source)) = (&policy.browsers.tag_header, &policy.versions.source)
+        && name == source
+    {
+        s.error_at("tag_header", &format!("is {name}, which version reads: a copy of the tag would take its place"));
     }
 }

@@ -251,13 +251,6 @@ pub(super) fn query_rule(value: &DeValue) -> Result<QueryRule, String> {
     }
 }
 
-pub(super) fn version(value: &DeValue) -> Result<(), String> {
-    match value.as_str() {
-        Some("etag") => Ok(()),
-        Some(_) | None => Err("only \"etag\" is supported in this release".to_owned()),
-    }
-}
-
 pub(super) fn level(value: &DeValue) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
     let text = text(value)?;

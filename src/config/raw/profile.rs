@@ -1,10 +1,11 @@
 //! The keys of a guard that are about the kind of service: `profile`, what only a profile would set otherwise, and how the
 //! gateway words its own answers.
 
+use http::Method;
 use toml::de::DeValue;
 
 use super::{
-    form::{choice, flag, quoted, text},
+    form::{choice, flag, method, quoted, text},
     section::Section,
 };
 use crate::core::{
@@ -23,14 +24,34 @@ pub(super) fn defaults(s: &mut Section, defaults: &Policy) -> Policy {
 pub(super) fn service(s: &mut Section, defaults: &Service) -> Service {
     Service {
         profile: defaults.profile,
+        safe_methods: s.list("safe_methods", safe).ok().flatten().unwrap_or_else(|| defaults.safe_methods.clone()),
         if_header: s.value("if_header", defaults.if_header, flag),
         trust_write_tags: s.value("trust_write_tags", defaults.trust_write_tags, flag),
         conflict_body: s.value("conflict_body", defaults.conflict_body, choice(&CONFLICT_BODIES)),
     }
 }
 
+/// What guards a method can't take it for a read.
+pub(super) fn check(s: &Section, policy: &Policy) {
+    if let Some(method) = policy.service.safe_methods.iter().find(|method| policy.methods.contains(method)) {
+        s.error_at("safe_methods", &format!("has {method}, and so has methods"));
+    }
+}
+
 const CONFLICT_BODIES: [(&str, ConflictBody); 2] =
     [("problem", ConflictBody::Problem), ("simple", ConflictBody::Simple)];
+
+/// The methods that are known to write, whatever the service: to take one for a read would be to look away.
+const WRITES: [&str; 11] =
+    ["PUT", "POST", "PATCH", "DELETE", "MERGE", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK"];
+
+fn safe(value: &DeValue) -> Result<Method, String> {
+    let method = method(value)?;
+    if WRITES.iter().any(|write| method.as_str().eq_ignore_ascii_case(write)) {
+        return Err(format!("{method} writes"));
+    }
+    Ok(method)
+}
 
 fn profile(value: &DeValue) -> Result<Option<Profile>, String> {
     let text = text(value)?;

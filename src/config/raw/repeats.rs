@@ -33,7 +33,7 @@ pub(super) fn repeats(s: &mut Section, defaults: Repeats) -> Repeats {
     repeats
 }
 
-fn pointer(value: &DeValue) -> Result<Pointer, String> {
+pub(super) fn pointer(value: &DeValue) -> Result<Pointer, String> {
     let text = text(value)?;
     Pointer::parse(text).map_err(|error| format!("{text:?} is no place in a document: {error}"))
 }

@@ -95,13 +95,31 @@ fn choices_that_are_not_there() {
         ("profile = \"dav\"", "profile", "\"scim\" or \"webdav\" or \"s3\" or \"none\""),
         ("profile = true", "profile", "must be a string"),
         ("if_header = \"yes\"", "if_header", "must be true or false"),
+        ("safe_methods = [\"REPORT\", \"POST\"]", "safe_methods[1]", "POST writes"),
+        ("safe_methods = [\"Move\"]", "safe_methods[0]", "Move writes"),
+        ("safe_methods = [\"GET\"]", "safe_methods[0]", "GET only reads"),
         ("trust_write_tags = 1", "trust_write_tags", "must be true or false"),
         ("conflict_body = \"json\"", "conflict_body", "\"problem\" or \"simple\""),
         ("method_override = \"honor\"", "method_override", "\"honour\" or \"refuse\""),
         ("conflict_status = 410", "conflict_status", "410 is not one of 409 and 412"),
         ("conflict_status = \"409\"", "conflict_status", "must be an integer"),
-        ("version = \"json\"", "version", "only \"etag\" is supported in this release"),
-        ("version = {}", "version", "only \"etag\" is supported in this release"),
+        (
+            "version = \"json\"",
+            "version",
+            "\"json\" is not known; write \"etag\", \"body\", \"last-modified\", { header",
+        ),
+        ("version = 1", "version", "must be \"etag\", \"body\""),
+        ("version = {}", "version", "a table here has one key, header or json"),
+        ("version = { header = \"X-V\", json = \"/v\" }", "version", "a table here has one key, header or json"),
+        ("version = { field = \"X-V\" }", "version", "a table here has one key, header or json"),
+        ("version = { header = 1 }", "version", "must be a string"),
+        ("version = { header = \"a b\" }", "version", "\"a b\" is no field name"),
+        ("version = { header = \"ETag\" }", "version", "ETag is read by version = \"etag\""),
+        ("version = { header = \"last-modified\" }", "version", "read by version = \"last-modified\""),
+        ("version = { header = \"Date\" }", "version", "Date is another in every answer"),
+        ("version = { json = \"v\" }", "version", "\"v\" is no place in a document"),
+        ("version_body_limit = \"1GiB\"", "version_body_limit", "must be from 1B to 256MiB"),
+        ("after_write = \"read\"", "after_write", "\"read\" is not known; write \"off\" or \"probe\""),
         ("query = \"some\"", "query", "write \"include\", \"ignore\" or an array of parameter names"),
         ("query = [\"a\", 1]", "query", "must be a string"),
         ("query = false", "query", "must be \"include\""),
@@ -112,6 +130,19 @@ fn choices_that_are_not_there() {
         ("partition = [\"X-A\", \"a b\"]", "partition[1]", "\"a b\" is not the name of a header field"),
         ("partition = [\"TE\"]", "partition[0]", "te does not reach the backend as the client sends it"),
         ("partition = [\"If-Match\"]", "partition[0]", "if-match does not reach the backend"),
+    ]);
+    assert_guard_errors(&[(
+        "ignore = [\"/a\", \"b\"]\nversion = \"body\"",
+        "ignore[1]",
+        "\"b\" is no place in a document",
+    )]);
+    assert_errors_after_base(&[
+        ("[guard]\nignore = [\"/a\"]", 5, "guard.ignore", "it goes with version = \"body\""),
+        ("[guard]\nversion = { json = \"/v\" }\nignore = [\"/a\"]", 5, "guard.ignore", "it goes with version"),
+        ("[guard]\nversion = \"last-modified\"\nafter_write = \"probe\"", 5, "guard.after_write", "no version yet"),
+        ("[guard]\nversion = \"last-modified\"\ncomparison = \"weak\"", 5, "guard.comparison", "within a second"),
+        ("[guard]\nsafe_methods = [\"A\"]\nmethods = [\"A\"]", 5, "guard.safe_methods", "has A, and so has methods"),
+        ("[guard]\nprofile = \"webdav\"\nmethods = [\"SEARCH\"]", 5, "guard.safe_methods", "has SEARCH, and so has"),
     ]);
     assert_errors_after_base(&[("[guard]\nmethods = [\n\"PUT\",\n\"GET\"]", 8, "guard.methods[1]", "GET only reads")]);
 }

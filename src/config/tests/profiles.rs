@@ -36,6 +36,8 @@ fn each_profile_sets_the_same_keys() {
         let policy = guard(&format!("profile = \"{name}\""));
         assert_eq!(keys(&policy), (methods.to_owned(), status, comparison, query, if_header, trust), "{name}");
         assert_eq!(policy.service.profile.map_or("none", Profile::as_str), name);
+        let reads: Vec<_> = policy.service.safe_methods.iter().map(Method::as_str).collect();
+        assert_eq!(reads, if name == "webdav" { &["PROPFIND", "REPORT", "SEARCH"][..] } else { &[] }, "{name}");
         // And nothing else.
         let standard = Policy::default();
         let rest = Policy {
@@ -92,6 +94,7 @@ fn a_profile_is_described_key_by_key() {
     let expected = "
     Profile \"fhir\", which means:
       methods = [\"PUT\", \"PATCH\", \"DELETE\"]
+      safe_methods = []
       conflict_status = 412, but 409 here
       comparison = \"weak\"
       query = \"ignore\"
@@ -102,7 +105,7 @@ fn a_profile_is_described_key_by_key() {
     assert!(described.contains("A conflict is answered 409.\n"), "{described}");
     assert!(described.contains("A refusal's body has nothing but the sentence \"error\".\n"), "{described}");
     for (name, rule) in [
-        ("webdav", "The tags in WebDAV's If are a precondition.\n"),
+        ("webdav", "Taken for reads: PROPFIND, REPORT and SEARCH.\n    The tags in WebDAV's If are a precondition.\n"),
         ("express", "The tag of a write's answer is not taken for the new one.\n"),
         ("s3", "      query = [\"acl\", \"attributes\", "),
     ] {

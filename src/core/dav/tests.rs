@@ -118,6 +118,15 @@ fn what_is_not_of_the_grammar_is_malformed() {
     }
 }
 
+#[test]
+fn a_field_has_so_many_conditions_and_no_more() {
+    for (one, several) in [("([\"a\"])", 1), ("([\"a\"]<urn:uuid:1>Not[\"b\"]<urn:uuid:2>)", 4)] {
+        let most = one.repeat(CONDITIONS / several);
+        assert!(If::parse(most.as_bytes()).is_ok());
+        assert_eq!(If::parse(format!("{most}([\"a\"])").as_bytes()), Err(IfError::TooMany));
+    }
+}
+
 fn any_condition() -> impl Strategy<Value = String> {
     "(Not )?(<urn:uuid:[0-9]>|<DAV:no-lock>|\\[(W/)?\"[!#-~]{0,4}\"\\])"
 }

@@ -149,6 +149,7 @@ pub(super) fn of(failure: &Failure, policy: &Policy) -> Option<String> {
         | Failure::Length
         | Failure::Relayed(_)
         | Failure::Represented(..)
+        | Failure::OtherVersion(_)
         | Failure::Lost => None,
     }
 }
@@ -255,6 +256,7 @@ pub(super) fn retry_after(failure: &Failure, policy: &Policy) -> Option<u64> {
         | Failure::NoRoute
         | Failure::Relayed(_)
         | Failure::Represented(..)
+        | Failure::OtherVersion(_)
         | Failure::RequestTimeout(_)
         | Failure::Lost => None,
     }

@@ -202,6 +202,7 @@ fn counted(failure: &Failure) -> Option<Count> {
         | Failure::NoRoute
         | Failure::Upstream(..)
         | Failure::Relayed(_)
+        | Failure::OtherVersion(_)
         | Failure::RequestTimeout(_)
         | Failure::Repeat(_)
         | Failure::Lost => None,

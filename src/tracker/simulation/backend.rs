@@ -1,6 +1,6 @@
 //! The backend, which applies whatever reaches it, and the model, which looks on.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use http::Method;
 use tokio::{sync::oneshot, time::sleep};
@@ -92,6 +92,8 @@ pub(super) struct Backend {
     pub(super) resources: Vec<Resource>,
     /// The number of the last state, of whichever resource.
     pub(super) states: u64,
+    /// By its number, what a write that was applied has found, and what it has left.
+    applied: HashMap<u64, (Option<u64>, Option<u64>)>,
     pub(super) violations: Vec<Violation>,
 }
 
@@ -122,10 +124,20 @@ impl Resource {
         }
     }
 
+    /// The backend shows no tags: they are made of what it has, which comes back or does not.
+    pub(super) fn has_no_tags(&mut self, dice: &mut Dice) {
+        (self.tags_come_back, self.answers_with_tag) = (dice.below(2) == 0, false);
+    }
+
     /// What a client gets that asks for this variant.
     pub(super) fn held(&self, variant: u64) -> Option<Held> {
+        self.held_in(self.state, variant)
+    }
+
+    /// The same in another state.
+    fn held_in(&self, state: Option<u64>, variant: u64) -> Option<Held> {
         let variant = variant % self.variants;
-        let state = self.state.map(|state| if self.tags_come_back { state % 3 } else { state })?;
+        let state = state.map(|state| if self.tags_come_back { state % 3 } else { state })?;
         let tag = EntityTag::parse(format!("\"{state}v{variant}\"").as_bytes()).expect("a tag");
         Some(Held { tag, variant })
     }
@@ -157,6 +169,34 @@ impl Resource {
 }
 
 impl Backend {
+    pub(super) fn new(resources: Vec<Resource>) -> Self {
+        Self { states: resources.len() as u64, resources, applied: HashMap::new(), violations: Vec::new() }
+    }
+
+    /// What was there before a write that was applied.
+    pub(super) fn before(&self, write: &Write) -> Option<Held> {
+        let (before, _) = self.applied.get(&write.number)?;
+        self.resources[write.target.resource].held_in(*before, write.variant)
+    }
+
+    /// The same, where the gateway can know of it: the write has named the only tag that there was.
+    pub(super) fn before_by_a_known_tag(&self, write: &Write) -> Option<Held> {
+        let is_known = self.resources[write.target.resource].variants == 1
+            && matches!(write.demands.if_match, Some(Tags::OneOf(_)));
+        self.before(write).filter(|_| is_known)
+    }
+
+    /// Whether a write's client is told what it has left. A related change that is not reported yet may have come between.
+    pub(super) fn check_told(&mut self, write: &Write, told: &Held) {
+        let resource = &self.resources[write.target.resource];
+        let left = self.applied.get(&write.number).and_then(|(_, left)| resource.held_in(*left, told.variant));
+        let is_so = left.is_some_and(|left| left.tag == told.tag);
+        if !is_so && !resource.unreported(resource.reported) {
+            self.violations
+                .push(Violation::Misinformed(format!("{told:?} after {write:?}, but there is {resource:?}")));
+        }
+    }
+
     pub(super) fn would_hold(&self, write: &Write) -> bool {
         self.resources[write.target.resource].meets(&write.demands)
     }
@@ -208,7 +248,9 @@ impl Backend {
     fn change(&mut self, write: &Write, variant: u64) -> Outcome {
         self.states += 1;
         let resource = &mut self.resources[write.target.resource];
+        let before = resource.state;
         resource.state = (write.method != Method::DELETE).then_some(self.states);
+        self.applied.insert(write.number, (before, resource.state));
         let tag = resource.held(variant).filter(|_| resource.answers_with_tag).map(|held| held.tag);
         match write.method {
             Method::DELETE => Outcome::Deleted,

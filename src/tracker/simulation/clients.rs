@@ -171,7 +171,7 @@ impl World {
 
 #[derive(Clone)]
 pub(super) struct Write {
-    number: u64,
+    pub(super) number: u64,
     pub(super) target: Target,
     /// What that was called when the write was last judged anew.
     pub(super) name: Name,

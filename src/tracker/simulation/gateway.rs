@@ -197,7 +197,7 @@ impl World {
         }
         self.tell(|| format!("settled, {outcome:?}: {write:?}"));
         let good = matches!(outcome, Outcome::Committed(_) | Outcome::Deleted);
-        turn.settle(outcome).await;
+        self.end(turn, &write, outcome).await;
         good
     }
 }

@@ -79,7 +79,7 @@ fn assert_noticed(how: Broken, is_it: impl Fn(&Violation) -> bool) {
 fn simulate(seed: u64, broken: Option<Broken>, told: bool) -> Report {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(async {
-        let mut world = World::new(seed, broken, told);
+        let mut world = World::new(seed, broken, told, None);
         // By dice of their own, so that the other simulation's stories stay what they are.
         world.relate(&mut Dice(!seed));
         tell_all(world).await

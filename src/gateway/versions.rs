@@ -1,0 +1,379 @@
+//! Versions that the gateway makes where the backend has no tags: reads that get one, and the conditions that name one.
+//!
+//! What names such a tag does not travel on, since the backend knows nothing of it ([`adapt`]). An answer that shows the
+//! version gets it as its `ETag`, in place of the backend's own ([`show`]); from there on it is the same to all else as if it
+//! had come so. A body that has to be looked at is read before the head goes out, up to a limit; what is longer passes as it
+//! comes, without a tag.
+//!
+//! A write's answer shows no version, whatever stands in it: a field or a date may still be that of the state before. With
+//! `after_write = "probe"` the resource is read in the same turn ([`after_write`]).
+
+use std::time::Duration;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{
+        ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+        IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRAILER,
+    },
+};
+use httpdate::HttpDate;
+use tokio::time::timeout;
+
+use super::{
+    Exchange,
+    answer::{Failure, Sent},
+    body::{Answer, Inbound},
+    forward::{self, Received, Tagged},
+    probe::{self, Said},
+    write,
+};
+use crate::{
+    core::{
+        etag::EntityTag,
+        policy::{Comparison, Mode, Verify},
+        precondition::Tags,
+        record::{Outcome, Probed, Seen, State, View},
+        version::Versions,
+    },
+    telemetry::metrics::Untagged,
+    tracker::Turn,
+    upstream::{AnswerError, Extent, Fault, SendError},
+};
+
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+/// So much of a write's answer is read before the resource is read again, so that the connection is free for that.
+const SHORT_ANSWER: usize = 16 * 1024;
+/// The fields that describe content, which a 304 has none of (RFC 9110 §15.4.5).
+const OF_CONTENT: [HeaderName; 10] = [
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    LAST_MODIFIED,
+    TRAILER,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// The route's rules, where it makes tags.
+pub(super) fn made(exchange: &Exchange) -> Option<&Versions> {
+    let policy = exchange.policy();
+    (policy.versions.source.is_made() && policy.mode != Mode::Off).then_some(&policy.versions)
+}
+
+fn is_read(method: &Method) -> bool {
+    *method == Method::GET || *method == Method::HEAD
+}
+
+/// Takes from a request to the backend what it can't know: conditions that name tags, and those that others would make
+/// apply in their place. `*` and dates stay. Of a body that is to be hashed, no part and no coding is asked for.
+pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut HeaderMap) {
+    let Some(versions) = made(exchange) else { return };
+    let mut is_conditional = false;
+    for (condition, overridden) in [(IF_MATCH, IF_UNMODIFIED_SINCE), (IF_NONE_MATCH, IF_MODIFIED_SINCE)] {
+        let is_any = matches!(Tags::parse(fields, condition.clone()), Ok(None | Some(Tags::Any)));
+        if !is_any {
+            fields.remove(condition);
+            fields.remove(overridden);
+            is_conditional = true;
+        }
+    }
+    if !is_read(method) {
+        return;
+    }
+    let is_date = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.trim().parse::<HttpDate>().is_ok());
+    let names_tag = fields.get_all(IF_RANGE).iter().any(|value| !is_date(value));
+    if names_tag || is_conditional && versions.source.is_in_body() {
+        fields.remove(IF_RANGE);
+        fields.remove(RANGE);
+    }
+    if versions.source.is_in_body() {
+        fields.insert(ACCEPT_ENCODING, IDENTITY);
+    }
+}
+
+/// A client's read, on a route that makes tags.
+pub(super) async fn read(
+    exchange: &Exchange,
+    versions: &Versions,
+    body: &mut Inbound,
+) -> Result<Response<Answer>, Failure> {
+    let method = &exchange.head.method;
+    let conditions = Conditions::of(&exchange.head.headers)?;
+    let began = exchange.gateway.tracker.stamp().await;
+    let known = if *method == Method::HEAD { known(exchange, versions).await } else { Vec::new() };
+    let (mut received, wanted_body) = forward::send_read(exchange, body).await?;
+    let patience = exchange.upstream().config().response_idle_timeout;
+    show(exchange, method, &mut received, patience).await.map_err(|error| failed(error, Sent::Read))?;
+    write::rollout::read(exchange, &received).await;
+    forward::observe(exchange, method, &exchange.head.headers, began, &received).await;
+    if !known.is_empty() {
+        show_known(exchange, versions, &known, &mut received).await;
+    }
+    let meets = if is_read(method) { conditions.judge(exchange, &received)? } else { Meets::Demands };
+    let response = forward::deliver(exchange, received, wanted_body)?;
+    Ok(match meets {
+        Meets::Demands => response,
+        Meets::WhatIsThere => not_modified(response),
+    })
+}
+
+/// Has an answer to a GET or HEAD show its version in `ETag`, and nothing else there. A body that is read for it is read for
+/// about `time` at most.
+pub(super) async fn show(
+    exchange: &Exchange,
+    method: &Method,
+    received: &mut Received,
+    time: Duration,
+) -> Result<(), AnswerError> {
+    let Some(versions) = made(exchange) else { return Ok(()) };
+    received.headers_mut().remove(ETAG);
+    let in_body = versions.source.is_in_body();
+    let has_version = match received.status() {
+        StatusCode::OK if in_body => *method == Method::GET,
+        StatusCode::OK => is_read(method),
+        StatusCode::PARTIAL_CONTENT => !in_body && *method == Method::GET,
+        _ => false,
+    };
+    if !has_version {
+        return Ok(());
+    }
+    let tag = if in_body {
+        of_body(versions, received, time).await?
+    } else {
+        versions.of_head(received.headers()).ok_or(Untagged::NoVersion)
+    };
+    match tag {
+        Ok(tag) => drop(received.headers_mut().insert(ETAG, tag.to_header_value())),
+        Err(why) => exchange.seen.untagged(why),
+    }
+    Ok(())
+}
+
+async fn of_body(
+    versions: &Versions,
+    received: &mut Received,
+    time: Duration,
+) -> Result<Result<EntityTag, Untagged>, AnswerError> {
+    if !is_plain(received.headers()) {
+        return Ok(Err(Untagged::Encoded));
+    }
+    if is_endless(received.headers()) {
+        return Ok(Err(Untagged::TooSlow));
+    }
+    let body = received.body_mut();
+    match body.read_ahead(versions.body_limit, time).await {
+        Extent::Whole if body.ahead().len() <= versions.body_limit => {
+            let tag = versions.of_body(received.headers(), received.body().ahead());
+            Ok(tag.ok_or(Untagged::NoVersion))
+        }
+        Extent::Whole | Extent::TooLong => Ok(Err(Untagged::TooLong)),
+        Extent::TooSlow => Ok(Err(Untagged::TooSlow)),
+        // Nothing of it was sent, so that the client can be told.
+        Extent::Broken => Err(body.broken().unwrap_or(AnswerError::Idle)),
+    }
+}
+
+/// Whether nothing is coded, although it was asked for so.
+fn is_plain(fields: &HeaderMap) -> bool {
+    fields
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Server-sent events: who waits for their end keeps them from everybody.
+fn is_endless(fields: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let is_events = |value: &HeaderValue| {
+        value.as_bytes().get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+    };
+    fields.get(CONTENT_TYPE).is_some_and(is_events)
+}
+
+/// What an answer to a read says of the resource, once it shows its version. A whole answer without one is in another state
+/// than any that has had one: what is known may be wrong.
+pub(super) fn seen(method: &Method, status: StatusCode, seen: Seen) -> Seen {
+    match seen {
+        Seen::Untagged if *method == Method::GET && status == StatusCode::OK => Seen::Missing,
+        Seen::Tag(..) | Seen::Untagged | Seen::Missing => seen,
+    }
+}
+
+/// The fields of a request, as far as they choose a representation.
+pub(super) fn asked(versions: &Versions, fields: &HeaderMap) -> HeaderMap {
+    let mut asked = fields.clone();
+    if versions.source.is_in_body() {
+        asked.insert(ACCEPT_ENCODING, IDENTITY);
+    }
+    asked
+}
+
+/// Why there is no answer, where its body broke off before any of it was sent.
+fn failed(error: AnswerError, sent: Sent) -> Failure {
+    let fault = match error {
+        AnswerError::Broken(broken) => Fault::Connection(broken),
+        AnswerError::Idle => Fault::ResponseTimeout,
+    };
+    Failure::Upstream(SendError { fault, sent: true, reused: false, server: None }, sent)
+}
+
+/// A HEAD or GET of the gateway's own, which shows the version. Others wait for it, so all of it has the time that an answer
+/// may take to begin.
+pub(super) async fn probed(exchange: &Exchange, method: &Method) -> Result<Received, Failure> {
+    let mut received = probe::send(exchange, method.clone()).await?;
+    if made(exchange).is_none() {
+        return Ok(received);
+    }
+    let time = exchange.upstream().config().response_timeout;
+    let shown = timeout(time, show(exchange, method, &mut received, time)).await;
+    match shown.unwrap_or(Err(AnswerError::Idle)) {
+        Ok(()) => Ok(received),
+        Err(error) => Err(failed(error, Sent::Probe)),
+    }
+}
+
+/// The tags by their representations that this caller may be told now, where the body is not there to tell. None where
+/// the backend is known to change by itself.
+async fn known(exchange: &Exchange, versions: &Versions) -> Vec<(u64, EntityTag)> {
+    let policy = exchange.policy();
+    if !versions.source.is_in_body() || policy.verify == Verify::Always {
+        return Vec::new();
+    }
+    let told = |view: View<'_>| match view.state {
+        State::Unknown | State::Absent => Vec::new(),
+        State::Current(set) => {
+            let shown = set.iter().filter(|known| known.caller == exchange.caller);
+            shown.filter_map(|known| Some((known.variant?, known.tag.clone()))).collect()
+        }
+    };
+    let tracker = &exchange.gateway.tracker;
+    tracker.known(exchange.key, exchange.caller, policy.max_age, told).await.unwrap_or_default()
+}
+
+/// A HEAD's answer shows what was known before it was asked for and still is, if that is of the same representation.
+async fn show_known(exchange: &Exchange, versions: &Versions, before: &[(u64, EntityTag)], received: &mut Received) {
+    if received.status() != StatusCode::OK || received.headers().contains_key(AGE) {
+        return;
+    }
+    let asked = asked(versions, &exchange.head.headers);
+    let Some(variant) = exchange.gateway.namer.variant(&asked, received.headers()) else { return };
+    let after = known(exchange, versions).await;
+    if let Some((_, tag)) = before.iter().find(|known| known.0 == variant && after.contains(known)) {
+        received.headers_mut().insert(ETAG, tag.to_header_value());
+    }
+}
+
+/// What a client asks of a read, as far as it names tags.
+struct Conditions {
+    if_match: Option<Vec<EntityTag>>,
+    if_none_match: Option<Vec<EntityTag>>,
+}
+
+/// How an answer stands to the conditions.
+enum Meets {
+    /// It is what the client asks for.
+    Demands,
+    /// The client has it.
+    WhatIsThere,
+}
+
+impl Conditions {
+    /// A list for `If-None-Match` that can't be read names nothing that the client has, so it gets all of it.
+    fn of(fields: &HeaderMap) -> Result<Self, Failure> {
+        let named = |tags: Option<Tags>| match tags {
+            Some(Tags::OneOf(tags)) => Some(tags),
+            Some(Tags::Any) | None => None,
+        };
+        Ok(Self {
+            if_match: named(Tags::parse(fields, IF_MATCH).map_err(Failure::Malformed)?),
+            if_none_match: Tags::parse(fields, IF_NONE_MATCH).ok().and_then(named),
+        })
+    }
+
+    /// RFC 9110 §13.2.2, for an answer that would be given without conditions.
+    fn judge(&self, exchange: &Exchange, received: &Received) -> Result<Meets, Failure> {
+        if !received.status().is_success() {
+            return Ok(Meets::Demands);
+        }
+        let tag = match forward::tag(received.headers()) {
+            Tagged::With(tag) => Some(tag),
+            Tagged::Without | Tagged::Unreadable => None,
+        };
+        let is_among = |tags: &[EntityTag], comparison| {
+            let suffixes = exchange.policy().encoding_suffixes;
+            tag.as_ref().is_some_and(|tag| tags.iter().any(|other| tag.matches(other, comparison, suffixes)))
+        };
+        if self.if_match.as_ref().is_some_and(|tags| !is_among(tags, exchange.policy().comparison)) {
+            return Err(Failure::OtherVersion(tag));
+        }
+        let has_it = self.if_none_match.as_ref().is_some_and(|tags| is_among(tags, Comparison::Weak));
+        Ok(if has_it { Meets::WhatIsThere } else { Meets::Demands })
+    }
+}
+
+/// The client has what the answer would give it.
+fn not_modified(response: Response<Answer>) -> Response<Answer> {
+    let mut response = response.map(|_| Answer::own(bytes::Bytes::new()));
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    for name in OF_CONTENT {
+        response.headers_mut().remove(name);
+    }
+    response
+}
+
+/// What came of a write that this answer is to, once the resource was read again where it has to be. `turn` has been alone;
+/// of its body nothing is under way. The answer gets the tag of the state that the write has left.
+///
+/// The write's outcome does not depend on it: whatever is not known for certain leaves all as it was. So does a tag that the
+/// resource had before. Either the write has changed nothing, and then nothing is lost; or what was read is from before
+/// the write, by a cache or a replica, and then to record it would be to lose the write.
+pub(super) async fn after_write(
+    exchange: &Exchange,
+    turn: &Turn,
+    outcome: Option<Outcome>,
+    received: &mut Received,
+) -> Option<Outcome> {
+    let is_read = outcome == Some(Outcome::Committed(None))
+        && [Method::PUT, Method::PATCH].contains(&exchange.head.method)
+        && received.status().is_success()
+        && !(received.headers().contains_key(ETAG) && exchange.policy().service.trust_write_tags)
+        && write::is_of_target(exchange, received.headers());
+    if !is_read || !turn.is_alone().await {
+        return outcome;
+    }
+    let time = time_left(exchange);
+    // Late or broken off, it is passed on as it is.
+    let _ = timeout(time / 4, received.body_mut().read_ahead(SHORT_ANSWER, time)).await;
+    let Ok(Ok(Said::Shown(Probed::Tag(tag), _))) = timeout(time, probe::probe(exchange, false)).await else {
+        return outcome;
+    };
+    let tags = Tags::OneOf(vec![tag.clone()]);
+    let suffixes = exchange.policy().encoding_suffixes;
+    let was_there = |view: View<'_>| view.matches(&tags, Comparison::Weak, suffixes) || view.supersedes(&tags);
+    if turn.known(None, was_there).await || !turn.is_alone().await {
+        return outcome;
+    }
+    received.headers_mut().insert(ETAG, tag.to_header_value());
+    Some(Outcome::Committed(Some(tag)))
+}
+
+/// How long the client's answer may wait for a read. Half of what is left of `request_timeout`, so that a client is not told
+/// that nobody knows what became of a write of which all is known.
+fn time_left(exchange: &Exchange) -> Duration {
+    let time = exchange.upstream().config().response_timeout;
+    let limit = exchange.gateway.config.limits.request_timeout;
+    limit.map_or(time, |limit| time.min(limit.saturating_sub(exchange.seen.elapsed()) / 2))
+}
+
+/// Takes from a write's answer the tag that nobody can use.
+pub(super) fn strip(exchange: &Exchange, received: Option<&mut Received>) {
+    if let Some(received) = received
+        && made(exchange).is_some()
+    {
+        received.headers_mut().remove(ETAG);
+    }
+}
