@@ -315,10 +315,10 @@ impl Record {
 
     /// The holder of the turn asked the backend. There is no write under way but the holder's own, which has not been
     /// sent yet, so this is the newest there is, and all that is known: the other tags may be as old as they like. Returns
-    /// false, and leaves all unknown, where another resource's write came between.
+    /// false, and leaves all as it is, where another write came between: another resource's, or one without a turn.
     #[must_use]
     pub fn learn(&mut self, probed: Probed, at: Stamp, source: Source) -> bool {
-        if self.under_way == (UnderWay::Guarded { disturbed: true }) {
+        if !self.turnless.is_nothing() || self.under_way == (UnderWay::Guarded { disturbed: true }) {
             return false;
         }
         self.changed = at;
