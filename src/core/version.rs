@@ -58,7 +58,7 @@ impl Source {
     /// Whether tags are made here, and the backend knows nothing of them.
     #[must_use]
     pub fn is_made(&self) -> bool {
-        *self != Self::Etag
+        !matches!(self, Self::Etag)
     }
 
     /// Whether a body has to be read for it.

@@ -30,8 +30,10 @@ use crate::{
 };
 
 mod repeat;
+mod unchanged;
 
 pub use repeat::{Repeat, Unexaminable};
+pub(super) use unchanged::not_modified;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 

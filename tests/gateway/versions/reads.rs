@@ -51,6 +51,23 @@ async fn who_has_it_is_told_so_by_the_gateway() {
     }
 }
 
+/// What nobody takes is read, so that the next request finds the connection.
+#[tokio::test]
+async fn a_304_costs_no_connection() {
+    for settings in [HEADER, BODY] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(settings).one_worker().start();
+        let tag = reads(&gateway, &mut backend, &[("X-Version", "1")], "one").await.tag();
+        for _ in 0..3 {
+            let reader = begin(gateway.get("/note").with("if-none-match", &tag));
+            backend.expect("GET", "/note").await.answer(200, &[("X-Version", "1")], "one").await;
+            assert_eq!(reader.answer().await.status, 304);
+            gateway.barrier().await;
+        }
+        assert_eq!(backend.connections(), 1, "{settings}");
+    }
+}
+
 #[tokio::test]
 async fn over_http2_too() {
     let mut backend = Script::start().await;
