@@ -201,8 +201,8 @@ fn is_endless(fields: &HeaderMap) -> bool {
 /// than any that has had one: what is known may be wrong.
 pub(super) fn seen(method: &Method, status: StatusCode, seen: Seen) -> Seen {
     match seen {
-        Seen::Untagged if *method == Method::GET && status == StatusCode::OK => Seen::Missing,
-        Seen::Tag(..) | Seen::Untagged | Seen::Missing => seen,
+        Seen::Untagged if *method == Method::GET && status == StatusCode::OK => Seen::Unreadable,
+        Seen::Tag(..) | Seen::Untagged | Seen::Unreadable | Seen::Missing => seen,
     }
 }
 

@@ -57,6 +57,33 @@ async fn what_has_grown_too_long_is_no_longer_what_it_was() {
     backend.assert_quiet();
 }
 
+/// What is there is no longer absent, whether or not its version can be told.
+#[tokio::test]
+async fn what_has_no_version_is_there_all_the_same() {
+    for (settings, fields, body) in [
+        (BODY, &[][..], "x".repeat(2000)),
+        (JSON, &[], "{}".to_owned()),
+        ("", &[("ETag", "\"1\""), ("ETag", "\"2\"")], String::new()),
+        ("", &[("ETag", "no tag")], String::new()),
+    ] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(settings).guard(LIMIT).start();
+        let deletion = begin(gateway.call("DELETE", "/note"));
+        backend.expect("DELETE", "/note").await.answer(204, &[], "").await;
+        assert_eq!(deletion.answer().await.status, 204);
+        // Somebody else has made it anew.
+        let reader = begin(gateway.get("/note"));
+        backend.expect("GET", "/note").await.answer(200, fields, &body).await;
+        assert_eq!(reader.answer().await.status, 200);
+        let creator = begin(gateway.put("/note", "mine").with("if-none-match", "*"));
+        let probe = backend.next().await;
+        assert_ne!(probe.method, "PUT", "{settings} {fields:?}");
+        probe.answer(500, &[], "").await;
+        assert_eq!(creator.answer().await.status, 409);
+        backend.assert_quiet();
+    }
+}
+
 /// A longer one is not held back: what has come is passed on while more is to come.
 #[tokio::test]
 async fn a_longer_body_passes_as_it_comes() {
