@@ -91,7 +91,7 @@ pub(super) async fn read(
     body: &mut Inbound,
 ) -> Result<Response<Answer>, Failure> {
     let method = &exchange.head.method;
-    let conditions = Conditions::of(&exchange.head.headers)?;
+    let conditions = Conditions::of(&exchange.head.headers, exchange.policy().mode)?;
     let began = exchange.gateway.tracker.stamp().await;
     let known = if *method == Method::HEAD { known(exchange, versions).await } else { Vec::new() };
     let (mut received, wanted_body) = forward::send_read(exchange, body).await?;
@@ -285,14 +285,16 @@ enum Meets {
 }
 
 impl Conditions {
-    /// A list for `If-None-Match` that can't be read names nothing that the client has, so it gets all of it.
-    fn of(fields: &HeaderMap) -> Result<Self, Failure> {
+    /// A list for `If-None-Match` that can't be read names nothing that the client has, so it gets all of it. Who only
+    /// observes refuses nothing.
+    fn of(fields: &HeaderMap, mode: Mode) -> Result<Self, Failure> {
         let named = |tags: Option<Tags>| match tags {
             Some(Tags::OneOf(tags)) => Some(tags),
             Some(Tags::Any) | None => None,
         };
+        let if_match = Tags::parse(fields, IF_MATCH).map_err(Failure::Malformed);
         Ok(Self {
-            if_match: named(Tags::parse(fields, IF_MATCH).map_err(Failure::Malformed)?),
+            if_match: if mode == Mode::Enforce { named(if_match?) } else { None },
             if_none_match: Tags::parse(fields, IF_NONE_MATCH).ok().and_then(named),
         })
     }
@@ -313,7 +315,8 @@ impl Conditions {
         if self.if_match.as_ref().is_some_and(|tags| !is_among(tags, exchange.policy().comparison)) {
             return Err(Failure::OtherVersion(tag));
         }
-        let has_it = self.if_none_match.as_ref().is_some_and(|tags| is_among(tags, Comparison::Weak));
+        let for_reads = exchange.policy().versions.source.comparison_of_reads();
+        let has_it = self.if_none_match.as_ref().is_some_and(|tags| is_among(tags, for_reads));
         Ok(if has_it { Meets::WhatIsThere } else { Meets::Demands })
     }
 }
