@@ -113,6 +113,8 @@ pub enum Seen {
     Tag(EntityTag, Option<u64>),
     /// A representation without a tag.
     Untagged,
+    /// A representation of which it can't be told what state it is of, but that it is none that has a tag.
+    Unreadable,
     /// 404 or 410: no such resource, or none for this reader.
     Missing,
 }
@@ -352,7 +354,9 @@ impl Record {
         self.observed = began;
         match (seen, &self.state) {
             (Seen::Missing, State::Absent) | (Seen::Untagged, State::Unknown | State::Current(_)) => {}
-            (Seen::Missing, State::Unknown | State::Current(_)) | (Seen::Untagged, State::Absent) => self.forget(at),
+            (Seen::Missing, State::Unknown | State::Current(_))
+            | (Seen::Untagged, State::Absent)
+            | (Seen::Unreadable, State::Unknown | State::Current(_) | State::Absent) => self.forget(at),
             (Seen::Tag(tag, variant), _) => self.see(tag, variant, at, source),
         }
         true
