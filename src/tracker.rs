@@ -264,7 +264,7 @@ impl Tracker {
     /// back by it that another caller's read had superseded ([`Record::is_flipped_by`]).
     pub async fn observe(&self, key: Key, began: Stamp, seen: Seen, caller: u64) -> bool {
         let too_long = matches!(&seen, Seen::Tag(tag, _) if !self.fits(tag));
-        let seen = if too_long { Seen::Missing } else { seen };
+        let seen = if too_long { Seen::Unreadable } else { seen };
         let began = if self.is_broken(Broken::OldNews) { self.tick() } else { began };
         let source = self.source(key, caller);
         let cell = Cell(key.cell);
@@ -280,7 +280,7 @@ impl Tracker {
         }
         match seen {
             Seen::Untagged => {}
-            Seen::Missing => self.raise_floor(key.cell, self.tick()),
+            Seen::Unreadable | Seen::Missing => self.raise_floor(key.cell, self.tick()),
             Seen::Tag(..) => {
                 let mut record = Record::new(self.floor(key.cell));
                 if record.observe(seen, began, self.tick(), source) {

@@ -113,6 +113,8 @@ pub enum Seen {
     Tag(EntityTag, Option<u64>),
     /// A representation without a tag.
     Untagged,
+    /// A representation of which it can't be told what state it is of, but that it is none that has a tag.
+    Unreadable,
     /// 404 or 410: no such resource, or none for this reader.
     Missing,
 }
@@ -315,10 +317,10 @@ impl Record {
 
     /// The holder of the turn asked the backend. There is no write under way but the holder's own, which has not been
     /// sent yet, so this is the newest there is, and all that is known: the other tags may be as old as they like. Returns
-    /// false, and leaves all unknown, where another resource's write came between.
+    /// false, and leaves all as it is, where another write came between: another resource's, or one without a turn.
     #[must_use]
     pub fn learn(&mut self, probed: Probed, at: Stamp, source: Source) -> bool {
-        if self.under_way == (UnderWay::Guarded { disturbed: true }) {
+        if !self.turnless.is_nothing() || self.under_way == (UnderWay::Guarded { disturbed: true }) {
             return false;
         }
         self.changed = at;
@@ -352,7 +354,9 @@ impl Record {
         self.observed = began;
         match (seen, &self.state) {
             (Seen::Missing, State::Absent) | (Seen::Untagged, State::Unknown | State::Current(_)) => {}
-            (Seen::Missing, State::Unknown | State::Current(_)) | (Seen::Untagged, State::Absent) => self.forget(at),
+            (Seen::Missing, State::Unknown | State::Current(_))
+            | (Seen::Untagged, State::Absent)
+            | (Seen::Unreadable, State::Unknown | State::Current(_) | State::Absent) => self.forget(at),
             (Seen::Tag(tag, variant), _) => self.see(tag, variant, at, source),
         }
         true

@@ -13,7 +13,7 @@ use http::{
 };
 use httpdate::HttpDate;
 
-use super::{etag::EntityTag, pointer::Pointer};
+use super::{etag::EntityTag, pointer::Pointer, policy::Comparison};
 
 mod json;
 
@@ -58,7 +58,18 @@ impl Source {
     /// Whether tags are made here, and the backend knows nothing of them.
     #[must_use]
     pub fn is_made(&self) -> bool {
-        *self != Self::Etag
+        !matches!(self, Self::Etag)
+    }
+
+    /// How the tag that a client has is compared with the current one, to tell it that nothing has changed. A weak date is
+    /// none that says so: the resource may have changed within its second, and the client would take what it has for what
+    /// has the strong tag later on.
+    #[must_use]
+    pub fn comparison_of_reads(&self) -> Comparison {
+        match self {
+            Self::LastModified => Comparison::Strong,
+            Self::Etag | Self::Body | Self::Header(_) | Self::Json(_) => Comparison::Weak,
+        }
     }
 
     /// Whether a body has to be read for it.

@@ -34,9 +34,11 @@ use crate::{
 
 mod detail;
 mod repeat;
+mod unchanged;
 
 pub(super) use detail::Because;
 pub use repeat::{Repeat, Unexaminable};
+pub(super) use unchanged::not_modified;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");

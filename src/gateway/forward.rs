@@ -241,7 +241,7 @@ fn seen(exchange: &Exchange, method: &Method, asked: &HeaderMap, received: &Rece
             Seen::Tag(tag, variant)
         }
         Tagged::Without => Seen::Untagged,
-        Tagged::Unreadable => Seen::Missing,
+        Tagged::Unreadable => Seen::Unreadable,
     })
 }
 

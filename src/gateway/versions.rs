@@ -10,19 +10,22 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
     header::{
-        ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-        IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRAILER,
+        ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+        IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
     },
 };
+use http_body::Body;
+use http_body_util::BodyExt;
 use httpdate::HttpDate;
 use tokio::time::timeout;
 
 use super::{
     Exchange,
-    answer::{Failure, Sent},
+    answer::{self, Failure, Sent},
     body::{Answer, Inbound},
     forward::{self, Received, Tagged},
     probe::{self, Said},
@@ -42,22 +45,8 @@ use crate::{
 };
 
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-/// So much of a write's answer is read before the resource is read again, so that the connection is free for that.
+/// So much of an answer is read for no other reason than that its connection can be used again.
 const SHORT_ANSWER: usize = 16 * 1024;
-/// The fields that describe content, which a 304 has none of (RFC 9110 §15.4.5).
-const OF_CONTENT: [HeaderName; 10] = [
-    CONTENT_ENCODING,
-    CONTENT_LANGUAGE,
-    CONTENT_LENGTH,
-    CONTENT_RANGE,
-    CONTENT_TYPE,
-    LAST_MODIFIED,
-    TRAILER,
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("repr-digest"),
-];
-
 /// The route's rules, where it makes tags.
 pub(super) fn made(exchange: &Exchange) -> Option<&Versions> {
     let policy = exchange.policy();
@@ -102,7 +91,7 @@ pub(super) async fn read(
     body: &mut Inbound,
 ) -> Result<Response<Answer>, Failure> {
     let method = &exchange.head.method;
-    let conditions = Conditions::of(&exchange.head.headers)?;
+    let conditions = Conditions::of(&exchange.head.headers, exchange.policy().mode)?;
     let began = exchange.gateway.tracker.stamp().await;
     let known = if *method == Method::HEAD { known(exchange, versions).await } else { Vec::new() };
     let (mut received, wanted_body) = forward::send_read(exchange, body).await?;
@@ -117,8 +106,23 @@ pub(super) async fn read(
     let response = forward::deliver(exchange, received, wanted_body)?;
     Ok(match meets {
         Meets::Demands => response,
-        Meets::WhatIsThere => not_modified(response),
+        Meets::WhatIsThere => {
+            let (head, content) = response.into_parts();
+            tokio::spawn(timeout(exchange.policy().drain_time, pass_over(content)));
+            answer::not_modified(head)
+        }
     })
+}
+
+/// Reads content that nobody takes, as far as that costs less than another connection to the backend.
+async fn pass_over(mut content: Answer) {
+    let mut left = SHORT_ANSWER as u64;
+    while left > 0
+        && content.size_hint().lower() <= left
+        && let Some(Ok(frame)) = content.frame().await
+    {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len) as u64);
+    }
 }
 
 /// Has an answer to a GET or HEAD show its version in `ETag`, and nothing else there. A body that is read for it is read for
@@ -166,11 +170,11 @@ async fn of_body(
     }
     let body = received.body_mut();
     match body.read_ahead(versions.body_limit, time).await {
-        Extent::Whole if body.ahead().len() <= versions.body_limit => {
+        Extent::Whole => {
             let tag = versions.of_body(received.headers(), received.body().ahead());
             Ok(tag.ok_or(Untagged::NoVersion))
         }
-        Extent::Whole | Extent::TooLong => Ok(Err(Untagged::TooLong)),
+        Extent::TooLong => Ok(Err(Untagged::TooLong)),
         Extent::TooSlow => Ok(Err(Untagged::TooSlow)),
         // Nothing of it was sent, so that the client can be told.
         Extent::Broken => Err(body.broken().unwrap_or(AnswerError::Idle)),
@@ -198,8 +202,8 @@ fn is_endless(fields: &HeaderMap) -> bool {
 /// than any that has had one: what is known may be wrong.
 pub(super) fn seen(method: &Method, status: StatusCode, seen: Seen) -> Seen {
     match seen {
-        Seen::Untagged if *method == Method::GET && status == StatusCode::OK => Seen::Missing,
-        Seen::Tag(..) | Seen::Untagged | Seen::Missing => seen,
+        Seen::Untagged if *method == Method::GET && status == StatusCode::OK => Seen::Unreadable,
+        Seen::Tag(..) | Seen::Untagged | Seen::Unreadable | Seen::Missing => seen,
     }
 }
 
@@ -282,14 +286,16 @@ enum Meets {
 }
 
 impl Conditions {
-    /// A list for `If-None-Match` that can't be read names nothing that the client has, so it gets all of it.
-    fn of(fields: &HeaderMap) -> Result<Self, Failure> {
+    /// A list for `If-None-Match` that can't be read names nothing that the client has, so it gets all of it. Who only
+    /// observes refuses nothing.
+    fn of(fields: &HeaderMap, mode: Mode) -> Result<Self, Failure> {
         let named = |tags: Option<Tags>| match tags {
             Some(Tags::OneOf(tags)) => Some(tags),
             Some(Tags::Any) | None => None,
         };
+        let if_match = Tags::parse(fields, IF_MATCH).map_err(Failure::Malformed);
         Ok(Self {
-            if_match: named(Tags::parse(fields, IF_MATCH).map_err(Failure::Malformed)?),
+            if_match: if mode == Mode::Enforce { named(if_match?) } else { None },
             if_none_match: Tags::parse(fields, IF_NONE_MATCH).ok().and_then(named),
         })
     }
@@ -310,19 +316,10 @@ impl Conditions {
         if self.if_match.as_ref().is_some_and(|tags| !is_among(tags, exchange.policy().comparison)) {
             return Err(Failure::OtherVersion(tag));
         }
-        let has_it = self.if_none_match.as_ref().is_some_and(|tags| is_among(tags, Comparison::Weak));
+        let for_reads = exchange.policy().versions.source.comparison_of_reads();
+        let has_it = self.if_none_match.as_ref().is_some_and(|tags| is_among(tags, for_reads));
         Ok(if has_it { Meets::WhatIsThere } else { Meets::Demands })
     }
-}
-
-/// The client has what the answer would give it.
-fn not_modified(response: Response<Answer>) -> Response<Answer> {
-    let mut response = response.map(|_| Answer::own(bytes::Bytes::new()));
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
-    for name in OF_CONTENT {
-        response.headers_mut().remove(name);
-    }
-    response
 }
 
 /// What came of a write that this answer is to, once the resource was read again where it has to be. `turn` has been alone;

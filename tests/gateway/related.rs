@@ -471,21 +471,43 @@ async fn a_repeated_write_is_not_answered_again_after_a_related_one() {
     }
 }
 
-/// On a route that is off, nothing is judged, and a write counts all the same.
+/// Orders with lines, of whose writes nothing is enforced.
+fn orders_with_lines_in(backend: &Script, mode: &str) -> Gateway {
+    let lines = "also_changes = [\"/orders/{id}\", \"/orders\"]";
+    let routes = ORDERS.replacen(lines, &format!("{lines}\nguard = {{ mode = \"{mode}\" }}"), 1);
+    Gateway::before(backend.address).one_worker().rest(&routes).start()
+}
+
+/// Nothing is judged there, and a write counts all the same.
 #[tokio::test]
-async fn a_write_by_a_route_that_is_off_changes_what_it_also_changes() {
-    for mode in ["off", "observe"] {
+async fn a_write_that_nobody_judges_changes_what_it_also_changes() {
+    for mode in ["off", "observe", "warn"] {
         let mut backend = Script::start().await;
-        let routes = ORDERS.replacen(
-            "[\"/orders/{id}\", \"/orders\"]",
-            &format!("[\"/orders/{{id}}\"]\nguard = {{ mode = \"{mode}\" }}"),
-            1,
-        );
-        let gateway = Gateway::before(backend.address).one_worker().rest(&routes).start();
+        let gateway = orders_with_lines_in(&backend, mode);
         learn(&gateway, &mut backend, "/orders/7", "\"1\"").await;
         let line = begin(gateway.put("/orders/7/lines/3", "x"));
-        backend.expect("PUT", "/orders/7/lines/3").await.answer(200, &[], "").await;
-        line.answer().await;
-        assert_eq!(held(&gateway, &mut backend, "/orders/7", "\"1\"").await, Held::Unknown, "{mode}");
+        let under_way = backend.expect("PUT", "/orders/7/lines/3").await;
+        let order = begin(gateway.put("/orders/7", "x").if_match("\"1\""));
+        assert_waits(&gateway, &mut backend, &order).await;
+        under_way.answer(200, &[], "").await;
+        assert_eq!(line.answer().await.status, 200);
+        backend.expect("HEAD", "/orders/7").await.answer(200, &[("ETag", "\"2\"")], "").await;
+        order.answer().await.problem("stale");
+        backend.assert_quiet();
     }
+}
+
+/// What is only observed waits for nobody; and who wrote to the order meanwhile has not made its own tag the current one.
+#[tokio::test]
+async fn an_observed_write_does_not_wait_for_who_writes_to_what_it_also_changes() {
+    let mut backend = Script::start().await;
+    let gateway = orders_with_lines_in(&backend, "observe");
+    let order = begin(gateway.put("/orders/7", "x"));
+    let under_way = backend.expect("PUT", "/orders/7").await;
+    let line = begin(gateway.put("/orders/7/lines/3", "x"));
+    backend.expect("PUT", "/orders/7/lines/3").await.answer(200, &[], "").await;
+    assert_eq!(line.answer().await.status, 200);
+    under_way.answer(200, &[("ETag", "\"2\"")], "").await;
+    assert_eq!(order.answer().await.status, 200);
+    assert_eq!(held(&gateway, &mut backend, "/orders/7", "\"2\"").await, Held::Unknown);
 }

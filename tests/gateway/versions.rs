@@ -283,6 +283,11 @@ async fn where_the_guard_observes_reads_have_versions_and_writes_pass() {
     let gateway = Gateway::before(backend.address).guard(BODY).guard("mode = \"observe\"").start();
     let tag = reads(&gateway, &mut backend, &[], "one").await.tag();
     reads(&gateway, &mut backend, &[], "two").await;
+    for condition in [tag.as_str(), "no tag"] {
+        let reader = begin(gateway.get("/note").if_match(condition));
+        backend.expect("GET", "/note").await.answer(200, &[], "two").await;
+        assert_eq!(reader.answer().await.status, 200);
+    }
     let writer = begin(gateway.put("/note", "stale").if_match(&tag));
     let put = backend.expect("PUT", "/note").await;
     knows_no_tag(&put);

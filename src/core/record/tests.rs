@@ -46,6 +46,7 @@ enum Step {
 use Step::{Answer, Begin, Change, End, Evict, Learn, Probe, Read, Settle, Start, Through, Write};
 
 const UNTAGGED: Step = Read(Seen::Untagged);
+const UNREADABLE: Step = Read(Seen::Unreadable);
 const MISSING: Step = Read(Seen::Missing);
 
 fn tag(name: &str) -> EntityTag {
@@ -266,6 +267,8 @@ fn absent_is_learned_only_from_a_delete_and_a_probe() {
         ("404 to a read of what is absent", vec![guarded(Deleted), MISSING], "Absent", ""),
         ("404 to a write", vec![read("a", 1), guarded(Contradicted)], "Unknown", ""),
         ("a representation of what was absent", vec![guarded(Deleted), UNTAGGED], "Unknown", ""),
+        ("one of which no state can be told, too", vec![guarded(Deleted), UNREADABLE], "Unknown", ""),
+        ("and what was known is no longer so", vec![read("a", 1), UNREADABLE], "Unknown", ""),
         ("a tag of what was absent", vec![guarded(Deleted), read("a", 1)], "a/1", ""),
         ("created", vec![guarded(Deleted), commit("a")], "a/-", ""),
     ]);
@@ -682,7 +685,7 @@ fn only_what_is_current_matches() {
 fn any_seen() -> impl Strategy<Value = Seen> {
     let tagged =
         ("[a-l]", proptest::option::weighted(0.8, 0..12u64)).prop_map(|(name, variant)| Seen::Tag(tag(&name), variant));
-    prop_oneof![10 => tagged, 1 => Just(Seen::Untagged), 1 => Just(Seen::Missing)]
+    prop_oneof![10 => tagged, 1 => Just(Seen::Untagged), 1 => Just(Seen::Unreadable), 1 => Just(Seen::Missing)]
 }
 
 fn any_access() -> impl Strategy<Value = Access> {

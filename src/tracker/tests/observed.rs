@@ -96,6 +96,16 @@ async fn it_does_not_wait_for_who_has_the_turn_who_is_told() {
     assert_eq!(next.known(None, in_a_word).await, "unknown");
 }
 
+/// It is under way itself, and may be applied before the question or after it.
+#[tokio::test]
+async fn nothing_is_learned_by_one_that_asks() {
+    let tracker = tracker();
+    let mut write = begun(&tracker).await;
+    assert!(!write.learn(Probed::Tag(tag("a"))).await);
+    write.settle(Outcome::NotApplied).await;
+    assert_eq!(known(&tracker, key(1)).await, "unknown");
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_in_doubt_keeps_others_out_for_a_while() {
     let tracker = tracker();

@@ -1,7 +1,10 @@
 //! Bodies that are read for their version: how much of them, and what the client sees of that.
 
+use bytes::Bytes;
+use h2::Reason;
+
 use super::{BODY, JSON, reads};
-use crate::support::{Gateway, Raw, Script, begin};
+use crate::support::{Gateway, H2Script, Raw, Script, begin};
 
 const LIMIT: &str = "version_body_limit = \"1KiB\"";
 
@@ -52,6 +55,33 @@ async fn what_has_grown_too_long_is_no_longer_what_it_was() {
     backend.expect("GET", "/note").await.answer(200, &[], &"x".repeat(2000)).await;
     assert_eq!(writer.answer().await.status, 409);
     backend.assert_quiet();
+}
+
+/// What is there is no longer absent, whether or not its version can be told.
+#[tokio::test]
+async fn what_has_no_version_is_there_all_the_same() {
+    for (settings, fields, body) in [
+        (BODY, &[][..], "x".repeat(2000)),
+        (JSON, &[], "{}".to_owned()),
+        ("", &[("ETag", "\"1\""), ("ETag", "\"2\"")], String::new()),
+        ("", &[("ETag", "no tag")], String::new()),
+    ] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(settings).guard(LIMIT).start();
+        let deletion = begin(gateway.call("DELETE", "/note"));
+        backend.expect("DELETE", "/note").await.answer(204, &[], "").await;
+        assert_eq!(deletion.answer().await.status, 204);
+        // Somebody else has made it anew.
+        let reader = begin(gateway.get("/note"));
+        backend.expect("GET", "/note").await.answer(200, fields, &body).await;
+        assert_eq!(reader.answer().await.status, 200);
+        let creator = begin(gateway.put("/note", "mine").with("if-none-match", "*"));
+        let probe = backend.next().await;
+        assert_ne!(probe.method, "PUT", "{settings} {fields:?}");
+        probe.answer(500, &[], "").await;
+        assert_eq!(creator.answer().await.status, 409);
+        backend.assert_quiet();
+    }
 }
 
 /// A longer one is not held back: what has come is passed on while more is to come.
@@ -217,4 +247,59 @@ async fn a_large_body_within_the_limit_comes_whole() {
         backend.expect("GET", "/note").await.answer(200, &[], &body).await;
     });
     assert_eq!((again.tag(), again.text() == body), (answer.tag(), true));
+}
+
+#[tokio::test]
+async fn over_http2_to_the_backend_too() {
+    let mut backend = H2Script::start().await;
+    let settings = Gateway::before(backend.address).upstream("protocol = \"h2\"").guard(BODY).guard(LIMIT);
+    let gateway = settings.one_worker().start();
+    let mut raw = gateway.raw().await;
+    let ask = "GET /note HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nConnection: te\r\n\r\n";
+    raw.send(ask).await;
+    let mut get = backend.expect("GET", "/note").await;
+    let mut stream = get.begin(200, &[("Trailer", "X-Sum")], false).expect("a stream");
+    stream.send_data(Bytes::from_static(b"o"), false).expect("an open stream");
+    stream.send_data(Bytes::from_static(b"ne"), false).expect("an open stream");
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", http::HeaderValue::from_static("7"));
+    stream.send_trailers(trailers).expect("an open stream");
+    let answer = raw.answer("GET").await;
+    assert_eq!((answer.status, answer.text()), (200, "one"));
+    assert_eq!(raw.trailers().get("x-sum").map(|sum| sum.as_bytes()), Some(&b"7"[..]));
+    // The same body by another way is the same version.
+    let call = begin(gateway.get("/note").with("if-none-match", &answer.tag()));
+    backend.expect("GET", "/note").await.answer(200, &[], "one").await;
+    assert_eq!(call.answer().await.status, 304);
+    // It breaks off within the limit, and behind it.
+    raw.send(ask).await;
+    let mut get = backend.expect("GET", "/note").await;
+    let mut stream = get.begin(200, &[], false).expect("a stream");
+    stream.send_data(Bytes::from_static(b"half"), false).expect("an open stream");
+    // What comes behind it by the same connection is there, so it is, too.
+    let other = begin(gateway.get("/other"));
+    backend.expect("GET", "/other").await.answer(200, &[], "").await;
+    other.answer().await;
+    stream.send_reset(Reason::INTERNAL_ERROR);
+    assert_eq!(raw.answer("GET").await.status, 502);
+    raw.send(ask).await;
+    let mut get = backend.expect("GET", "/note").await;
+    let mut stream = get.begin(200, &[], false).expect("a stream");
+    stream.send_data(Bytes::from(vec![b'x'; 2000]), false).expect("an open stream");
+    let head = raw.head().await;
+    assert!(!head.fields.contains_key("etag"));
+    assert_eq!(raw.chunk().await, vec![b'x'; 2000]);
+    stream.send_reset(Reason::INTERNAL_ERROR);
+    raw.ended().await;
+}
+
+/// Nobody waits for the answer any more, so it is not read to its end, and nothing is learned.
+#[tokio::test]
+async fn a_client_that_hangs_up_while_its_answer_is_read() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard(BODY).start();
+    let (raw, mut get) = asks(&gateway, &mut backend, "").await;
+    get.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
+    raw.reset();
+    get.hung_up().await;
 }

@@ -15,9 +15,8 @@ async fn who_has_it_is_told_so_by_the_gateway() {
         let gateway = Gateway::before(backend.address).guard(settings).start();
         let first: Vec<_> = fields.iter().copied().chain([("Content-Type", "text/plain")]).collect();
         let tag = reads(&gateway, &mut backend, &first, body).await.tag();
-        for named in
-            [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), tag.replace("\"ifm", "\"x\", \"ifm")]
-        {
+        let weakened = if settings == DATE { tag.clone() } else { format!("W/{tag}") };
+        for named in [tag.clone(), weakened, format!("\"other\", {tag}"), tag.replace("\"ifm", "\"x\", \"ifm")] {
             let since = ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT");
             let reader = begin(gateway.get("/note").with("if-none-match", &named).with(since.0, since.1));
             let get = backend.expect("GET", "/note").await;
@@ -48,6 +47,44 @@ async fn who_has_it_is_told_so_by_the_gateway() {
         let reader = begin(gateway.get("/note").with("if-none-match", "\"other\""));
         backend.expect("GET", "/note").await.answer(200, &first, body).await;
         assert_eq!(reader.answer().await.status, 200);
+    }
+}
+
+/// Within its second a date does not say whether the resource has changed since. A client that is told so by a 304 would
+/// have the strong tag of a state which it has never seen, and could write by it.
+#[tokio::test]
+async fn who_has_a_date_within_its_second_gets_all_of_it() {
+    const NOW: (&str, &str) = ("Date", MODIFIED.1);
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard(DATE).start();
+    let early = reads(&gateway, &mut backend, &[MODIFIED, NOW], "one").await.tag();
+    assert!(early.starts_with("W/\"ifm-m-"), "{early}");
+    for date in [NOW, LATER] {
+        let reader = begin(gateway.get("/note").with("if-none-match", &early));
+        backend.expect("GET", "/note").await.answer(200, &[MODIFIED, date], "two").await;
+        let answer = reader.answer().await;
+        assert_eq!((answer.status, answer.text()), (200, "two"));
+        assert_eq!(answer.tag().starts_with("W/"), date == NOW);
+    }
+    // It does not write by it, either.
+    gateway.put("/note", "lost").if_match(&early).expect(409).await;
+    backend.assert_quiet();
+}
+
+/// What nobody takes is read, so that the next request finds the connection.
+#[tokio::test]
+async fn a_304_costs_no_connection() {
+    for settings in [HEADER, BODY] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(settings).one_worker().start();
+        let tag = reads(&gateway, &mut backend, &[("X-Version", "1")], "one").await.tag();
+        for _ in 0..3 {
+            let reader = begin(gateway.get("/note").with("if-none-match", &tag));
+            backend.expect("GET", "/note").await.answer(200, &[("X-Version", "1")], "one").await;
+            assert_eq!(reader.answer().await.status, 304);
+            gateway.barrier().await;
+        }
+        assert_eq!(backend.connections(), 1, "{settings}");
     }
 }
 
