@@ -77,6 +77,7 @@ def all_services() -> list[Service]:
     return [
         json_server.JsonServer(),
         dav.Apache(),
+        dav.SmallFiles(),
         dav.Nginx(),
         notes.Notes(),
         fhir.Patients(),

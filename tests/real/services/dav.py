@@ -45,7 +45,7 @@ class Apache(Files):
     loses = None
     know = (
         "It compares `If-Match` itself, but not in one step with the write. Who reads within a second of a change gets "
-        'a weak tag, is refused, and reads again. `version = "body"` spares small files that.'
+        "a weak tag, is refused, and reads again."
     )
 
     def start(self, stage: Stage, port: int) -> None:
@@ -77,6 +77,24 @@ class Apache(Files):
             checks.equal("and that is stored", BENS, self.stored(store, path))
             moved = ann.request("MOVE", path, headers={"Destination": f"{through}/moved.txt", "If": f"([{old}])"})
             checks.holds("a MOVE with the old tag in If is refused", moved.status_code == 412, 412, moved.status_code)
+
+
+class SmallFiles(Apache):
+    suite = "mod-dav-small"
+    name = "Apache 2.4 `mod_dav`, small files"
+    shows = "the same"
+    guard = ('profile = "webdav"', 'version = "body"')
+    know = (
+        "Nobody has to wait. It is for clients that write with `If-Match`; a tag in WebDAV's `If` would go to Apache."
+    )
+
+    def try_more(self, stage: Stage, checks: Checks, direct: str, through: str) -> None:
+        """No second has to pass between."""
+        with client(direct) as store, client(through) as ann:
+            path = self.create(store)
+            saved = [self.write(ann, path, Service.read(self, ann, path), text) for text in (ANNS, BENS, ANNS)]
+            checks.equal("three writes in a row, each after a read", [204] * 3, [each.status_code for each in saved])
+            checks.equal("and the last is stored", ANNS, self.stored(store, path))
 
 
 class Nginx(Files):
