@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::uri::Authority;
 use ifmatch::{
     config::{Config, ConfigErrors, PathPattern, Route, Upstream},
-    core::{policy::Policy, resource::Target},
+    core::{policy::Policy, resource::Target, version::Source},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -75,7 +75,7 @@ fn assert_config(config: &Config) {
     assert!((1..=100_000_000).contains(&config.tracker.capacity));
     assert!((1..=64 * 1024).contains(&config.tracker.tag_bytes));
     assert_timeout(config.drain_timeout);
-    assert_timeout(config.header_read_timeout);
+    assert_timeout(config.limits.header_read_timeout);
     assert!(!config.log.level.is_empty());
 
     let description = config.describe();
@@ -86,7 +86,7 @@ fn assert_config(config: &Config) {
 
 fn assert_upstream(upstream: &Upstream) {
     assert!(!upstream.name.is_empty() && !upstream.servers.is_empty(), "{upstream:?}");
-    for server in &upstream.servers {
+    for server in upstream.servers.iter().map(|server| &server.authority) {
         let port = server.port_u16();
         assert!(port.is_some_and(|port| port != 0) && !server.host().is_empty(), "{server} can't be connected to");
         assert!(!server.as_str().contains('@'), "{server} has user information");
@@ -104,6 +104,12 @@ fn assert_route(route: &Route) {
         assert!(host.starts_with('[') || !host.contains(':'), "{host} has a port");
     }
     assert_pattern(&route.path);
+    for related in &route.also_changes {
+        // Whatever is written, what it also changes is a path that requests can have.
+        let written = example(&route.path);
+        let target = Target::parse(&related.beside(&written), None).ok();
+        assert!(target.is_some_and(|target| target.path().starts_with('/')), "{related} beside {written}");
+    }
     assert_policy(&route.policy);
 }
 
@@ -112,15 +118,16 @@ fn assert_route(route: &Route) {
 fn assert_pattern(pattern: &PathPattern) {
     let shown = pattern.to_string();
     assert_eq!(PathPattern::parse(&shown).as_ref(), Ok(pattern), "{shown}");
-    let example: String = shown
-        .split('/')
-        .skip(1)
-        .flat_map(|segment| ["/", if segment.starts_with('{') { "x" } else { segment }])
-        .collect();
+    let example = example(pattern);
     let target = Target::parse(&example, None).unwrap_or_else(|error| panic!("{shown}: no request asks it: {error}"));
     assert_eq!(target.path(), example, "{shown} is not canonical");
     assert!(pattern.matches(&example), "{shown} does not match {example}");
     assert!(!pattern.matches(&format!("/y{example}/y")) || shown.contains('{'), "{shown} matches another path");
+}
+
+fn example(pattern: &PathPattern) -> String {
+    let shown = pattern.to_string();
+    shown.split('/').skip(1).flat_map(|segment| ["/", if segment.starts_with('{') { "x" } else { segment }]).collect()
 }
 
 fn assert_policy(policy: &Policy) {
@@ -130,6 +137,11 @@ fn assert_policy(policy: &Policy) {
     assert!([policy.wait, policy.settle, policy.drain_time].iter().all(|pause| *pause <= DAY));
     assert_timeout(policy.body_idle_timeout);
     assert!((1..=100_000).contains(&policy.line));
+    let safe = &policy.service.safe_methods;
+    assert!(safe.iter().all(|method| !policy.methods.contains(method)), "{policy:?} guards what it takes for a read");
+    let versions = &policy.versions;
+    assert!((1..=256 << 20).contains(&versions.body_limit));
+    assert!(versions.ignore.is_empty() || versions.source == Source::Body, "{versions:?}");
     assert!(policy.buffer <= 16 << 20 && policy.drain_bytes <= 1 << 30);
 }
 
