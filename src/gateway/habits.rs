@@ -57,7 +57,7 @@ pub(super) fn differ_by_caller(exchange: &Exchange) -> bool {
 fn tell_of_weak_tags(seen: &Seen) {
     tracing::warn!(
         route = &**seen.route().label(),
-        "this route has only shown weak tags, which If-Match never matches by strong comparison: see `comparison` in its \
-         guard"
+        "this route has only shown weak tags, which If-Match never matches by strong comparison: see `profile` and `comparison` \
+         in its guard"
     );
 }

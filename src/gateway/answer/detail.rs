@@ -104,11 +104,11 @@ impl Because {
             }
             Self::WeakSent => {
                 "If-Match has nothing but weak tags, which never match by the strong comparison of this route: \
-                               see comparison in its guard."
+                               see profile and comparison in its guard."
                     .to_owned()
             }
             Self::WeakShown => "The service has only shown weak tags by this route, which never match by its strong \
-                                comparison: see comparison in its guard."
+                                comparison: see profile and comparison in its guard."
                 .to_owned(),
             Self::Callers => format!(
                 "This route shows other tags to other callers, so that each makes the others' stale: see partition in its \
