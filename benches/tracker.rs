@@ -25,6 +25,10 @@ use ifmatch::{
     tracker::{Ask, Tracker},
 };
 
+/// The program's, since a size that it rounds up is paid ten million times.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const THREADS: usize = 2;
 /// How many times each thread does each thing.
 const TIMES: usize = 500_000;
