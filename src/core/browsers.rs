@@ -96,18 +96,19 @@ impl Browsers {
     }
 }
 
-/// The origin of the page that a request comes from; `None` where there is none, or several.
+/// The origin of the page that a request comes from; `None` where there is none, or several. One that asks for several methods
+/// comes from no page: nobody knows by which of them the backend judges.
 #[must_use]
 pub fn origin(request: &HeaderMap) -> Option<&HeaderValue> {
-    let mut lines = request.get_all(ORIGIN).iter();
-    lines.next().filter(|_| lines.next().is_none())
+    let may_ask = request.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter().nth(1).is_none();
+    line(request, &ORIGIN).filter(|_| may_ask)
 }
 
 /// The method that a preflight asks for; `None`: it is no preflight.
 #[must_use]
 pub fn preflight<'a>(method: &Method, request: &'a HeaderMap) -> Option<&'a HeaderValue> {
     let asked = request.get(ACCESS_CONTROL_REQUEST_METHOD);
-    asked.filter(|_| *method == Method::OPTIONS && request.contains_key(ORIGIN))
+    asked.filter(|_| *method == Method::OPTIONS && origin(request).is_some())
 }
 
 /// That an origin is let in.
@@ -161,10 +162,13 @@ impl Allowed {
     }
 }
 
-fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+fn line<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut lines = fields.get_all(name).iter();
-    let only = lines.next().filter(|_| lines.next().is_none())?;
-    Some(only.as_bytes().trim_ascii())
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    line(fields, name).map(|line| line.as_bytes().trim_ascii())
 }
 
 fn list<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
@@ -294,6 +298,9 @@ mod tests {
         assert_eq!(preflight(&Method::OPTIONS, &map(&[asked])), None);
         assert_eq!(origin(&whole), Some(&PAGE));
         assert_eq!(origin(&map(&[origin_field, origin_field])), None);
+        let two_methods = map(&[origin_field, asked, ("access-control-request-method", "GET")]);
+        assert_eq!((preflight(&Method::OPTIONS, &two_methods), origin(&two_methods)), (None, None));
+        assert_eq!(preflight(&Method::OPTIONS, &map(&[origin_field, origin_field, asked])), None);
     }
 
     #[test]

@@ -305,6 +305,44 @@ async fn one_word_is_for_one_origin_one_resource_and_one_method() {
     backend.assert_quiet();
 }
 
+/// Else its answer to nobody, or to another question, would be noted as its word to the page.
+#[tokio::test]
+async fn nobody_can_hide_from_the_service_who_asks_and_for_what() {
+    let (mut backend, gateway) = following("").await;
+    knowing(&mut backend, &gateway).await;
+    let named = "origin, access-control-request-method";
+    for call in [preflight(&gateway, "/note", "PUT"), read(&gateway)] {
+        let call = begin(call.with("connection", named).with("access_control_request_method", "GET"));
+        let arrival = backend.next().await;
+        assert_eq!(arrival.field("origin"), Some(PAGE));
+        let is_preflight = arrival.method == "OPTIONS";
+        assert_eq!(arrival.field("access-control-request-method"), is_preflight.then_some("PUT"));
+        assert_eq!(arrival.field("access_control_request_method"), None);
+        arrival.answer(204, &LET_IN, "").await;
+        call.answer().await;
+    }
+    assert!(is_open(&stale(&gateway).expect(409).await));
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_preflight_for_two_methods_or_of_two_origins_is_none() {
+    let any = [("Access-Control-Allow-Origin", "*")];
+    let (mut backend, gateway) = following("").await;
+    knowing(&mut backend, &gateway).await;
+    let two_methods = preflight(&gateway, "/note", "PUT").with("access-control-request-method", "GET");
+    for call in [two_methods, preflight(&gateway, "/note", "PUT").with("origin", "https://other.example")] {
+        let (answer, _) = answered(&mut backend, call, 204, &any).await;
+        assert_eq!((answer.field(HEADERS), answer.field(EXPOSE)), (None, None));
+    }
+    let (answer, asked) = answered(&mut backend, stale(&gateway), 204, &[]).await;
+    assert_eq!((asked.method.as_str(), answer.status, is_open(&answer)), ("OPTIONS", 409, false));
+    let two_methods = preflight(&gateway, "/note", "PUT").with("access-control-request-method", "PUT");
+    answered(&mut backend, two_methods, 204, &any).await;
+    assert!(!is_open(&stale(&gateway).expect(409).await));
+    backend.assert_quiet();
+}
+
 #[tokio::test]
 async fn what_the_backend_shows_to_a_read_goes_to_whom_it_shows_it() {
     for (fields, opens) in [(&LET_IN[..], true), (&LET_IN[1..], false)] {
