@@ -13,7 +13,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use tokio::time::timeout;
 
-use super::{Exchange, answer::Failure, body::Answer, forward::Received, headers, probe};
+use super::{Exchange, answer::Failure, body::Answer, forward::Received, forwarded::X_FORWARDED_HOST, headers, probe};
 use crate::{
     core::{
         browsers::{self, Allowed, Browsers, Cors},
@@ -95,13 +95,15 @@ fn word(origin: &HeaderValue, is_preflight: bool, status: StatusCode, fields: &H
     }
 }
 
-/// Under which name the word to an origin is kept.
+/// Under which name the word to an origin is kept. In it is every host that the request names, whichever the backend goes by.
 fn name(exchange: &Exchange, origin: &HeaderValue, method: &[u8]) -> Fingerprint {
     let gateway = &exchange.gateway;
     let scope = gateway.names.scope(gateway.config.routes[exchange.route].upstream);
     let target = exchange.target.as_path_and_query().as_str();
-    let parts = [scope.as_bytes(), exchange.host.as_bytes(), target.as_bytes(), method, origin.as_bytes()];
-    gateway.shared.origins.prints().of(parts)
+    let (host, asked) = (exchange.host.as_bytes(), exchange.asked.as_bytes());
+    let parts = [scope.as_bytes(), host, asked, target.as_bytes(), method, origin.as_bytes()];
+    let forwarded = exchange.head.headers.get_all(X_FORWARDED_HOST).iter().map(HeaderValue::as_bytes);
+    gateway.shared.origins.prints().of(parts.into_iter().chain(forwarded))
 }
 
 /// The last step over an answer.

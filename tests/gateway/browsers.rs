@@ -343,6 +343,25 @@ async fn a_preflight_for_two_methods_or_of_two_origins_is_none() {
     backend.assert_quiet();
 }
 
+/// The service may go by the host that was asked though its own `Host` is another.
+#[tokio::test]
+async fn behind_a_rewritten_host_one_hosts_word_is_not_anothers() {
+    let mut backend = Script::start().await;
+    let trusting = "forwarded = \"append\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
+    let settings = Gateway::before(backend.address).upstream("host = \"rewrite\"").top(trusting);
+    let gateway = settings.guard("cors = \"follow\"\nmissing = \"require\"").start();
+    let said = |call: Call, field: &str| call.with(field, "a.example");
+    for field in ["host", "x-forwarded-host"] {
+        answered(&mut backend, said(preflight(&gateway, "/note", "PUT"), field), 204, &LET_IN[..1]).await;
+        let refused = || gateway.put("/note", "x").with("origin", PAGE);
+        assert!(is_open(&said(refused(), field).expect(428).await), "{field}");
+        let other = refused().with(field, "b.example");
+        let (answer, asked) = answered(&mut backend, other, 204, &[]).await;
+        assert_eq!((asked.method.as_str(), answer.status, is_open(&answer)), ("OPTIONS", 428, false), "{field}");
+    }
+    backend.assert_quiet();
+}
+
 #[tokio::test]
 async fn what_the_backend_shows_to_a_read_goes_to_whom_it_shows_it() {
     for (fields, opens) in [(&LET_IN[..], true), (&LET_IN[1..], false)] {
