@@ -108,7 +108,13 @@ pub fn origin(request: &HeaderMap) -> Option<&HeaderValue> {
 #[must_use]
 pub fn preflight<'a>(method: &Method, request: &'a HeaderMap) -> Option<&'a HeaderValue> {
     let asked = request.get(ACCESS_CONTROL_REQUEST_METHOD);
-    asked.filter(|_| *method == Method::OPTIONS && origin(request).is_some())
+    asked.filter(|_| asks_for_leave(method, request) && origin(request).is_some())
+}
+
+/// Whether a request asks for leave to send another, be it of no page.
+#[must_use]
+pub fn asks_for_leave(method: &Method, request: &HeaderMap) -> bool {
+    *method == Method::OPTIONS && request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// That an origin is let in.
@@ -128,6 +134,12 @@ impl Allowed {
         let any = said == b"*";
         let credentials = only(answer, &ACCESS_CONTROL_ALLOW_CREDENTIALS) == Some(b"true");
         (any || said == origin.as_bytes()).then_some(Self { any, credentials })
+    }
+
+    /// Whether it lets every origin in.
+    #[must_use]
+    pub fn anybody(answer: &HeaderMap) -> Option<Self> {
+        Self::by(answer, &HeaderValue::from_static("*"))
     }
 
     /// Says the same in another answer.
@@ -223,6 +235,8 @@ mod tests {
         ] {
             assert_eq!(Allowed::by(&map(answer), &PAGE), expected, "{answer:?}");
         }
+        assert_eq!(Allowed::anybody(&map(&[(origin, "*")])), allowed(true, false));
+        assert_eq!(Allowed::anybody(&map(&[(origin, "https://page.example")])), None);
         let null = HeaderValue::from_static("null");
         assert_eq!(Allowed::by(&map(&[(origin, "null")]), &null), allowed(false, false));
     }

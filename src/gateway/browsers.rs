@@ -8,7 +8,8 @@
 //! browser would have asked, without credentials, and once. What it does not say is not said here. A refusal that is the
 //! backend's own answer to a read goes out with what that says: such a read carries the page's `Origin`.
 //!
-//! Requests without an `Origin`, and routes that want none of it, pay for no more than a look at the route.
+//! Routes that want none of it pay for no more than a look at the route, and requests without an `Origin` for a look at whether
+//! everybody is let in.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use tokio::time::timeout;
@@ -110,13 +111,20 @@ fn name(exchange: &Exchange, origin: &HeaderValue, method: &[u8]) -> Fingerprint
 pub(super) fn dress(exchange: &Exchange, mut response: Response<Answer>) -> Response<Answer> {
     let Some(rules) = rules(exchange) else { return response };
     rules.copy_tag(response.headers_mut());
-    let Some((_, origin)) = page(exchange) else { return response };
-    if let Some(allowed) = Allowed::by(response.headers(), origin) {
-        match preflight(exchange) {
-            None => rules.expose(allowed, response.headers_mut()),
-            Some(_) if response.status().is_success() => rules.allow(allowed, response.headers_mut()),
-            Some(_) => {}
-        }
+    if rules.cors == Cors::Off {
+        return response;
+    }
+    let page = page(exchange).map(|(_, origin)| origin);
+    let is_success = response.status().is_success();
+    let fields = response.headers_mut();
+    // What everybody may read a cache may keep for pages, whoever asked for it: nothing in it needs to say `Vary: Origin`.
+    let Some(allowed) = page.map_or_else(|| Allowed::anybody(fields), |origin| Allowed::by(fields, origin)) else {
+        return response;
+    };
+    if !browsers::asks_for_leave(&exchange.head.method, &exchange.head.headers) {
+        rules.expose(allowed, fields);
+    } else if page.is_some() && is_success {
+        rules.allow(allowed, fields);
     }
     response
 }

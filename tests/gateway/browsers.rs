@@ -91,6 +91,34 @@ async fn a_page_that_is_let_in_can_read_the_tag() {
     assert_eq!(answer.field(EXPOSE), None, "who is no page is told nothing");
 }
 
+/// A cache may keep the answer to anybody for a page, since a service that says `*` need not say `Vary: Origin`.
+#[tokio::test]
+async fn whoever_asks_for_what_everybody_may_read_a_cache_can_keep_it_for_pages() {
+    let any = [("Access-Control-Allow-Origin", "*"), ("ETag", "\"1\"")];
+    let (mut backend, gateway) = following("").await;
+    let get = || gateway.get("/note");
+    for call in [
+        get(),
+        get().with("origin", "https://notes.example"),
+        get().with("origin", PAGE).with("origin", "https://other.example"),
+        get().with("origin", ""),
+    ] {
+        let (answer, _) = answered(&mut backend, call, 200, &any).await;
+        assert_eq!((answer.field(EXPOSE), answer.field("vary")), (Some(OURS), None));
+    }
+    let (answer, _) = answered(&mut backend, get().with("if-none-match", "\"1\""), 304, &any).await;
+    assert_eq!((answer.status, answer.field(EXPOSE)), (304, Some(OURS)));
+    let call = gateway.call("OPTIONS", "/note").with("access-control-request-method", "PUT");
+    let (answer, _) = answered(&mut backend, call, 204, &any).await;
+    assert_eq!((answer.field(EXPOSE), answer.field(HEADERS)), (None, None));
+    for guard in ["", "tag_header = \"X-Version\"", "cors = \"follow\"\nmode = \"off\""] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(guard).start();
+        let (answer, _) = answered(&mut backend, gateway.get("/note"), 200, &any).await;
+        assert_eq!(answer.field(EXPOSE), None, "{guard}");
+    }
+}
+
 #[tokio::test]
 async fn by_default_and_where_a_route_is_off_nothing_is_added() {
     for guard in ["", "cors = \"off\"", "cors = \"follow\"\nmode = \"off\""] {
