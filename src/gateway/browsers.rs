@@ -79,7 +79,11 @@ pub(super) fn learn(exchange: &Exchange, status: StatusCode, fields: &HeaderMap)
     let Some((_, origin)) = page(exchange) else { return };
     let asked = preflight(exchange);
     let method = asked.map_or(exchange.head.method.as_str().as_bytes(), HeaderValue::as_bytes);
-    note(exchange, name(exchange, origin, method), word(origin, asked.is_some(), status, fields));
+    let word = word(origin, asked.is_some(), status, fields);
+    // A 304 renews an answer that the page has, and need not say again who may read that.
+    if word.is_some() || status != StatusCode::NOT_MODIFIED {
+        note(exchange, name(exchange, origin, method), word);
+    }
 }
 
 fn note(exchange: &Exchange, name: Fingerprint, word: Option<Word>) {
@@ -92,7 +96,10 @@ fn word(origin: &HeaderValue, is_preflight: bool, status: StatusCode, fields: &H
     match Allowed::by(fields, origin) {
         // A preflight counts only if it is a success (Fetch, CORS-preflight fetch, step 7).
         Some(allowed) if !is_preflight || status.is_success() => Some(Word::Allowed(allowed)),
-        Some(_) | None => (status.is_success() || status.is_redirection()).then_some(Word::Refused),
+        Some(_) | None => {
+            let leads_on = status.is_redirection() && status != StatusCode::NOT_MODIFIED;
+            (status.is_success() || leads_on).then_some(Word::Refused)
+        }
     }
 }
 

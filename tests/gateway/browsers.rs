@@ -448,6 +448,35 @@ async fn a_later_answer_takes_the_word_back() {
 }
 
 #[tokio::test]
+async fn a_304_that_says_nothing_of_origins_leaves_the_word_as_it_is() {
+    let other = [("Access-Control-Allow-Origin", "https://other.example")];
+    for (fields, opens) in [(&LET_IN[..], true), (&LET_IN[1..], false)] {
+        let (mut backend, gateway) = following("").await;
+        answered(&mut backend, read(&gateway), 200, fields).await;
+        for unchanged in [&LET_IN[1..], &other] {
+            answered(&mut backend, read(&gateway).with("if-none-match", "\"1\""), 304, unchanged).await;
+        }
+        assert_eq!(is_open(&unanswered(&mut backend, read(&gateway)).await), opens);
+        answered(&mut backend, read(&gateway).with("if-none-match", "\"1\""), 304, &LET_IN).await;
+        assert!(is_open(&unanswered(&mut backend, read(&gateway)).await));
+    }
+}
+
+/// The backend breaks off wherever this gets there.
+async fn unanswered(backend: &mut Script, call: Call) -> Answer {
+    let mut call = begin(call);
+    loop {
+        tokio::select! {
+            asked = backend.next() => asked.reset(),
+            () = call.finished() => break,
+        }
+    }
+    let answer = call.answer().await;
+    assert_eq!(answer.status, 502);
+    answer
+}
+
+#[tokio::test]
 async fn what_is_remembered_is_bounded() {
     let mut backend = Script::start().await;
     let gateway = Gateway::before(backend.address).guard("cors = \"follow\"").rest("[memory]\norigins = 2").start();
