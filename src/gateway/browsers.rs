@@ -189,9 +189,21 @@ async fn last_word(exchange: &Exchange, origin: &HeaderValue, voice: Voice) -> O
         return Some(newer);
     }
     let said = word(origin, true, received.status(), received.headers());
-    let word = said.or((!received.status().is_server_error()).then_some(Word::Refused));
+    let word = said.or((!is_for_now(received.status())).then_some(Word::Refused));
     note(exchange, name, word);
     word
+}
+
+/// Whether the same question may have another answer soon.
+fn is_for_now(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT
+                | StatusCode::MISDIRECTED_REQUEST
+                | StatusCode::TOO_EARLY
+                | StatusCode::TOO_MANY_REQUESTS
+        )
 }
 
 /// A preflight of the gateway's own.

@@ -253,7 +253,8 @@ async fn a_backend_that_gives_no_word_opens_nothing_and_is_asked_again() {
     let answer = call.answer().await;
     answer.problem("stale");
     assert!(!is_open(&answer));
-    for (status, opens) in [(500, false), (503, false), (204, true)] {
+    let not_now = [408, 421, 425, 429, 500, 503].map(|status| (status, false));
+    for (status, opens) in not_now.into_iter().chain([(204, true)]) {
         let (answer, asked) = answered(&mut backend, stale(&gateway), status, &LET_IN).await;
         assert_eq!((asked.method.as_str(), answer.status, is_open(&answer)), ("OPTIONS", 409, opens));
     }
