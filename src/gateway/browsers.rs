@@ -151,6 +151,24 @@ pub(super) async fn dress_refusal(
     dress(exchange, response)
 }
 
+/// An answer that was given before, be it to another page: what was said to that one is not said to this one, which hears
+/// the backend's last word to it.
+pub(super) fn given_again(exchange: &Exchange, mut response: Response<Answer>) -> Response<Answer> {
+    let sent = &exchange.head.headers;
+    let is_said_to = |origin| Allowed::by(response.headers(), origin).is_some();
+    if !sent.contains_key(header::ORIGIN) || browsers::origin(sent).is_some_and(is_said_to) {
+        return response;
+    }
+    let fields = response.headers_mut();
+    browsers::silence(fields);
+    if let Some((_, origin)) = page(exchange)
+        && let Some(Word::Allowed(allowed)) = known_word(exchange, origin)
+    {
+        allowed.tell(fields, origin);
+    }
+    response
+}
+
 /// Who says what a refusal says to an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Voice {
@@ -174,23 +192,28 @@ impl Voice {
     }
 }
 
+/// The backend's last word about requests like this one.
+fn known_word(exchange: &Exchange, origin: &HeaderValue) -> Option<Word> {
+    let name = name(exchange, origin, exchange.head.method.as_str().as_bytes());
+    exchange.gateway.shared.origins.look(name)
+}
+
 async fn last_word(exchange: &Exchange, origin: &HeaderValue, voice: Voice) -> Option<Word> {
     if voice == Voice::Itself {
         return None;
     }
-    let name = name(exchange, origin, exchange.head.method.as_str().as_bytes());
-    let known = exchange.gateway.shared.origins.look(name);
+    let known = known_word(exchange, origin);
     if known.is_some() || voice == Voice::Before {
         return known;
     }
     let received = ask(exchange, origin).await?;
     // Whatever was said meanwhile is newer.
-    if let Some(newer) = exchange.gateway.shared.origins.look(name) {
+    if let Some(newer) = known_word(exchange, origin) {
         return Some(newer);
     }
     let said = word(origin, true, received.status(), received.headers());
     let word = said.or((!is_for_now(received.status())).then_some(Word::Refused));
-    note(exchange, name, word);
+    note(exchange, name(exchange, origin, exchange.head.method.as_str().as_bytes()), word);
     word
 }
 

@@ -706,3 +706,40 @@ async fn a_backend_that_fails_a_write_says_so_to_the_page_itself() {
     assert!(!is_open(&answer), "{answer:?}");
     assert_eq!(store.count("OPTIONS"), 0);
 }
+
+/// What was said to the page that was first was not said to the next.
+#[tokio::test]
+async fn an_answer_that_is_given_again_says_to_each_page_what_was_said_to_it() {
+    const OTHER: &str = "https://other.example";
+    let stored = [LET_IN[0], ("Access-Control-Allow-Credentials", "true"), ("ETag", "\"2\"")];
+    for (method, guard) in [("PUT", "replay = \"1h\""), ("POST", "idempotency = \"1h\"")] {
+        for cors in ["follow", "off"] {
+            let mut backend = Script::start().await;
+            let guard = format!("cors = \"{cors}\"\n{guard}");
+            let gateway = Gateway::before(backend.address).guard(&guard).start();
+            knowing(&mut backend, &gateway).await;
+            let write = || gateway.call(method, "/note").if_match("\"1\"").with("idempotency-key", "\"k\"").body("x");
+            answered(&mut backend, write().with("origin", PAGE), 200, &stored).await;
+            let follows = cors == "follow";
+            let said = async |call: Call| {
+                let answer = call.expect(200).await;
+                assert_eq!(answer.field("proxy-status"), Some("ifmatch; details=\"replayed\""));
+                [ORIGIN, CREDENTIALS, EXPOSE].map(|name| answer.field(name).map(str::to_owned))
+            };
+            let open = |origin: &str, credentials: Option<&str>| {
+                [Some(origin), credentials, follows.then_some(OURS)].map(|field| field.map(str::to_owned))
+            };
+            assert_eq!(said(write().with("origin", PAGE)).await, open(PAGE, Some("true")), "{guard}");
+            assert_eq!(said(write().with("origin", OTHER)).await, [const { None }; 3], "{guard}");
+            let two = write().with("origin", PAGE).with("origin", OTHER);
+            assert_eq!(said(two).await, [const { None }; 3], "{guard}");
+            let leave = gateway.call("OPTIONS", "/note").with("origin", OTHER);
+            let leave = leave.with("access-control-request-method", method);
+            answered(&mut backend, leave, 204, &[("Access-Control-Allow-Origin", OTHER)]).await;
+            let expected = if follows { open(OTHER, None) } else { [const { None }; 3] };
+            assert_eq!(said(write().with("origin", OTHER)).await, expected, "{guard}");
+            assert_eq!(said(write().with("origin", PAGE)).await, open(PAGE, Some("true")), "{guard}");
+            backend.assert_quiet();
+        }
+    }
+}
