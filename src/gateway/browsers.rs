@@ -5,8 +5,9 @@
 //! answer that the backend did not give. Where the backend lets an origin in, [`dress`] adds the names of the fields that tags
 //! travel in, and gives refusals the backend's own word. That word is its last to this origin about this method of this
 //! resource: [`learn`] takes it from answers that pass, preflights included. Where there is none, the backend is asked as the
-//! browser would have asked, without credentials, and once. What it does not say is not said here. A refusal that is the
-//! backend's own answer to a read goes out with what that says: such a read carries the page's `Origin`.
+//! browser would have asked, without credentials. Refusals do not wait for each other's question: there are no more of these
+//! at once than refusals under way, and none after the first answer. What the backend does not say is not said here. A refusal
+//! that is the backend's own answer to a read goes out with what that says: such a read carries the page's `Origin`.
 //!
 //! Routes that want none of it pay for no more than a look at the route, and requests without an `Origin` for a look at whether
 //! everybody is let in.
