@@ -96,18 +96,32 @@ impl Browsers {
     }
 }
 
-/// The origin of the page that a request comes from; `None` where there is none, or several.
+/// The origin of the page that a request comes from; `None` where there is none, or several. One that asks for several methods
+/// comes from no page: nobody knows by which of them the backend judges.
 #[must_use]
 pub fn origin(request: &HeaderMap) -> Option<&HeaderValue> {
-    let mut lines = request.get_all(ORIGIN).iter();
-    lines.next().filter(|_| lines.next().is_none())
+    let may_ask = request.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter().nth(1).is_none();
+    line(request, &ORIGIN).filter(|_| may_ask)
 }
 
 /// The method that a preflight asks for; `None`: it is no preflight.
 #[must_use]
 pub fn preflight<'a>(method: &Method, request: &'a HeaderMap) -> Option<&'a HeaderValue> {
     let asked = request.get(ACCESS_CONTROL_REQUEST_METHOD);
-    asked.filter(|_| *method == Method::OPTIONS && request.contains_key(ORIGIN))
+    asked.filter(|_| asks_for_leave(method, request) && origin(request).is_some())
+}
+
+/// Whether a request asks for leave to send another, be it of no page.
+#[must_use]
+pub fn asks_for_leave(method: &Method, request: &HeaderMap) -> bool {
+    *method == Method::OPTIONS && request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Takes out of an answer what it says to pages of other origins.
+pub fn silence(answer: &mut HeaderMap) {
+    for name in [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_EXPOSE_HEADERS] {
+        answer.remove(name);
+    }
 }
 
 /// That an origin is let in.
@@ -127,6 +141,12 @@ impl Allowed {
         let any = said == b"*";
         let credentials = only(answer, &ACCESS_CONTROL_ALLOW_CREDENTIALS) == Some(b"true");
         (any || said == origin.as_bytes()).then_some(Self { any, credentials })
+    }
+
+    /// Whether it lets every origin in.
+    #[must_use]
+    pub fn anybody(answer: &HeaderMap) -> Option<Self> {
+        Self::by(answer, &HeaderValue::from_static("*"))
     }
 
     /// Says the same in another answer.
@@ -161,10 +181,13 @@ impl Allowed {
     }
 }
 
-fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+fn line<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut lines = fields.get_all(name).iter();
-    let only = lines.next().filter(|_| lines.next().is_none())?;
-    Some(only.as_bytes().trim_ascii())
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    line(fields, name).map(|line| line.as_bytes().trim_ascii())
 }
 
 fn list<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
@@ -219,6 +242,8 @@ mod tests {
         ] {
             assert_eq!(Allowed::by(&map(answer), &PAGE), expected, "{answer:?}");
         }
+        assert_eq!(Allowed::anybody(&map(&[(origin, "*")])), allowed(true, false));
+        assert_eq!(Allowed::anybody(&map(&[(origin, "https://page.example")])), None);
         let null = HeaderValue::from_static("null");
         assert_eq!(Allowed::by(&map(&[(origin, "null")]), &null), allowed(false, false));
     }
@@ -294,6 +319,9 @@ mod tests {
         assert_eq!(preflight(&Method::OPTIONS, &map(&[asked])), None);
         assert_eq!(origin(&whole), Some(&PAGE));
         assert_eq!(origin(&map(&[origin_field, origin_field])), None);
+        let two_methods = map(&[origin_field, asked, ("access-control-request-method", "GET")]);
+        assert_eq!((preflight(&Method::OPTIONS, &two_methods), origin(&two_methods)), (None, None));
+        assert_eq!(preflight(&Method::OPTIONS, &map(&[origin_field, origin_field, asked])), None);
     }
 
     #[test]

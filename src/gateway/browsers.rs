@@ -5,15 +5,17 @@
 //! answer that the backend did not give. Where the backend lets an origin in, [`dress`] adds the names of the fields that tags
 //! travel in, and gives refusals the backend's own word. That word is its last to this origin about this method of this
 //! resource: [`learn`] takes it from answers that pass, preflights included. Where there is none, the backend is asked as the
-//! browser would have asked, without credentials, and once. What it does not say is not said here. A refusal that is the
-//! backend's own answer to a read goes out with what that says: such a read carries the page's `Origin`.
+//! browser would have asked, without credentials. Refusals do not wait for each other's question: there are no more of these
+//! at once than refusals under way, and none after the first answer. What the backend does not say is not said here. A refusal
+//! that is the backend's own answer to a read goes out with what that says: such a read carries the page's `Origin`.
 //!
-//! Requests without an `Origin`, and routes that want none of it, pay for no more than a look at the route.
+//! Routes that want none of it pay for no more than a look at the route, and requests without an `Origin` for a look at whether
+//! everybody is let in.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use tokio::time::timeout;
 
-use super::{Exchange, answer::Failure, body::Answer, forward::Received, headers, probe};
+use super::{Exchange, answer::Failure, body::Answer, forward::Received, forwarded::X_FORWARDED_HOST, headers, probe};
 use crate::{
     core::{
         browsers::{self, Allowed, Browsers, Cors},
@@ -78,7 +80,11 @@ pub(super) fn learn(exchange: &Exchange, status: StatusCode, fields: &HeaderMap)
     let Some((_, origin)) = page(exchange) else { return };
     let asked = preflight(exchange);
     let method = asked.map_or(exchange.head.method.as_str().as_bytes(), HeaderValue::as_bytes);
-    note(exchange, name(exchange, origin, method), word(origin, asked.is_some(), status, fields));
+    let word = word(origin, asked.is_some(), status, fields);
+    // A 304 renews an answer that the page has, and need not say again who may read that.
+    if word.is_some() || status != StatusCode::NOT_MODIFIED {
+        note(exchange, name(exchange, origin, method), word);
+    }
 }
 
 fn note(exchange: &Exchange, name: Fingerprint, word: Option<Word>) {
@@ -91,30 +97,42 @@ fn word(origin: &HeaderValue, is_preflight: bool, status: StatusCode, fields: &H
     match Allowed::by(fields, origin) {
         // A preflight counts only if it is a success (Fetch, CORS-preflight fetch, step 7).
         Some(allowed) if !is_preflight || status.is_success() => Some(Word::Allowed(allowed)),
-        Some(_) | None => (status.is_success() || status.is_redirection()).then_some(Word::Refused),
+        Some(_) | None => {
+            let leads_on = status.is_redirection() && status != StatusCode::NOT_MODIFIED;
+            (status.is_success() || leads_on).then_some(Word::Refused)
+        }
     }
 }
 
-/// Under which name the word to an origin is kept.
+/// Under which name the word to an origin is kept. In it is every host that the request names, whichever the backend goes by.
 fn name(exchange: &Exchange, origin: &HeaderValue, method: &[u8]) -> Fingerprint {
     let gateway = &exchange.gateway;
     let scope = gateway.names.scope(gateway.config.routes[exchange.route].upstream);
     let target = exchange.target.as_path_and_query().as_str();
-    let parts = [scope.as_bytes(), exchange.host.as_bytes(), target.as_bytes(), method, origin.as_bytes()];
-    gateway.shared.origins.prints().of(parts)
+    let (host, asked) = (exchange.host.as_bytes(), exchange.asked.as_bytes());
+    let parts = [scope.as_bytes(), host, asked, target.as_bytes(), method, origin.as_bytes()];
+    let forwarded = exchange.head.headers.get_all(X_FORWARDED_HOST).iter().map(HeaderValue::as_bytes);
+    gateway.shared.origins.prints().of(parts.into_iter().chain(forwarded))
 }
 
 /// The last step over an answer.
 pub(super) fn dress(exchange: &Exchange, mut response: Response<Answer>) -> Response<Answer> {
     let Some(rules) = rules(exchange) else { return response };
     rules.copy_tag(response.headers_mut());
-    let Some((_, origin)) = page(exchange) else { return response };
-    if let Some(allowed) = Allowed::by(response.headers(), origin) {
-        match preflight(exchange) {
-            None => rules.expose(allowed, response.headers_mut()),
-            Some(_) if response.status().is_success() => rules.allow(allowed, response.headers_mut()),
-            Some(_) => {}
-        }
+    if rules.cors == Cors::Off {
+        return response;
+    }
+    let page = page(exchange).map(|(_, origin)| origin);
+    let is_success = response.status().is_success();
+    let fields = response.headers_mut();
+    // What everybody may read a cache may keep for pages, whoever asked for it: nothing in it needs to say `Vary: Origin`.
+    let Some(allowed) = page.map_or_else(|| Allowed::anybody(fields), |origin| Allowed::by(fields, origin)) else {
+        return response;
+    };
+    if !browsers::asks_for_leave(&exchange.head.method, &exchange.head.headers) {
+        rules.expose(allowed, fields);
+    } else if page.is_some() && is_success {
+        rules.allow(allowed, fields);
     }
     response
 }
@@ -132,6 +150,24 @@ pub(super) async fn dress_refusal(
         allowed.tell(response.headers_mut(), origin);
     }
     dress(exchange, response)
+}
+
+/// An answer that was given before, be it to another page: what was said to that one is not said to this one, which hears
+/// the backend's last word to it.
+pub(super) fn given_again(exchange: &Exchange, mut response: Response<Answer>) -> Response<Answer> {
+    let sent = &exchange.head.headers;
+    let is_said_to = |origin| Allowed::by(response.headers(), origin).is_some();
+    if !sent.contains_key(header::ORIGIN) || browsers::origin(sent).is_some_and(is_said_to) {
+        return response;
+    }
+    let fields = response.headers_mut();
+    browsers::silence(fields);
+    if let Some((_, origin)) = page(exchange)
+        && let Some(Word::Allowed(allowed)) = known_word(exchange, origin)
+    {
+        allowed.tell(fields, origin);
+    }
+    response
 }
 
 /// Who says what a refusal says to an origin.
@@ -157,24 +193,41 @@ impl Voice {
     }
 }
 
+/// The backend's last word about requests like this one.
+fn known_word(exchange: &Exchange, origin: &HeaderValue) -> Option<Word> {
+    let name = name(exchange, origin, exchange.head.method.as_str().as_bytes());
+    exchange.gateway.shared.origins.look(name)
+}
+
 async fn last_word(exchange: &Exchange, origin: &HeaderValue, voice: Voice) -> Option<Word> {
     if voice == Voice::Itself {
         return None;
     }
-    let name = name(exchange, origin, exchange.head.method.as_str().as_bytes());
-    let known = exchange.gateway.shared.origins.look(name);
+    let known = known_word(exchange, origin);
     if known.is_some() || voice == Voice::Before {
         return known;
     }
     let received = ask(exchange, origin).await?;
     // Whatever was said meanwhile is newer.
-    if let Some(newer) = exchange.gateway.shared.origins.look(name) {
+    if let Some(newer) = known_word(exchange, origin) {
         return Some(newer);
     }
     let said = word(origin, true, received.status(), received.headers());
-    let word = said.or((!received.status().is_server_error()).then_some(Word::Refused));
-    note(exchange, name, word);
+    let word = said.or((!is_for_now(received.status())).then_some(Word::Refused));
+    note(exchange, name(exchange, origin, exchange.head.method.as_str().as_bytes()), word);
     word
+}
+
+/// Whether the same question may have another answer soon.
+fn is_for_now(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT
+                | StatusCode::MISDIRECTED_REQUEST
+                | StatusCode::TOO_EARLY
+                | StatusCode::TOO_MANY_REQUESTS
+        )
 }
 
 /// A preflight of the gateway's own.

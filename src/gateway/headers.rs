@@ -182,6 +182,7 @@ pub(super) fn is_protected(name: &str) -> bool {
             | "if"
             | "last-modified"
             | "location"
+            | "origin"
             | "prefer"
             | "range"
             | "set-cookie"
@@ -189,7 +190,9 @@ pub(super) fn is_protected(name: &str) -> bool {
             | "via"
             | "www-authenticate"
     ) || CREDENTIALS.iter().any(|credential| credential == name)
-        || ["if-", "x-forwarded-", "x-http-method", "x-method-override"].iter().any(|prefix| name.starts_with(prefix))
+        || ["access-control-", "if-", "x-forwarded-", "x-http-method", "x-method-override"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether a backend that reads `_` as `-` would take this for a field that decides something.

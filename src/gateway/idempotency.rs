@@ -16,6 +16,7 @@ use super::{
     Exchange,
     answer::{self, Failure, Repeat},
     body::{Answer, Inbound},
+    browsers,
     headers::METHOD_OVERRIDES,
     repeats::{Body, Keeping, memory, record},
 };
@@ -78,7 +79,7 @@ fn again(exchange: &Exchange, identity: Identity, kept: &Kept) -> Result<Respons
         // An answer that came before the body had its end may be that to another payload.
         Kept::Whole(recorded) if identity.body.is_some() => {
             exchange.seen.verdict(Verdict::Replayed);
-            Ok(answer::again(recorded, true))
+            Ok(browsers::given_again(exchange, answer::again(recorded, true)))
         }
         Kept::Whole(recorded) | Kept::Head(recorded) => {
             Err(Repeat::NotKept { status: recorded.status(), location: location(recorded) }.into())

@@ -238,5 +238,5 @@ pub(super) async fn answer_refused(
 fn given_again(exchange: &Exchange, response: Response<Answer>) -> Response<Answer> {
     memory(exchange).answered(Kind::Replay);
     exchange.seen.verdict(Verdict::Replayed);
-    response
+    browsers::given_again(exchange, response)
 }

@@ -91,6 +91,34 @@ async fn a_page_that_is_let_in_can_read_the_tag() {
     assert_eq!(answer.field(EXPOSE), None, "who is no page is told nothing");
 }
 
+/// A cache may keep the answer to anybody for a page, since a service that says `*` need not say `Vary: Origin`.
+#[tokio::test]
+async fn whoever_asks_for_what_everybody_may_read_a_cache_can_keep_it_for_pages() {
+    let any = [("Access-Control-Allow-Origin", "*"), ("ETag", "\"1\"")];
+    let (mut backend, gateway) = following("").await;
+    let get = || gateway.get("/note");
+    for call in [
+        get(),
+        get().with("origin", "https://notes.example"),
+        get().with("origin", PAGE).with("origin", "https://other.example"),
+        get().with("origin", ""),
+    ] {
+        let (answer, _) = answered(&mut backend, call, 200, &any).await;
+        assert_eq!((answer.field(EXPOSE), answer.field("vary")), (Some(OURS), None));
+    }
+    let (answer, _) = answered(&mut backend, get().with("if-none-match", "\"1\""), 304, &any).await;
+    assert_eq!((answer.status, answer.field(EXPOSE)), (304, Some(OURS)));
+    let call = gateway.call("OPTIONS", "/note").with("access-control-request-method", "PUT");
+    let (answer, _) = answered(&mut backend, call, 204, &any).await;
+    assert_eq!((answer.field(EXPOSE), answer.field(HEADERS)), (None, None));
+    for guard in ["", "tag_header = \"X-Version\"", "cors = \"follow\"\nmode = \"off\""] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(guard).start();
+        let (answer, _) = answered(&mut backend, gateway.get("/note"), 200, &any).await;
+        assert_eq!(answer.field(EXPOSE), None, "{guard}");
+    }
+}
+
 #[tokio::test]
 async fn by_default_and_where_a_route_is_off_nothing_is_added() {
     for guard in ["", "cors = \"off\"", "cors = \"follow\"\nmode = \"off\""] {
@@ -225,7 +253,8 @@ async fn a_backend_that_gives_no_word_opens_nothing_and_is_asked_again() {
     let answer = call.answer().await;
     answer.problem("stale");
     assert!(!is_open(&answer));
-    for (status, opens) in [(500, false), (503, false), (204, true)] {
+    let not_now = [408, 421, 425, 429, 500, 503].map(|status| (status, false));
+    for (status, opens) in not_now.into_iter().chain([(204, true)]) {
         let (answer, asked) = answered(&mut backend, stale(&gateway), status, &LET_IN).await;
         assert_eq!((asked.method.as_str(), answer.status, is_open(&answer)), ("OPTIONS", 409, opens));
     }
@@ -305,6 +334,63 @@ async fn one_word_is_for_one_origin_one_resource_and_one_method() {
     backend.assert_quiet();
 }
 
+/// Else its answer to nobody, or to another question, would be noted as its word to the page.
+#[tokio::test]
+async fn nobody_can_hide_from_the_service_who_asks_and_for_what() {
+    let (mut backend, gateway) = following("").await;
+    knowing(&mut backend, &gateway).await;
+    let named = "origin, access-control-request-method";
+    for call in [preflight(&gateway, "/note", "PUT"), read(&gateway)] {
+        let call = begin(call.with("connection", named).with("access_control_request_method", "GET"));
+        let arrival = backend.next().await;
+        assert_eq!(arrival.field("origin"), Some(PAGE));
+        let is_preflight = arrival.method == "OPTIONS";
+        assert_eq!(arrival.field("access-control-request-method"), is_preflight.then_some("PUT"));
+        assert_eq!(arrival.field("access_control_request_method"), None);
+        arrival.answer(204, &LET_IN, "").await;
+        call.answer().await;
+    }
+    assert!(is_open(&stale(&gateway).expect(409).await));
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_preflight_for_two_methods_or_of_two_origins_is_none() {
+    let any = [("Access-Control-Allow-Origin", "*")];
+    let (mut backend, gateway) = following("").await;
+    knowing(&mut backend, &gateway).await;
+    let two_methods = preflight(&gateway, "/note", "PUT").with("access-control-request-method", "GET");
+    for call in [two_methods, preflight(&gateway, "/note", "PUT").with("origin", "https://other.example")] {
+        let (answer, _) = answered(&mut backend, call, 204, &any).await;
+        assert_eq!((answer.field(HEADERS), answer.field(EXPOSE)), (None, None));
+    }
+    let (answer, asked) = answered(&mut backend, stale(&gateway), 204, &[]).await;
+    assert_eq!((asked.method.as_str(), answer.status, is_open(&answer)), ("OPTIONS", 409, false));
+    let two_methods = preflight(&gateway, "/note", "PUT").with("access-control-request-method", "PUT");
+    answered(&mut backend, two_methods, 204, &any).await;
+    assert!(!is_open(&stale(&gateway).expect(409).await));
+    backend.assert_quiet();
+}
+
+/// The service may go by the host that was asked though its own `Host` is another.
+#[tokio::test]
+async fn behind_a_rewritten_host_one_hosts_word_is_not_anothers() {
+    let mut backend = Script::start().await;
+    let trusting = "forwarded = \"append\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
+    let settings = Gateway::before(backend.address).upstream("host = \"rewrite\"").top(trusting);
+    let gateway = settings.guard("cors = \"follow\"\nmissing = \"require\"").start();
+    let said = |call: Call, field: &str| call.with(field, "a.example");
+    for field in ["host", "x-forwarded-host"] {
+        answered(&mut backend, said(preflight(&gateway, "/note", "PUT"), field), 204, &LET_IN[..1]).await;
+        let refused = || gateway.put("/note", "x").with("origin", PAGE);
+        assert!(is_open(&said(refused(), field).expect(428).await), "{field}");
+        let other = refused().with(field, "b.example");
+        let (answer, asked) = answered(&mut backend, other, 204, &[]).await;
+        assert_eq!((asked.method.as_str(), answer.status, is_open(&answer)), ("OPTIONS", 428, false), "{field}");
+    }
+    backend.assert_quiet();
+}
+
 #[tokio::test]
 async fn what_the_backend_shows_to_a_read_goes_to_whom_it_shows_it() {
     for (fields, opens) in [(&LET_IN[..], true), (&LET_IN[1..], false)] {
@@ -360,6 +446,35 @@ async fn a_later_answer_takes_the_word_back() {
     let (answer, asked) = answered(&mut backend, stale(&gateway), 204, &LET_IN[..1]).await;
     assert_eq!((asked.method.as_str(), is_open(&answer)), ("OPTIONS", true));
     backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_304_that_says_nothing_of_origins_leaves_the_word_as_it_is() {
+    let other = [("Access-Control-Allow-Origin", "https://other.example")];
+    for (fields, opens) in [(&LET_IN[..], true), (&LET_IN[1..], false)] {
+        let (mut backend, gateway) = following("").await;
+        answered(&mut backend, read(&gateway), 200, fields).await;
+        for unchanged in [&LET_IN[1..], &other] {
+            answered(&mut backend, read(&gateway).with("if-none-match", "\"1\""), 304, unchanged).await;
+        }
+        assert_eq!(is_open(&unanswered(&mut backend, read(&gateway)).await), opens);
+        answered(&mut backend, read(&gateway).with("if-none-match", "\"1\""), 304, &LET_IN).await;
+        assert!(is_open(&unanswered(&mut backend, read(&gateway)).await));
+    }
+}
+
+/// The backend breaks off wherever this gets there.
+async fn unanswered(backend: &mut Script, call: Call) -> Answer {
+    let mut call = begin(call);
+    loop {
+        tokio::select! {
+            asked = backend.next() => asked.reset(),
+            () = call.finished() => break,
+        }
+    }
+    let answer = call.answer().await;
+    assert_eq!(answer.status, 502);
+    answer
 }
 
 #[tokio::test]
@@ -590,4 +705,41 @@ async fn a_backend_that_fails_a_write_says_so_to_the_page_itself() {
     let answer = gateway.put("/note", "x").with("origin", PAGE).expect(422).await;
     assert!(!is_open(&answer), "{answer:?}");
     assert_eq!(store.count("OPTIONS"), 0);
+}
+
+/// What was said to the page that was first was not said to the next.
+#[tokio::test]
+async fn an_answer_that_is_given_again_says_to_each_page_what_was_said_to_it() {
+    const OTHER: &str = "https://other.example";
+    let stored = [LET_IN[0], ("Access-Control-Allow-Credentials", "true"), ("ETag", "\"2\"")];
+    for (method, guard) in [("PUT", "replay = \"1h\""), ("POST", "idempotency = \"1h\"")] {
+        for cors in ["follow", "off"] {
+            let mut backend = Script::start().await;
+            let guard = format!("cors = \"{cors}\"\n{guard}");
+            let gateway = Gateway::before(backend.address).guard(&guard).start();
+            knowing(&mut backend, &gateway).await;
+            let write = || gateway.call(method, "/note").if_match("\"1\"").with("idempotency-key", "\"k\"").body("x");
+            answered(&mut backend, write().with("origin", PAGE), 200, &stored).await;
+            let follows = cors == "follow";
+            let said = async |call: Call| {
+                let answer = call.expect(200).await;
+                assert_eq!(answer.field("proxy-status"), Some("ifmatch; details=\"replayed\""));
+                [ORIGIN, CREDENTIALS, EXPOSE].map(|name| answer.field(name).map(str::to_owned))
+            };
+            let open = |origin: &str, credentials: Option<&str>| {
+                [Some(origin), credentials, follows.then_some(OURS)].map(|field| field.map(str::to_owned))
+            };
+            assert_eq!(said(write().with("origin", PAGE)).await, open(PAGE, Some("true")), "{guard}");
+            assert_eq!(said(write().with("origin", OTHER)).await, [const { None }; 3], "{guard}");
+            let two = write().with("origin", PAGE).with("origin", OTHER);
+            assert_eq!(said(two).await, [const { None }; 3], "{guard}");
+            let leave = gateway.call("OPTIONS", "/note").with("origin", OTHER);
+            let leave = leave.with("access-control-request-method", method);
+            answered(&mut backend, leave, 204, &[("Access-Control-Allow-Origin", OTHER)]).await;
+            let expected = if follows { open(OTHER, None) } else { [const { None }; 3] };
+            assert_eq!(said(write().with("origin", OTHER)).await, expected, "{guard}");
+            assert_eq!(said(write().with("origin", PAGE)).await, open(PAGE, Some("true")), "{guard}");
+            backend.assert_quiet();
+        }
+    }
 }
