@@ -32,10 +32,10 @@ use crate::{
     tracker::{Ask, Turn},
 };
 
-/// Whether a request with a safe method may be a write: nothing is taken from a request that is only observed, and some
+/// Whether a request with a safe method may be a write: a route that does not enforce takes nothing from it, and some
 /// backends take an override of the method on whatever it comes.
 pub(in crate::gateway) fn may_write(exchange: &Exchange) -> bool {
-    exchange.policy().mode.only_observes()
+    exchange.policy().mode != Mode::Enforce
         && exchange.wish.is_none()
         && METHOD_OVERRIDES.iter().any(|name| exchange.head.headers.contains_key(name))
 }
