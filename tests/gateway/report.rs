@@ -15,7 +15,12 @@ pub(super) async fn counted(gateway: &Gateway, client: &str) -> Value {
         return route["all"].clone();
     }
     let clients = route["clients"].as_array().expect("clients");
-    clients.iter().find(|row| row["client"] == client).cloned().unwrap_or(Value::Null)
+    let Some(row) = clients.iter().find(|row| row["client"] == client) else { return Value::Null };
+    // What is not told of a client is 0.
+    let mut counted = route["all"].clone();
+    counted.as_object_mut().expect("an object").values_mut().for_each(|count| *count = 0.into());
+    counted.as_object_mut().expect("an object").extend(row.as_object().expect("an object").clone());
+    counted
 }
 
 pub(super) async fn report(gateway: &Gateway) -> Value {
@@ -212,6 +217,18 @@ async fn what_may_have_been_seen_or_may_not_have_happened_is_not_counted() {
     assert_eq!(counted(&gateway, "bob").await["blind_overwrites"], 0);
     answered(&mut backend, bob("PUT"), 200, "\"5\"").await;
     assert_eq!(counted(&gateway, "bob").await["blind_overwrites"], 1);
+}
+
+#[tokio::test]
+async fn of_a_client_only_what_was_counted_is_told() {
+    let store = Store::start().await;
+    store.set("/note", "x");
+    let gateway = Gateway::before(store.address).admin().guard("mode = \"observe\"").start();
+    gateway.put("/note", "x").with("user-agent", "curl/8").expect(200).await;
+    let route = &report(&gateway).await["routes"][0];
+    let row = serde_json::json!({ "client": "curl", "without_precondition": 1, "unread": 1 });
+    assert_eq!(route["clients"][0], row);
+    assert_eq!(route["all"]["stale"], 0);
 }
 
 #[tokio::test]
