@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Call, Gateway, Habits, Script, Store, Tags, begin, within};
+use crate::support::{Call, Gateway, Habits, Script, Store, Tags, begin, raw_put, within};
 
 const ROUTE: &str = "/{*path}";
 
@@ -229,6 +229,39 @@ async fn of_a_client_only_what_was_counted_is_told() {
     let row = serde_json::json!({ "client": "curl", "without_precondition": 1, "unread": 1 });
     assert_eq!(route["clients"][0], row);
     assert_eq!(route["all"]["stale"], 0);
+}
+
+#[tokio::test]
+async fn who_writes_again_what_is_in_doubt_overwrites_nothing_blindly() {
+    let (observed, in_turn) = ("mode = \"observe\"", "missing = \"warn\"\nsettle = \"0s\"");
+    for (guard, is_asked_for) in [(observed, true), (observed, false), (in_turn, true)] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).one_worker().admin().guard(guard).start();
+        let calls = [("bob", "GET", "\"1\""), ("ann", "GET", "\"1\""), ("ann", "PUT", "\"2\"")];
+        for (name, method, tag) in calls {
+            let call = begin(as_client(gateway.call(method, "/note"), name));
+            backend.expect(method, "/note").await.answer(200, &[("ETag", tag)], "").await;
+            assert_eq!(call.answer().await.status, 200);
+        }
+        if is_asked_for {
+            let put = begin(as_client(gateway.put("/note", "x"), "bob"));
+            let mut write = backend.expect("PUT", "/note").await;
+            write.body().await.expect("a whole body");
+            write.reset();
+            assert_eq!(put.answer().await.status, 502);
+        } else {
+            // Answered before the service has asked for the body.
+            let fields = "Authorization: bob\r\nContent-Length: 5\r\nExpect: 100-continue\r\n";
+            let mut put = raw_put(&gateway, fields, "").await;
+            let mut write = backend.expect("PUT", "/note").await;
+            write.answer_now(503, &[], "").await.expect("the gateway reads");
+            assert_eq!(put.answer("PUT").await.status, 503);
+        }
+        let again = begin(as_client(gateway.put("/note", "x"), "bob"));
+        backend.expect("PUT", "/note").await.answer(200, &[("ETag", "\"3\"")], "").await;
+        assert_eq!(again.answer().await.status, 200);
+        assert_eq!(counted(&gateway, "bob").await["blind_overwrites"], 0, "{guard} {is_asked_for}");
+    }
 }
 
 #[tokio::test]
