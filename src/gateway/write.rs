@@ -536,6 +536,7 @@ async fn represent(exchange: &Exchange, refused: Box<Refused>) -> Result<Respons
     };
     forward::observe(exchange, &Method::GET, &exchange.head.headers, began, &received).await;
     if received.status() == StatusCode::OK {
+        rollout::shown(exchange, &received).await;
         Err(Failure::Represented(Box::new(received), refused))
     } else {
         Err(Failure::Refused(refused))

@@ -265,6 +265,21 @@ async fn who_writes_again_what_is_in_doubt_overwrites_nothing_blindly() {
 }
 
 #[tokio::test]
+async fn who_was_shown_the_current_state_in_a_refusal_has_seen_it() {
+    for (prefer, blind) in [("return=representation", 0), ("return=minimal", 1)] {
+        let store = Store::start().await;
+        let old = store.set("/note", "x");
+        let gateway = Gateway::before(store.address).admin().guard("missing = \"warn\"").start();
+        let bob = |method: &str| as_client(gateway.call(method, "/note"), "bob");
+        bob("GET").expect(200).await;
+        as_client(gateway.put("/note", "a"), "ann").expect(200).await;
+        bob("PUT").body("b").if_match(&old).with("prefer", prefer).expect(409).await;
+        bob("PUT").body("b").expect(200).await;
+        assert_eq!(counted(&gateway, "bob").await["blind_overwrites"], blind, "{prefer}");
+    }
+}
+
+#[tokio::test]
 async fn clients_and_reads_are_bounded() {
     let store = Store::start().await;
     let gateway = Gateway::before(store.address)

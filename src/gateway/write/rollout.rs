@@ -242,7 +242,14 @@ fn bits(address: IpAddr) -> u128 {
 
 /// A client's read was answered so: what it saw is noted, where blind overwrites are counted.
 pub(in crate::gateway) async fn read(exchange: &Exchange, received: &Received) {
-    if !exchange.policy().counts() || !matches!(exchange.head.method, Method::GET | Method::HEAD) {
+    if matches!(exchange.head.method, Method::GET | Method::HEAD) {
+        shown(exchange, received).await;
+    }
+}
+
+/// A client is shown the resource by this answer to a GET or HEAD, its own or the gateway's.
+pub(super) async fn shown(exchange: &Exchange, received: &Received) {
+    if !exchange.policy().counts() {
         return;
     }
     let status = received.status();
