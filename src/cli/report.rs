@@ -7,7 +7,10 @@ use std::{fmt::Write as _, io::Write as _, net::SocketAddr};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Failed, File, admin};
+use super::{
+    Failed, File,
+    admin::{self, printable},
+};
 use crate::telemetry::report::Count;
 
 /// A longer answer is not read. A row takes some 200 bytes.
@@ -55,12 +58,10 @@ impl Report {
     pub(super) fn print(&self) -> Result<(), Failed> {
         let address = admin::address(self.admin, &self.file, "--admin")?;
         let said = admin::ask(address, "/report", LONGEST)?;
-        let text = if self.json {
-            said
-        } else {
-            let not_one = || Failed::Start(format!("{address}/report: the answer is no report").into());
-            in_words(&serde_json::from_str(&said).map_err(|_| not_one())?).ok_or_else(not_one)?
-        };
+        let not_one = || Failed::Start(format!("{address}/report: the answer is no report").into());
+        // JSON has nothing in it that moves a cursor.
+        let report = serde_json::from_str(&said).map_err(|_| not_one())?;
+        let text = if self.json { said } else { in_words(&report).ok_or_else(not_one)? };
         // Whoever reads it may have seen enough.
         let _ = std::io::stdout().write_all(text.as_bytes());
         Ok(())
@@ -82,11 +83,6 @@ fn in_words(report: &Value) -> Option<String> {
         out.push_str("There are more clients than [report] clients; those that came last are \"(other)\".\n");
     }
     Some(out)
-}
-
-/// Nothing that would move the cursor.
-fn printable(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).collect()
 }
 
 /// What is counted of one client, or of all.
@@ -313,7 +309,6 @@ client is known.
             assert_eq!(in_words(&value), None, "{value}");
         }
         assert_eq!(in_words(&json!({ "routes": [] })).as_deref(), Some(""));
-        assert_eq!(printable("a\u{1b}[2J\nb"), "a[2Jb");
     }
 
     #[test]
