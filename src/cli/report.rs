@@ -15,6 +15,8 @@ use crate::telemetry::report::Count;
 
 /// A longer answer is not read. A row takes some 200 bytes.
 const LONGEST: u64 = 64 * 1024 * 1024;
+/// What the row of all is called, which no client can be: neither bracket stands in a product's name.
+const ALL: &str = "(all)";
 /// So many clients are named in a sentence.
 const NAMED: usize = 5;
 
@@ -74,9 +76,16 @@ fn in_words(report: &Value) -> Option<String> {
     for route in report["routes"].as_array()? {
         let text = |key: &str| route[key].as_str().map(printable);
         let (name, mode, missing) = (text("route")?, text("mode")?, text("missing")?);
-        let clients = route["clients"].as_array()?.iter().map(Row::of).collect::<Option<Vec<_>>>()?;
-        let told =
-            Told { mode, missing, is_counted: route["counted"].as_bool()?, all: Row::of(&route["all"])?, clients };
+        let clients = route["clients"].as_array()?.iter();
+        let clients =
+            clients.map(|row| Row::of(printable(row["client"].as_str()?), row)).collect::<Option<Vec<_>>>()?;
+        let told = Told {
+            mode,
+            missing,
+            is_counted: route["counted"].as_bool()?,
+            all: Row::of(ALL.to_owned(), &route["all"])?,
+            clients,
+        };
         told.write(&name, &mut out);
     }
     if report["clients_are_all_told_apart"] == false {
@@ -92,14 +101,14 @@ struct Row {
 }
 
 impl Row {
-    fn of(value: &Value) -> Option<Self> {
+    fn of(client: String, value: &Value) -> Option<Self> {
         let members = value.as_object()?;
         let mut counts = [0; Count::ALL.len()];
         for count in Count::ALL {
             // What is 0 may be left out.
             counts[count as usize] = members.get(count.as_str()).map_or(Some(0), Value::as_u64)?;
         }
-        Some(Self { client: value["client"].as_str().map_or_else(|| "all".to_owned(), printable), counts })
+        Some(Self { client, counts })
     }
 
     fn of_all(&self, counts: &[Count]) -> u64 {
@@ -273,7 +282,7 @@ Route /a: mode = \"observe\", missing = \"allow\"
   client         writes      with   without     stale  malformed    unsure  overlapping     blind    unread
   nightly-job        12         0        12         0          0         0            0         1         0
   curl                7         7         0         2          1         0            0         0         0
-  all                19         7        12         2          1         3            1         1         4
+  (all)              19         7        12         2          1         3            1         1         4
   mode = \"enforce\" would have refused 3 of 19 writes (2 stale, 1 malformed); 3 more it would have decided by asking \
 the service; 1 more after waiting for another write.
   missing = \"require\" would have refused 12 more, which had no precondition: nightly-job 12.

@@ -280,6 +280,18 @@ async fn who_was_shown_the_current_state_in_a_refusal_has_seen_it() {
 }
 
 #[tokio::test]
+async fn a_client_called_all_is_not_taken_for_all() {
+    let store = Store::start().await;
+    store.set("/note", "x");
+    let gateway = Gateway::before(store.address).admin().guard("mode = \"observe\"").start();
+    gateway.put("/note", "x").with("user-agent", "all/1").expect(200).await;
+    let told = ifmatch_report(&["--admin", &gateway.admin.expect("an admin listener").to_string()]).await;
+    let words = text(&told.stdout);
+    let rows_of = |name: &str| words.lines().filter(|line| line.split_whitespace().next() == Some(name)).count();
+    assert_eq!((rows_of("all"), rows_of("(all)")), (1, 1), "{words}");
+}
+
+#[tokio::test]
 async fn clients_and_reads_are_bounded() {
     let store = Store::start().await;
     let gateway = Gateway::before(store.address)
