@@ -220,18 +220,6 @@ async fn what_may_have_been_seen_or_may_not_have_happened_is_not_counted() {
 }
 
 #[tokio::test]
-async fn of_a_client_only_what_was_counted_is_told() {
-    let store = Store::start().await;
-    store.set("/note", "x");
-    let gateway = Gateway::before(store.address).admin().guard("mode = \"observe\"").start();
-    gateway.put("/note", "x").with("user-agent", "curl/8").expect(200).await;
-    let route = &report(&gateway).await["routes"][0];
-    let row = serde_json::json!({ "client": "curl", "without_precondition": 1, "unread": 1 });
-    assert_eq!(route["clients"][0], row);
-    assert_eq!(route["all"]["stale"], 0);
-}
-
-#[tokio::test]
 async fn who_writes_again_what_is_in_doubt_overwrites_nothing_blindly() {
     let (observed, in_turn) = ("mode = \"observe\"", "missing = \"warn\"\nsettle = \"0s\"");
     for (guard, is_asked_for) in [(observed, true), (observed, false), (in_turn, true)] {
@@ -277,6 +265,18 @@ async fn who_was_shown_the_current_state_in_a_refusal_has_seen_it() {
         bob("PUT").body("b").expect(200).await;
         assert_eq!(counted(&gateway, "bob").await["blind_overwrites"], blind, "{prefer}");
     }
+}
+
+#[tokio::test]
+async fn of_a_client_only_what_was_counted_is_told() {
+    let store = Store::start().await;
+    store.set("/note", "x");
+    let gateway = Gateway::before(store.address).admin().guard("mode = \"observe\"").start();
+    gateway.put("/note", "x").with("user-agent", "curl/8").expect(200).await;
+    let route = &report(&gateway).await["routes"][0];
+    let row = serde_json::json!({ "client": "curl", "without_precondition": 1, "unread": 1 });
+    assert_eq!(route["clients"][0], row);
+    assert_eq!(route["all"]["stale"], 0);
 }
 
 #[tokio::test]
