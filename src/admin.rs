@@ -132,7 +132,7 @@ impl Admin {
     fn report(&self) -> Reply {
         let gateway = self.control.gateway();
         let report = self.control.shared().telemetry.report.describe(&gateway.config().routes);
-        reply(StatusCode::OK, JSON, pretty(&report))
+        reply(StatusCode::OK, JSON, report)
     }
 
     async fn show(&self, query: Option<&str>) -> Reply {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Failed, File, admin};
 
-/// More of an answer is not read.
+/// A longer answer is not read.
 const LONGEST: u64 = 4096;
 
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ impl Health {
         let address = admin::address(self.address, &self.file, "--address")?;
         let path = if self.live { "/livez" } else { "/readyz" };
         let said = admin::ask(address, path, LONGEST)?;
-        println!("{}", said.lines().next().unwrap_or_default());
+        println!("{}", admin::printable(said.lines().next().unwrap_or_default()));
         Ok(())
     }
 }

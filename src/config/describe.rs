@@ -3,8 +3,8 @@
 use std::{net::Ipv6Addr, time::Duration};
 
 use super::{
-    Balance, Config, Ejection, ForwardedRule, Health, HostRule, Limits, Listener, LogFormat, Protocol, RelatedPath,
-    Upstream,
+    Balance, Config, Ejection, ForwardedRule, Forwarding, Health, HostRule, Limits, Listener, LogFormat, Protocol,
+    RelatedPath, Upstream,
     raw::form::{duration_text, size_text},
 };
 use crate::core::{
@@ -17,6 +17,9 @@ use crate::core::{
 };
 
 mod profile;
+
+const HIDDEN: &str = "Warning: behind a trusted proxy the exempt addresses are compared with the proxy's own, and one \
+                      that fits it exempts everybody; forwarded = \"append\" would compare the client's.";
 
 impl Config {
     /// What the configuration means, in words, for somebody who wants to know whether it says what they wanted.
@@ -31,6 +34,7 @@ impl Config {
             lines.push(format!("Route {}: host {host}, path {}, to {upstream:?}.", index + 1, route.path));
             lines.extend(rules(&route.policy).into_iter().map(|rule| format!("    {rule}")));
             lines.extend(related(&route.also_changes).map(|rule| format!("    {rule}")));
+            lines.extend(self.forwarding.hides_clients_from(&route.policy).then(|| format!("    {HIDDEN}")));
         }
         lines.push(self.describe_process());
         lines.join("\n") + "\n"
@@ -82,6 +86,14 @@ impl Config {
             self.workers,
             duration_text(self.drain_timeout),
         )
+    }
+}
+
+impl Forwarding {
+    /// Whether a client that is exempt by its address is looked for at that of a proxy.
+    fn hides_clients_from(&self, policy: &Policy) -> bool {
+        let goes_by_address = policy.rollout.exempt.iter().any(|exempt| exempt.network.is_some());
+        goes_by_address && policy.mode != Mode::Off && !self.trusted.is_empty() && self.rule != ForwardedRule::Append
     }
 }
 

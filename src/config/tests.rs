@@ -752,6 +752,22 @@ fn what_a_write_also_changes_is_told() {
 }
 
 #[test]
+fn who_is_exempt_by_the_address_of_a_proxy_is_warned_of() {
+    for (top, exempt, is_warned_of) in [
+        ("trusted_proxies = [\"::1\"]", "{ address = \"10.0.0.1\" }", true),
+        ("trusted_proxies = [\"::1\"]\nforwarded = \"replace\"", "{ address = \"10.0.0.1\", header = \"A\" }", true),
+        ("trusted_proxies = [\"::1\"]\nforwarded = \"off\"", "{ header = \"A\" }, { address = \"10.0.0.1\" }", true),
+        ("trusted_proxies = [\"::1\"]\nforwarded = \"append\"", "{ address = \"10.0.0.1\" }", false),
+        ("trusted_proxies = [\"::1\"]", "{ header = \"A\" }", false),
+        ("trusted_proxies = [\"::1\"]", "", false),
+        ("forwarded = \"replace\"", "{ address = \"10.0.0.1\" }", false),
+    ] {
+        let told = parsed(&format!("{top}\n{BASE}[guard]\nexempt = [{exempt}]\n")).describe();
+        assert_eq!(told.contains("Warning: behind a trusted proxy"), is_warned_of, "{top} {exempt}: {told}");
+    }
+}
+
+#[test]
 fn a_field_that_means_something_else_carries_no_tag() {
     let guard = |keys: &str| Config::parse(&format!("{BASE}[guard]\n{keys}\n"));
     for name in [

@@ -32,8 +32,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
     let takes_overrides = match exchange.policy().mode {
         Mode::Enforce => true,
         // Where the method is safe and nobody takes it for a write (`rollout::may_write`).
-        Mode::Observe | Mode::Warn => exchange.head.method.is_safe() && exchange.wish.is_some(),
-        Mode::Off => false,
+        Mode::Observe | Mode::Warn | Mode::Off => exchange.is_read() && exchange.wish.is_some(),
     };
     let browsers = browsers::rules(exchange);
     let named = Named::by(headers);

@@ -341,6 +341,7 @@ async fn carry_out(
             if error.sent {
                 tracing::warn!(%trace, %method, path, upstream, error = %Causes(&error), "a write is in doubt");
                 exchange.seen.in_doubt();
+                rollout::sent(sending, &exchange, None, None).await;
                 drop(notes);
                 repeats::changed(&exchange, None);
                 drop(turn);
@@ -361,6 +362,7 @@ async fn carry_out(
                 // Nothing of the body is under way, and nothing ever will be.
                 let response = forward::pass_on_without_body(&exchange, received);
                 let response = repeats::settle(notes, &exchange, outcome.as_ref(), false, response);
+                rollout::sent(sending, &exchange, outcome.as_ref(), Some(response.status())).await;
                 settle(turn, outcome).await;
                 return answer(reply, Ok(response));
             }
@@ -534,6 +536,7 @@ async fn represent(exchange: &Exchange, refused: Box<Refused>) -> Result<Respons
     };
     forward::observe(exchange, &Method::GET, &exchange.head.headers, began, &received).await;
     if received.status() == StatusCode::OK {
+        rollout::shown(exchange, &received).await;
         Err(Failure::Represented(Box::new(received), refused))
     } else {
         Err(Failure::Refused(refused))

@@ -6,10 +6,9 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-
-use serde_json::{Map, Value, json};
 
 use crate::{
     config::{self, Route},
@@ -122,8 +121,10 @@ impl Counts {
         self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
     }
 
-    fn described(&self) -> Map<String, Value> {
-        Count::ALL.into_iter().map(|count| (count.as_str().to_owned(), self.of(count).into())).collect()
+    /// As members of a JSON object.
+    fn write(&self, counts: impl Iterator<Item = Count>, out: &mut String) {
+        let members = counts.map(|count| format!("\"{}\":{}", count.as_str(), self.of(count)));
+        out.push_str(&members.collect::<Vec<_>>().join(","));
     }
 }
 
@@ -184,32 +185,39 @@ impl Report {
         self.table().rows.iter().map(|(route, clients)| (Arc::clone(route), sum(clients))).collect()
     }
 
-    /// The report, with these routes.
+    /// The report, with these routes, in JSON. It is written row by row, since it may be long; of a client it has only what
+    /// was counted.
     #[must_use]
-    pub fn describe(&self, routes: &[Route]) -> Value {
-        let routes: Vec<_> = routes.iter().map(|route| self.describe_route(route)).collect();
-        json!({ "routes": routes, "clients_are_all_told_apart": !self.table().is_full })
+    pub fn describe(&self, routes: &[Route]) -> String {
+        let mut out = "{\"routes\":[".to_owned();
+        for (index, route) in routes.iter().enumerate() {
+            out.push_str(if index == 0 { "\n" } else { ",\n" });
+            self.describe_route(route, &mut out);
+        }
+        let _ = writeln!(out, "],\n\"clients_are_all_told_apart\":{}}}", !self.table().is_full);
+        out
     }
 
-    fn describe_route(&self, route: &Route) -> Value {
+    fn describe_route(&self, route: &Route, out: &mut String) {
         let label = label(route);
         // Copied, so that no write waits while it is put into words.
         let rows = self.table().rows.get(label.as_str()).cloned().unwrap_or_default();
         let mut all = Counts::default();
         rows.values().for_each(|counts| all.add(counts));
-        let clients = rows.iter().map(|(client, counts)| {
-            let mut about = counts.described();
-            about.insert("client".to_owned(), (**client).into());
-            Value::Object(about)
-        });
-        json!({
-            "route": label,
-            "mode": mode(route.policy.mode),
-            "missing": missing(route.policy.missing),
-            "counted": route.policy.counts(),
-            "all": all.described(),
-            "clients": clients.collect::<Vec<_>>(),
-        })
+        let (mode, missing) = (mode(route.policy.mode), missing(route.policy.missing));
+        let (label, counted) = (quoted(&label), route.policy.counts());
+        let _ = write!(
+            out,
+            "{{\"route\":{label},\"mode\":\"{mode}\",\"missing\":\"{missing}\",\"counted\":{counted},\"all\":{{"
+        );
+        all.write(Count::ALL.into_iter(), out);
+        out.push_str("},\"clients\":[");
+        for (index, (client, counts)) in rows.iter().enumerate() {
+            let _ = write!(out, "{}\n{{\"client\":{},", if index == 0 { "" } else { "," }, quoted(client));
+            counts.write(Count::ALL.into_iter().filter(|count| counts.of(*count) > 0), out);
+            out.push('}');
+        }
+        out.push_str("]}");
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -233,6 +241,11 @@ impl Table {
         self.names.insert(Arc::clone(&name));
         name
     }
+}
+
+/// As a string of JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// The first product that a `User-Agent` names (RFC 9110 §10.1.5), without its version.
@@ -310,6 +323,31 @@ mod tests {
             prop_assert!(found.len() <= NAME && found.bytes().all(|byte| byte.is_ascii_graphic()), "{found}");
             prop_assert!(found == NAMELESS || agent.starts_with(found.as_bytes()));
             prop_assert_ne!(found, OTHERS);
+        }
+    }
+
+    #[test]
+    fn the_longest_report_is_short() {
+        let report = Report::new(config::Report { clients: 1000, reads: 2 });
+        let routes: String =
+            (0..20).map(|n| format!("[[routes]]\npath = \"/{n}\"\nguard = {{ mode = \"observe\" }}\n")).collect();
+        let file =
+            format!("[[listeners]]\naddress = \"127.0.0.1:1\"\n[upstreams.a]\nservers = [\"http://h\"]\n{routes}");
+        let config = config::Config::parse(&file).expect("a configuration");
+        for route in &config.routes {
+            for client in 0..1100 {
+                let agent = format!("{client:x<64}");
+                report.count(&label(route).into(), Some(agent.as_bytes()), &[Count::Conditional, Count::Stale]);
+            }
+        }
+        let told = report.describe(&config.routes);
+        assert!(told.len() < 20 * 1001 * 128, "{}", told.len());
+        let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+        let routes = told["routes"].as_array().expect("routes");
+        assert_eq!((routes.len(), &told["clients_are_all_told_apart"]), (20, &false.into()));
+        for route in routes {
+            assert_eq!(route["clients"].as_array().map(Vec::len), Some(1001));
+            assert_eq!((&route["all"]["stale"], &route["all"]["unread"]), (&1100.into(), &0.into()));
         }
     }
 

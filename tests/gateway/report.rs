@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Call, Gateway, Habits, Script, Store, Tags, begin, within};
+use crate::support::{Call, Gateway, Habits, Script, Store, Tags, begin, raw_put, within};
 
 const ROUTE: &str = "/{*path}";
 
@@ -15,7 +15,12 @@ pub(super) async fn counted(gateway: &Gateway, client: &str) -> Value {
         return route["all"].clone();
     }
     let clients = route["clients"].as_array().expect("clients");
-    clients.iter().find(|row| row["client"] == client).cloned().unwrap_or(Value::Null)
+    let Some(row) = clients.iter().find(|row| row["client"] == client) else { return Value::Null };
+    // What is not told of a client is 0.
+    let mut counted = route["all"].clone();
+    counted.as_object_mut().expect("an object").values_mut().for_each(|count| *count = 0.into());
+    counted.as_object_mut().expect("an object").extend(row.as_object().expect("an object").clone());
+    counted
 }
 
 pub(super) async fn report(gateway: &Gateway) -> Value {
@@ -212,6 +217,78 @@ async fn what_may_have_been_seen_or_may_not_have_happened_is_not_counted() {
     assert_eq!(counted(&gateway, "bob").await["blind_overwrites"], 0);
     answered(&mut backend, bob("PUT"), 200, "\"5\"").await;
     assert_eq!(counted(&gateway, "bob").await["blind_overwrites"], 1);
+}
+
+#[tokio::test]
+async fn who_writes_again_what_is_in_doubt_overwrites_nothing_blindly() {
+    let (observed, in_turn) = ("mode = \"observe\"", "missing = \"warn\"\nsettle = \"0s\"");
+    for (guard, is_asked_for) in [(observed, true), (observed, false), (in_turn, true)] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).one_worker().admin().guard(guard).start();
+        let calls = [("bob", "GET", "\"1\""), ("ann", "GET", "\"1\""), ("ann", "PUT", "\"2\"")];
+        for (name, method, tag) in calls {
+            let call = begin(as_client(gateway.call(method, "/note"), name));
+            backend.expect(method, "/note").await.answer(200, &[("ETag", tag)], "").await;
+            assert_eq!(call.answer().await.status, 200);
+        }
+        if is_asked_for {
+            let put = begin(as_client(gateway.put("/note", "x"), "bob"));
+            let mut write = backend.expect("PUT", "/note").await;
+            write.body().await.expect("a whole body");
+            write.reset();
+            assert_eq!(put.answer().await.status, 502);
+        } else {
+            // Answered before the service has asked for the body.
+            let fields = "Authorization: bob\r\nContent-Length: 5\r\nExpect: 100-continue\r\n";
+            let mut put = raw_put(&gateway, fields, "").await;
+            let mut write = backend.expect("PUT", "/note").await;
+            write.answer_now(503, &[], "").await.expect("the gateway reads");
+            assert_eq!(put.answer("PUT").await.status, 503);
+        }
+        let again = begin(as_client(gateway.put("/note", "x"), "bob"));
+        backend.expect("PUT", "/note").await.answer(200, &[("ETag", "\"3\"")], "").await;
+        assert_eq!(again.answer().await.status, 200);
+        assert_eq!(counted(&gateway, "bob").await["blind_overwrites"], 0, "{guard} {is_asked_for}");
+    }
+}
+
+#[tokio::test]
+async fn who_was_shown_the_current_state_in_a_refusal_has_seen_it() {
+    for (prefer, blind) in [("return=representation", 0), ("return=minimal", 1)] {
+        let store = Store::start().await;
+        let old = store.set("/note", "x");
+        let gateway = Gateway::before(store.address).admin().guard("missing = \"warn\"").start();
+        let bob = |method: &str| as_client(gateway.call(method, "/note"), "bob");
+        bob("GET").expect(200).await;
+        as_client(gateway.put("/note", "a"), "ann").expect(200).await;
+        bob("PUT").body("b").if_match(&old).with("prefer", prefer).expect(409).await;
+        bob("PUT").body("b").expect(200).await;
+        assert_eq!(counted(&gateway, "bob").await["blind_overwrites"], blind, "{prefer}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_client_only_what_was_counted_is_told() {
+    let store = Store::start().await;
+    store.set("/note", "x");
+    let gateway = Gateway::before(store.address).admin().guard("mode = \"observe\"").start();
+    gateway.put("/note", "x").with("user-agent", "curl/8").expect(200).await;
+    let route = &report(&gateway).await["routes"][0];
+    let row = serde_json::json!({ "client": "curl", "without_precondition": 1, "unread": 1 });
+    assert_eq!(route["clients"][0], row);
+    assert_eq!(route["all"]["stale"], 0);
+}
+
+#[tokio::test]
+async fn a_client_called_all_is_not_taken_for_all() {
+    let store = Store::start().await;
+    store.set("/note", "x");
+    let gateway = Gateway::before(store.address).admin().guard("mode = \"observe\"").start();
+    gateway.put("/note", "x").with("user-agent", "all/1").expect(200).await;
+    let told = ifmatch_report(&["--admin", &gateway.admin.expect("an admin listener").to_string()]).await;
+    let words = text(&told.stdout);
+    let rows_of = |name: &str| words.lines().filter(|line| line.split_whitespace().next() == Some(name)).count();
+    assert_eq!((rows_of("all"), rows_of("(all)")), (1, 1), "{words}");
 }
 
 #[tokio::test]

@@ -292,6 +292,41 @@ async fn nothing_is_taken_from_what_is_only_observed() {
 }
 
 #[tokio::test]
+async fn a_read_that_overrides_its_method_on_a_route_that_is_off_may_be_a_write() {
+    let mut backend = Script::start().await;
+    let routes = "[[routes]]\npath = \"/NOTE\"\nguard = { mode = \"off\" }\n[[routes]]\n";
+    let gateway = Gateway::before(backend.address).one_worker().rest(routes).start();
+    read(&mut backend, &gateway, "\"1\"").await;
+    let overriding = || gateway.get("/NOTE").with("x-http-method-override", "PUT");
+    let guarded = begin(gateway.put("/note", "a").if_match("\"1\""));
+    let with_turn = backend.expect("PUT", "/note").await;
+    let unguarded = begin(overriding());
+    tokio::task::yield_now().await;
+    gateway.barrier().await;
+    assert!(unguarded.waits());
+    backend.assert_quiet();
+    with_turn.answer(200, &[("ETag", "\"2\"")], "").await;
+    assert_eq!(guarded.answer().await.status, 200);
+    let write = backend.expect("GET", "/NOTE").await;
+    assert_eq!(write.field("x-http-method-override"), Some("PUT"));
+    let stale = begin(gateway.put("/note", "b").if_match("\"2\""));
+    tokio::task::yield_now().await;
+    gateway.barrier().await;
+    assert!(stale.waits());
+    backend.assert_quiet();
+    write.answer(200, &[("ETag", "\"3\"")], "").await;
+    assert_eq!(unguarded.answer().await.status, 200);
+    backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"3\"")], "").await;
+    stale.answer().await.problem("stale");
+    // A tunnel takes no turn, so what asks for one is no write to the service either.
+    let upgrade = begin(overriding().with("connection", "upgrade").with("upgrade", "websocket"));
+    let asked = backend.expect("GET", "/NOTE").await;
+    assert_eq!((asked.field("upgrade"), asked.field("x-http-method-override")), (Some("websocket"), None));
+    asked.answer(200, &[], "").await;
+    assert_eq!(upgrade.answer().await.status, 200);
+}
+
+#[tokio::test]
 async fn who_is_exempt_needs_no_precondition_and_is_judged_by_one_all_the_same() {
     let store = Store::start().await;
     store.set("/note", "x");

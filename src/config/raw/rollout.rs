@@ -20,7 +20,7 @@ pub(super) fn rollout(s: &mut Section, defaults: Rollout) -> Rollout {
 
 pub(super) fn report(mut section: Section) -> Report {
     let report = Report {
-        clients: section.value("clients", 256, count(1..=10_000)),
+        clients: section.value("clients", 256, count(1..=1000)),
         reads: section.value("reads", 100_000, count(2..=100_000_000)),
     };
     section.finish();

@@ -162,7 +162,7 @@ fn clients_that_cannot_be_exempt() {
         ("exempt = [{ header = \"A\", vale = \"x\" }]", "exempt[0].vale", "did you mean value?"),
     ]);
     assert_errors_after_base(&[
-        ("[report]\nclients = 0", 6, "report.clients", "must be from 1 to 10000"),
+        ("[report]\nclients = 0", 6, "report.clients", "must be from 1 to 1000"),
         ("[report]\nreads = 1", 6, "report.reads", "must be from 2"),
     ]);
 }

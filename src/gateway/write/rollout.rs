@@ -32,10 +32,10 @@ use crate::{
     tracker::{Ask, Turn},
 };
 
-/// Whether a request with a safe method may be a write: nothing is taken from a request that is only observed, and some
+/// Whether a request with a safe method may be a write: a route that does not enforce takes nothing from it, and some
 /// backends take an override of the method on whatever it comes.
 pub(in crate::gateway) fn may_write(exchange: &Exchange) -> bool {
-    exchange.policy().mode.only_observes()
+    exchange.policy().mode != Mode::Enforce
         && exchange.wish.is_none()
         && METHOD_OVERRIDES.iter().any(|name| exchange.head.headers.contains_key(name))
 }
@@ -242,7 +242,14 @@ fn bits(address: IpAddr) -> u128 {
 
 /// A client's read was answered so: what it saw is noted, where blind overwrites are counted.
 pub(in crate::gateway) async fn read(exchange: &Exchange, received: &Received) {
-    if !exchange.policy().counts() || !matches!(exchange.head.method, Method::GET | Method::HEAD) {
+    if matches!(exchange.head.method, Method::GET | Method::HEAD) {
+        shown(exchange, received).await;
+    }
+}
+
+/// A client is shown the resource by this answer to a GET or HEAD, its own or the gateway's.
+pub(super) async fn shown(exchange: &Exchange, received: &Received) {
+    if !exchange.policy().counts() {
         return;
     }
     let status = received.status();
