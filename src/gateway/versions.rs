@@ -28,25 +28,28 @@ use super::{
     answer::{self, Failure, Sent},
     body::{Answer, Inbound},
     forward::{self, Received, Tagged},
-    probe::{self, Said},
-    write,
+    probe, write,
 };
 use crate::{
     core::{
         etag::EntityTag,
-        policy::{Comparison, Mode, Verify},
+        policy::{Mode, Verify},
         precondition::Tags,
-        record::{Outcome, Probed, Seen, State, View},
+        record::{Seen, State, View},
         version::Versions,
     },
     telemetry::metrics::Untagged,
-    tracker::Turn,
     upstream::{AnswerError, Extent, Fault, SendError},
 };
+
+mod after_write;
+
+pub(super) use after_write::{Kind, after_write};
 
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 /// So much of an answer is read for no other reason than that its connection can be used again.
 const SHORT_ANSWER: usize = 16 * 1024;
+
 /// The route's rules, where it makes tags.
 pub(super) fn made(exchange: &Exchange) -> Option<&Versions> {
     let policy = exchange.policy();
@@ -227,8 +230,8 @@ fn failed(error: AnswerError, sent: Sent) -> Failure {
 
 /// A HEAD or GET of the gateway's own, which shows the version. Others wait for it, so all of it has the time that an answer
 /// may take to begin.
-pub(super) async fn probed(exchange: &Exchange, method: &Method) -> Result<Received, Failure> {
-    let mut received = probe::send(exchange, method.clone()).await?;
+pub(super) async fn probed(exchange: &Exchange, method: &Method, kind: &Kind) -> Result<Received, Failure> {
+    let mut received = probe::send(exchange, method.clone(), |fields| kind.ask(fields)).await?;
     if made(exchange).is_none() {
         return Ok(received);
     }
@@ -320,50 +323,6 @@ impl Conditions {
         let has_it = self.if_none_match.as_ref().is_some_and(|tags| is_among(tags, for_reads));
         Ok(if has_it { Meets::WhatIsThere } else { Meets::Demands })
     }
-}
-
-/// What came of a write that this answer is to, once the resource was read again where it has to be. `turn` has been alone;
-/// of its body nothing is under way. The answer gets the tag of the state that the write has left.
-///
-/// The write's outcome does not depend on it: whatever is not known for certain leaves all as it was. So does a tag that the
-/// resource had before. Either the write has changed nothing, and then nothing is lost; or what was read is from before
-/// the write, by a cache or a replica, and then to record it would be to lose the write.
-pub(super) async fn after_write(
-    exchange: &Exchange,
-    turn: &Turn,
-    outcome: Option<Outcome>,
-    received: &mut Received,
-) -> Option<Outcome> {
-    let is_read = outcome == Some(Outcome::Committed(None))
-        && [Method::PUT, Method::PATCH].contains(&exchange.head.method)
-        && received.status().is_success()
-        && !(received.headers().contains_key(ETAG) && exchange.policy().service.trust_write_tags)
-        && write::is_of_target(exchange, received.headers());
-    if !is_read || !turn.is_alone().await {
-        return outcome;
-    }
-    let time = time_left(exchange);
-    // Late or broken off, it is passed on as it is.
-    let _ = timeout(time / 4, received.body_mut().read_ahead(SHORT_ANSWER, time)).await;
-    let Ok(Ok(Said::Shown(Probed::Tag(tag), _))) = timeout(time, probe::probe(exchange, false)).await else {
-        return outcome;
-    };
-    let tags = Tags::OneOf(vec![tag.clone()]);
-    let suffixes = exchange.policy().encoding_suffixes;
-    let was_there = |view: View<'_>| view.matches(&tags, Comparison::Weak, suffixes) || view.supersedes(&tags);
-    if turn.known(None, was_there).await || !turn.is_alone().await {
-        return outcome;
-    }
-    received.headers_mut().insert(ETAG, tag.to_header_value());
-    Some(Outcome::Committed(Some(tag)))
-}
-
-/// How long the client's answer may wait for a read. Half of what is left of `request_timeout`, so that a client is not told
-/// that nobody knows what became of a write of which all is known.
-fn time_left(exchange: &Exchange) -> Duration {
-    let time = exchange.upstream().config().response_timeout;
-    let limit = exchange.gateway.config.limits.request_timeout;
-    limit.map_or(time, |limit| time.min(limit.saturating_sub(exchange.seen.elapsed()) / 2))
 }
 
 /// Takes from a write's answer the tag that nobody can use.

@@ -529,7 +529,7 @@ fn prefers_representation(exchange: &Exchange) -> bool {
 /// A conflict's answer with the current representation, where the caller may have it.
 async fn represent(exchange: &Exchange, refused: Box<Refused>) -> Result<Response<Answer>, Failure> {
     let began = exchange.gateway.tracker.stamp().await;
-    let Ok(received) = versions::probed(exchange, &Method::GET).await else {
+    let Ok(received) = versions::probed(exchange, &Method::GET, &versions::Kind::Any).await else {
         return Err(Failure::Refused(refused));
     };
     forward::observe(exchange, &Method::GET, &exchange.head.headers, began, &received).await;

@@ -29,7 +29,8 @@ async fn a_client_saves_twice_without_a_read_between() {
     let gateway = Gateway::before(store.address).guard(BODY).guard(PROBE).start();
     let mut tag = gateway.get("/note").expect(200).await.tag();
     for body in ["second", "third", "fourth"] {
-        tag = gateway.put("/note", body).if_match(&tag).expect(200).await.tag();
+        let put = gateway.put("/note", body).with("content-type", "text/plain");
+        tag = put.if_match(&tag).expect(200).await.tag();
         assert_eq!(gateway.get("/note").expect(200).await.tag(), tag);
     }
     // One read by the client at first, three to look, three probes.
@@ -84,6 +85,91 @@ async fn where_there_is_nothing_to_learn_nobody_is_asked() {
         assert_eq!(answer.fields.get_all("etag").iter().count(), fields.iter().filter(|f| f.0 == "ETag").count());
         backend.assert_quiet();
     }
+}
+
+/// What is read again is of the kind that the client has written: the tag of an app's shell, which is the same before and
+/// after, is no version of what it works with.
+#[tokio::test]
+async fn a_tag_of_another_view_than_the_client_works_with_is_not_given() {
+    const JSON_TYPE: &str = "application/json";
+    const CHARSET: &str = "Application/JSON; charset=utf-8";
+    for (method, sent, accept, asked, shown, is_given) in [
+        ("PUT", None, None, None, None, true),
+        ("PUT", None, None, None, Some("text/html"), false),
+        ("PUT", Some(JSON_TYPE), None, Some(JSON_TYPE), Some(CHARSET), true),
+        ("PUT", Some(CHARSET), Some("*/*"), Some(JSON_TYPE), Some(JSON_TYPE), true),
+        ("PUT", Some(JSON_TYPE), None, Some(JSON_TYPE), Some("text/html"), false),
+        ("PUT", Some(JSON_TYPE), None, Some(JSON_TYPE), Some("application/hal+json"), false),
+        ("PUT", Some(JSON_TYPE), None, Some(JSON_TYPE), None, false),
+        ("PUT", Some(JSON_TYPE), Some("text/html"), Some("text/html"), Some("text/html"), false),
+        ("PUT", Some(JSON_TYPE), Some("text/html, */*"), Some("text/html, */*"), Some(JSON_TYPE), true),
+        ("PATCH", Some("application/merge-patch+json"), None, Some(JSON_TYPE), Some("application/hal+json"), true),
+        ("PATCH", Some(JSON_TYPE), None, Some(JSON_TYPE), Some("text/html"), false),
+        ("PATCH", Some("text/x-diff"), None, Some("text/x-diff"), Some(JSON_TYPE), false),
+    ] {
+        for settings in [BODY, ""] {
+            let row = format!("{settings} {method} {sent:?} {accept:?} {shown:?}");
+            let mut backend = Script::start().await;
+            let gateway = Gateway::before(backend.address).guard(settings).guard(PROBE).start();
+            let mut call = gateway.call(method, "/note").body("mine");
+            for (name, value) in [("content-type", sent), ("accept", accept)] {
+                call = value.iter().fold(call, |call, value| call.with(name, value));
+            }
+            let writer = begin(call);
+            backend.expect(method, "/note").await.answer(204, &[], "").await;
+            let mut fields = vec![("ETag", "\"1\"")];
+            fields.extend(shown.map(|shown| ("Content-Type", shown)));
+            let mut probe = backend.next().await;
+            assert_eq!(probe.field("accept"), asked, "{row}");
+            if probe.method == "HEAD" && !is_given {
+                probe.answer(200, &fields, "").await;
+                probe = backend.expect("GET", "/note").await;
+            }
+            let body = if probe.method == "HEAD" { "" } else { "mine" };
+            probe.answer(200, &fields, body).await;
+            assert_eq!(writer.answer().await.field("etag").is_some(), is_given, "{row}");
+            backend.assert_quiet();
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_writers_never_have_one_tag_for_two_states() {
+    for (settings, shell) in [(BODY, None), ("", Some(("ETag", "\"shell\"")))] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(settings).guard(PROBE).start();
+        let mut html = vec![("Vary", "Accept"), ("Content-Type", "text/html")];
+        html.extend(shell);
+        let mut given = Vec::new();
+        for (state, own) in [("1", "\"j1\""), ("2", "\"j2\"")] {
+            let json = [("Vary", "Accept"), ("Content-Type", "application/json"), ("ETag", own)];
+            let reader = begin(gateway.get("/note").with("accept", "application/json"));
+            backend.expect("GET", "/note").await.answer(200, &json, state).await;
+            let writer = begin(gateway.put("/note", "next").if_match(&reader.answer().await.tag()));
+            backend.expect("PUT", "/note").await.answer(204, &[], "").await;
+            let mut probe = backend.next().await;
+            if probe.method == "HEAD" {
+                probe.answer(200, &html, "").await;
+                probe = backend.expect("GET", "/note").await;
+            }
+            probe.answer(200, &html, "<app>").await;
+            given.extend(writer.answer().await.field("etag").map(str::to_owned));
+        }
+        assert_eq!(given, Vec::<String>::new(), "{settings}");
+    }
+}
+
+/// A version that is a value is that of all views, whichever was asked for.
+#[tokio::test]
+async fn a_value_is_the_version_of_every_view() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard(HEADER).guard(PROBE).start();
+    let writer = begin(gateway.put("/note", "a=1").with("content-type", "application/x-www-form-urlencoded"));
+    backend.expect("PUT", "/note").await.answer(204, &[], "").await;
+    let probe = backend.expect("HEAD", "/note").await;
+    assert_eq!(probe.field("accept"), None);
+    probe.answer(200, &[("X-Version", "2"), ("Content-Type", "text/html")], "").await;
+    assert!(writer.answer().await.field("etag").is_some());
 }
 
 /// Whatever becomes of the read, the write has been applied and is answered so.
