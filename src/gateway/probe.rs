@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, header::LAST_MODIFIED};
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{AGE, LAST_MODIFIED},
+};
 use httpdate::HttpDate;
 
 use super::{
@@ -111,6 +114,7 @@ fn read(method: &Method, received: Received, by_date: bool, kind: &Kind) -> Resu
     let unless_head = |said| if *method == Method::HEAD { Reading::AskAgain } else { Reading::Said(said) };
     Ok(match received.status() {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(Failure::Relayed(Box::new(received))),
+        _ if is_remembered(received.headers()) => unless_head(Said::Nothing),
         status if status.is_success() && !kind.is_in(received.headers()) => unless_head(Said::Nothing),
         status if status.is_success() => {
             let last_modified = last_modified(received.headers());
@@ -131,6 +135,15 @@ fn read(method: &Method, received: Received, by_date: bool, kind: &Kind) -> Resu
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => unless_head(Said::Nothing),
         _ => Reading::Said(Said::Nothing),
     })
+}
+
+/// Whether a cache behind the gateway says this from memory, although it was asked not to: it may be of any state.
+fn is_remembered(fields: &HeaderMap) -> bool {
+    let is_zero = |age: &HeaderValue| {
+        let digits = age.as_bytes().trim_ascii();
+        !digits.is_empty() && digits.iter().all(|digit| *digit == b'0')
+    };
+    fields.get_all(AGE).iter().any(|age| !is_zero(age))
 }
 
 fn last_modified(fields: &HeaderMap) -> Option<HttpDate> {

@@ -175,7 +175,7 @@ async fn a_value_is_the_version_of_every_view() {
 /// Whatever becomes of the read, the write has been applied and is answered so.
 #[tokio::test]
 async fn a_read_that_fails_changes_nothing() {
-    for how in ["500", "404", "403", "302", "reset", "half", "no answer", "stalls", "encoded", "long", "untagged 200"] {
+    for how in ["500", "404", "403", "302", "reset", "half", "no answer", "stalls", "encoded", "long", "untagged 200", "cache"] {
         let mut backend = Script::start().await;
         let settings = Gateway::before(backend.address).guard(BODY).guard(PROBE).guard("version_body_limit = 8");
         let gateway = settings.upstream("response_timeout = \"200ms\"\nejection = { failures = 0 }").start();
@@ -196,6 +196,7 @@ async fn a_read_that_fails_changes_nothing() {
             }
             "encoded" => probe.answer(200, &[("Content-Encoding", "br")], "mine").await,
             "long" => probe.answer(200, &[], "longer than is looked at").await,
+            "cache" => probe.answer(200, &[("Age", "1")], "mine").await,
             "untagged 200" => probe.answer(203, &[], "mine").await,
             status => probe.answer(status.parse().expect("a status"), &[], "").await,
         }
