@@ -149,6 +149,14 @@ fn tag(weak: bool, kind: &[u8], rest: &[u8]) -> EntityTag {
     EntityTag::from_parts(weak, &[b"ifm-", kind, b"-", rest].concat())
 }
 
+/// Whether a tag begins as those do that are made here.
+#[must_use]
+pub fn is_made(tag: &EntityTag) -> bool {
+    let bytes = tag.to_bytes();
+    let strong = bytes.strip_prefix(b"W/").unwrap_or(&bytes);
+    strong.starts_with(b"\"ifm-")
+}
+
 /// A value as it is, where it can stand in a tag and means only itself there; else its hash, which is of another kind.
 fn of_value(kinds: [u8; 2], value: &[u8]) -> Option<EntityTag> {
     if value.is_empty() {

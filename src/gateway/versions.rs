@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
         IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
@@ -34,9 +34,9 @@ use crate::{
     core::{
         etag::EntityTag,
         policy::{Mode, Verify},
-        precondition::Tags,
+        precondition::{Malformed, Tags},
         record::{Seen, State, View},
-        version::Versions,
+        version::{Versions, is_made},
     },
     telemetry::metrics::Untagged,
     upstream::{AnswerError, Extent, Fault, SendError},
@@ -66,12 +66,17 @@ pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut HeaderMap
     let Some(versions) = made(exchange) else { return };
     let mut is_conditional = false;
     for (condition, overridden) in [(IF_MATCH, IF_UNMODIFIED_SINCE), (IF_NONE_MATCH, IF_MODIFIED_SINCE)] {
-        let is_any = matches!(Tags::parse(fields, condition.clone()), Ok(None | Some(Tags::Any)));
-        if !is_any {
-            fields.remove(condition);
-            fields.remove(overridden);
-            is_conditional = true;
+        let named = Tags::parse(fields, condition.clone());
+        if matches!(named, Ok(None | Some(Tags::Any))) {
+            continue;
         }
+        if exchange.policy().mode.only_observes() && !is_read(method) {
+            leave_own(fields, condition, overridden, named);
+            continue;
+        }
+        fields.remove(condition);
+        fields.remove(overridden);
+        is_conditional = true;
     }
     if !is_read(method) {
         return;
@@ -84,6 +89,25 @@ pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut HeaderMap
     }
     if versions.source.is_in_body() {
         fields.insert(ACCEPT_ENCODING, IDENTITY);
+    }
+}
+
+/// Who only observes takes nothing from a service that checks tags of its own: its tags stay, and what can't be read.
+fn leave_own(
+    fields: &mut HeaderMap,
+    condition: HeaderName,
+    overridden: HeaderName,
+    named: Result<Option<Tags>, Malformed>,
+) {
+    let Ok(Some(Tags::OneOf(tags))) = named else { return };
+    let own: Vec<_> = tags.iter().filter(|tag| !is_made(tag)).map(EntityTag::to_bytes).collect();
+    if own.len() == tags.len() {
+        return;
+    }
+    fields.remove(&condition);
+    match HeaderValue::try_from(own.join(&b", "[..])) {
+        Ok(own) if !own.is_empty() => drop(fields.insert(condition, own)),
+        Ok(_) | Err(_) => drop(fields.remove(overridden)),
     }
 }
 

@@ -65,7 +65,8 @@ async fn what_is_not_there_is_stale() {
 #[tokio::test]
 async fn what_a_cache_says_decides_nothing() {
     for age in ["5", "0005", "x", "", "5, 0"] {
-        for (status, condition) in [(200, ("if-match", "\"1\"")), (404, ("if-none-match", "*")), (410, ("if-none-match", "*"))]
+        for (status, condition) in
+            [(200, ("if-match", "\"1\"")), (404, ("if-none-match", "*")), (410, ("if-none-match", "*"))]
         {
             let mut backend = Script::start().await;
             let gateway = Gateway::before(backend.address).start();

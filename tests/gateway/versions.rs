@@ -295,6 +295,34 @@ async fn where_the_guard_observes_reads_have_versions_and_writes_pass() {
     assert_eq!(writer.answer().await.status, 200);
 }
 
+/// A service that checks tags of its own still does, where the gateway only looks on.
+#[tokio::test]
+async fn where_the_guard_observes_the_service_s_own_check_stays() {
+    const SINCE: (&str, &str) = ("if-unmodified-since", MODIFIED.1);
+    let mut backend = Script::start().await;
+    for mode in ["mode = \"observe\"", "mode = \"warn\""] {
+        let gateway = Gateway::before(backend.address).guard(BODY).guard(mode).start();
+        for field in ["if-match", "if-none-match"] {
+            for (sent, arrived) in [
+                ("\"n1\"", Some("\"n1\"")),
+                ("W/\"n1\",\"n2\"", Some("W/\"n1\",\"n2\"")),
+                ("\"ifm-b-1\", W/\"n1\", \"ifm-b-2\",\"n,2\"", Some("W/\"n1\", \"n,2\"")),
+                ("\"ifm-b-1\", W/\"ifm-b-2\"", None),
+                ("*", Some("*")),
+                ("no tag", Some("no tag")),
+            ] {
+                let writer = begin(gateway.put("/note", "mine").with(field, sent).with(SINCE.0, SINCE.1));
+                let put = backend.expect("PUT", "/note").await;
+                assert_eq!(put.field(field), arrived, "{mode} {sent}");
+                let stays = arrived.is_some() || field == "if-none-match";
+                assert_eq!(put.field(SINCE.0), stays.then_some(SINCE.1), "{mode} {field} {sent}");
+                put.answer(412, &[], "").await;
+                assert_eq!(writer.answer().await.status, 412);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_stale_write_gets_the_representation_with_its_version() {
     let mut backend = Script::start().await;

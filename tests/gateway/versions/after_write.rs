@@ -175,7 +175,9 @@ async fn a_value_is_the_version_of_every_view() {
 /// Whatever becomes of the read, the write has been applied and is answered so.
 #[tokio::test]
 async fn a_read_that_fails_changes_nothing() {
-    for how in ["500", "404", "403", "302", "reset", "half", "no answer", "stalls", "encoded", "long", "untagged 200", "cache"] {
+    for how in
+        ["500", "404", "403", "302", "reset", "half", "no answer", "stalls", "encoded", "long", "untagged 200", "cache"]
+    {
         let mut backend = Script::start().await;
         let settings = Gateway::before(backend.address).guard(BODY).guard(PROBE).guard("version_body_limit = 8");
         let gateway = settings.upstream("response_timeout = \"200ms\"\nejection = { failures = 0 }").start();
