@@ -15,7 +15,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-        IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+        IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, VARY,
     },
 };
 use http_body::Body;
@@ -36,7 +36,7 @@ use crate::{
         policy::{Mode, Verify},
         precondition::{Malformed, Tags},
         record::{Seen, State, View},
-        version::{Versions, is_made},
+        version::{Source, Versions, is_made},
     },
     telemetry::metrics::Untagged,
     upstream::{AnswerError, Extent, Fault, SendError},
@@ -343,10 +343,24 @@ impl Conditions {
         if self.if_match.as_ref().is_some_and(|tags| !is_among(tags, exchange.policy().comparison)) {
             return Err(Failure::OtherVersion(tag));
         }
-        let for_reads = exchange.policy().versions.source.comparison_of_reads();
+        let source = &exchange.policy().versions.source;
+        if *source != Source::Body && has_views(received.headers()) {
+            return Ok(Meets::Demands);
+        }
+        let for_reads = source.comparison_of_reads();
         let has_it = self.if_none_match.as_ref().is_some_and(|tags| is_among(tags, for_reads));
         Ok(if has_it { Meets::WhatIsThere } else { Meets::Demands })
     }
+}
+
+/// Whether there are several representations, of which a version that is a value does not say which one the client has.
+fn has_views(fields: &HeaderMap) -> bool {
+    let is_one = |name: &[u8]| {
+        let name = name.trim_ascii();
+        name.is_empty()
+            || [ACCEPT_ENCODING, ORIGIN].iter().any(|one| name.eq_ignore_ascii_case(one.as_str().as_bytes()))
+    };
+    !fields.get_all(VARY).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).all(is_one)
 }
 
 /// Takes from a write's answer the tag that nobody can use.

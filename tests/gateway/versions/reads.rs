@@ -22,7 +22,11 @@ async fn who_has_it_is_told_so_by_the_gateway() {
             let get = backend.expect("GET", "/note").await;
             assert_eq!((get.field("if-none-match"), get.field(since.0)), (None, None), "{settings}");
             let mut shown = fields.to_vec();
-            shown.extend([("Vary", "Accept"), ("Cache-Control", "no-cache"), ("Content-Type", "text/plain")]);
+            shown.extend([
+                ("Vary", "origin, Accept-Encoding"),
+                ("Cache-Control", "no-cache"),
+                ("Content-Type", "text/plain"),
+            ]);
             shown.extend([("Set-Cookie", "a=1"), ("Content-Location", "/note"), ("Access-Control-Allow-Origin", "*")]);
             if settings != DATE {
                 shown.push(LATER);
@@ -31,7 +35,7 @@ async fn who_has_it_is_told_so_by_the_gateway() {
             let answer = reader.answer().await;
             assert_eq!((answer.status, answer.text(), answer.tag()), (304, "", tag.clone()), "{settings} {named}");
             for (name, value) in [
-                ("vary", Some("Accept")),
+                ("vary", Some("origin, Accept-Encoding")),
                 ("cache-control", Some("no-cache")),
                 ("content-location", Some("/note")),
                 ("date", Some(LATER.1)),
@@ -47,6 +51,37 @@ async fn who_has_it_is_told_so_by_the_gateway() {
         let reader = begin(gateway.get("/note").with("if-none-match", "\"other\""));
         backend.expect("GET", "/note").await.answer(200, &first, body).await;
         assert_eq!(reader.answer().await.status, 200);
+    }
+}
+
+/// A version that is a value is that of all views, and of what every caller sees: who has one of them may not have another.
+#[tokio::test]
+async fn who_has_another_view_gets_all_of_this_one() {
+    for (settings, fields, body) in [
+        (BODY, &[][..], "one"),
+        (JSON, &[], "{\"meta\":{\"v\":7}}"),
+        (HEADER, &[("X-Version", "1")], "one"),
+        (DATE, &[MODIFIED, LATER], "one"),
+    ] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(settings).start();
+        for (vary, is_one_view) in [
+            (&["Accept"][..], false),
+            (&["accept-encoding, Cookie"], false),
+            (&["Origin", "Accept-Language"], false),
+            (&["*"], false),
+            (&["Accept-Encoding", " origin ,"], true),
+            (&[""], true),
+        ] {
+            let mut shown = fields.to_vec();
+            shown.extend(vary.iter().map(|vary| ("Vary", *vary)));
+            let tag = reads(&gateway, &mut backend, &shown, body).await.tag();
+            let reader = begin(gateway.get("/note").with("if-none-match", &tag));
+            backend.expect("GET", "/note").await.answer(200, &shown, body).await;
+            let answer = reader.answer().await;
+            let expected = if settings == BODY || is_one_view { 304 } else { 200 };
+            assert_eq!((answer.status, answer.tag()), (expected, tag), "{settings} {vary:?}");
+        }
     }
 }
 
