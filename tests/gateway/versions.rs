@@ -240,7 +240,7 @@ async fn a_write_s_answer_shows_no_version() {
         backend.expect("PUT", "/note").await.answer(200, &shown, "{\"meta\":{\"v\":1}}").await;
         let answer = writer.answer().await;
         assert_eq!((answer.field("etag"), answer.field("x-version")), (None, Some("1")), "{settings}");
-        for tag in ["\"own\"", "\"ifm-h-1\"", "\"ifm-j-1\"", "\"ifm-m-Sun,06Nov199408:49:37GMT\""] {
+        for tag in ["\"own\"", "\"ifm-h-5e2ef3-1\"", "\"ifm-j-ca9e03-1\"", "\"ifm-m-Sun,06Nov199408:49:37GMT\""] {
             let writer = begin(gateway.put("/note", "mine").if_match(tag));
             let probe = backend.next().await;
             assert_ne!(probe.method, "PUT", "{settings} {tag}");
