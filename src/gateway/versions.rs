@@ -298,6 +298,18 @@ async fn show_known(exchange: &Exchange, versions: &Versions, before: &[(u64, En
     }
 }
 
+/// What a write of this caller may be judged by. A made tag is one that anybody can make of what they guess, so a refusal
+/// tells a caller whether the guess was right (rule 9): what others have read is nothing, and the backend is asked whether
+/// this one may read it.
+pub(super) fn may_tell<'a>(exchange: &Exchange, view: View<'a>) -> View<'a> {
+    match view.state {
+        State::Current(set) if made(exchange).is_some() && set.iter().all(|known| known.caller != exchange.caller) => {
+            View::NOTHING
+        }
+        State::Current(_) | State::Unknown | State::Absent => view,
+    }
+}
+
 /// What a client asks of a read, as far as it names tags.
 struct Conditions {
     if_match: Option<Vec<EntityTag>>,

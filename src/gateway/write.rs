@@ -201,6 +201,7 @@ impl Demand {
     }
 
     fn judge(&self, exchange: &Exchange, view: View<'_>, probe: Option<Probe>) -> Result<Go, Box<Refused>> {
+        let view = versions::may_tell(exchange, view);
         exchange.seen.known(view);
         match verdict::judge(exchange.policy(), &self.preconditions, self.is_asked(exchange), view, probe) {
             Verdict::Forward => Ok(Go::Forward),

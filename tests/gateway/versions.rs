@@ -323,6 +323,52 @@ async fn where_the_guard_observes_the_service_s_own_check_stays() {
     }
 }
 
+/// Anybody can make the tag of a guess, so a verdict from memory would say whether it is right to who may not read it.
+#[tokio::test]
+async fn who_may_not_read_a_body_is_not_told_whether_a_guess_is_right() {
+    let mut backend = Script::start().await;
+    for verify in ["unknown", "mismatch", "never"] {
+        let gateway = Gateway::before(backend.address).guard(BODY).guard(&format!("verify = \"{verify}\"")).start();
+        let reader = begin(gateway.get("/note").with("authorization", "alice"));
+        backend.expect("GET", "/note").await.answer(200, &[], "one").await;
+        let right = reader.answer().await.tag();
+        for condition in ["if-match", "if-none-match"] {
+            for guess in [right.as_str(), "\"ifm-b-wrong\""] {
+                let writer = begin(gateway.put("/note", "mine").with(condition, guess).with("authorization", "bob"));
+                if verify == "never" {
+                    let answer = writer.answer().await;
+                    assert_eq!(answer.status, 409);
+                    answer.problem("unverifiable");
+                    continue;
+                }
+                let probe = backend.expect("GET", "/note").await;
+                assert_eq!(probe.field("authorization"), Some("bob"));
+                probe.answer(401, &[], "").await;
+                assert_eq!(writer.answer().await.status, 401, "{verify} {condition} {guess}");
+            }
+        }
+        // Who has read it is judged by what is known.
+        let call = gateway.put("/note", "mine").if_match("\"ifm-b-wrong\"").with("authorization", "alice");
+        if verify != "mismatch" {
+            call.expect(409).await.problem("stale");
+        }
+        backend.assert_quiet();
+    }
+    // Nor is who is only warned.
+    let gateway = Gateway::before(backend.address).guard(BODY).guard("mode = \"warn\"").start();
+    let mut told = Vec::new();
+    for is_right in [true, false] {
+        let tag = reads(&gateway, &mut backend, &[], "one").await.tag();
+        let guess = if is_right { tag.as_str() } else { "\"ifm-b-wrong\"" };
+        let writer = begin(gateway.put("/note", "mine").if_match(guess).with("authorization", "bob"));
+        backend.expect("PUT", "/note").await.answer(401, &[], "").await;
+        let answer = writer.answer().await;
+        told.push((answer.status, answer.field("proxy-status").map(str::to_owned)));
+    }
+    assert_eq!(told[0], told[1]);
+    backend.assert_quiet();
+}
+
 #[tokio::test]
 async fn a_stale_write_gets_the_representation_with_its_version() {
     let mut backend = Script::start().await;

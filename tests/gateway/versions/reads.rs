@@ -248,7 +248,7 @@ async fn head_shows_the_version_of_a_body_where_it_is_known() {
     // Not while somebody writes, nor where somebody has written meanwhile.
     let late = begin(gateway.call("HEAD", "/note").with("authorization", "me"));
     let overtaken = backend.expect("HEAD", "/note").await;
-    let writer = begin(gateway.put("/note", "two").if_match(&tag));
+    let writer = begin(gateway.put("/note", "two").if_match(&tag).with("authorization", "me"));
     let put = backend.expect("PUT", "/note").await;
     assert_eq!(head(&mut backend, "me", &[TEXT, VARIES]).await, None);
     put.answer(200, &[], "").await;
