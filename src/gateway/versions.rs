@@ -129,7 +129,9 @@ pub(super) async fn read(
     if !known.is_empty() {
         show_known(exchange, versions, &known, &mut received).await;
     }
-    let meets = if is_read(method) { conditions.judge(exchange, &received)? } else { Meets::Demands };
+    // What is remembered is not what this answer is of: nothing is judged by it.
+    let shows_version = *method == Method::GET || *method == Method::HEAD && !versions.source.is_in_body();
+    let meets = if shows_version { conditions.judge(exchange, &received)? } else { Meets::Demands };
     let response = forward::deliver(exchange, received, wanted_body)?;
     Ok(match meets {
         Meets::Demands => response,

@@ -218,6 +218,23 @@ async fn head_shows_the_version_of_a_head() {
     assert_eq!(writer.answer().await.status, 200);
 }
 
+/// With a field or a date a HEAD shows what it is of, and is judged by it.
+#[tokio::test]
+async fn a_head_that_shows_its_version_is_judged_by_it() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard(HEADER).start();
+    for (condition, named, status) in [
+        ("if-none-match", "\"ifm-h-5e2ef3-1\"", 304),
+        ("if-none-match", "\"ifm-h-5e2ef3-2\"", 200),
+        ("if-match", "\"ifm-h-5e2ef3-1\"", 200),
+        ("if-match", "\"ifm-h-5e2ef3-2\"", 412),
+    ] {
+        let call = begin(gateway.call("HEAD", "/note").with(condition, named));
+        backend.expect("HEAD", "/note").await.answer(200, &[("X-Version", "1")], "").await;
+        assert_eq!(call.answer().await.status, status, "{condition} {named}");
+    }
+}
+
 /// What a HEAD of a hashed body says comes from memory, under the rules by which a caller is told a tag.
 #[tokio::test]
 async fn head_shows_the_version_of_a_body_where_it_is_known() {
@@ -241,10 +258,15 @@ async fn head_shows_the_version_of_a_body_where_it_is_known() {
     assert_eq!(head(&mut backend, "you", &[TEXT, VARIES]).await, None);
     assert_eq!(head(&mut backend, "me", &[("Content-Type", "text/html"), VARIES]).await, None);
     assert_eq!(head(&mut backend, "me", &[TEXT, VARIES, ("Age", "1")]).await, None);
-    // Who has it is told so.
-    let call = begin(gateway.call("HEAD", "/note").with("authorization", "me").with("if-none-match", &tag));
-    backend.expect("HEAD", "/note").await.answer(200, &[TEXT, VARIES], "").await;
-    assert_eq!(call.answer().await.status, 304);
+    // What is remembered may be another state's than this answer's: no condition is judged by it.
+    for condition in ["if-none-match", "if-match"] {
+        for named in [tag.as_str(), "\"ifm-b-other\""] {
+            let call = begin(gateway.call("HEAD", "/note").with("authorization", "me").with(condition, named));
+            backend.expect("HEAD", "/note").await.answer(200, &[TEXT, VARIES], "").await;
+            let answer = call.answer().await;
+            assert_eq!((answer.status, answer.tag()), (200, tag.clone()), "{condition} {named}");
+        }
+    }
     // Not while somebody writes, nor where somebody has written meanwhile.
     let late = begin(gateway.call("HEAD", "/note").with("authorization", "me"));
     let overtaken = backend.expect("HEAD", "/note").await;
