@@ -6,19 +6,16 @@
 use std::time::Duration;
 
 use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{ACCEPT, CONTENT_TYPE, ETAG},
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE, ETAG, LOCATION},
 };
 use tokio::time::timeout;
 
-use super::{
-    super::{
-        Exchange,
-        forward::Received,
-        probe::{self, Said},
-        write,
-    },
-    SHORT_ANSWER,
+use super::super::{
+    Exchange,
+    forward::Received,
+    probe::{self, Said},
+    route, write,
 };
 use crate::{
     core::{
@@ -28,6 +25,7 @@ use crate::{
         version::Source,
     },
     tracker::Turn,
+    upstream::Extent,
 };
 
 /// Which representations show a version that a client can go on with.
@@ -103,17 +101,25 @@ pub(in crate::gateway) async fn after_write(
     outcome: Option<Outcome>,
     received: &mut Received,
 ) -> Option<Outcome> {
-    let is_read = outcome == Some(Outcome::Committed(None))
+    let is_of_target = outcome == Some(Outcome::Committed(None))
         && [Method::PUT, Method::PATCH].contains(&exchange.head.method)
         && received.status().is_success()
-        && !(received.headers().contains_key(ETAG) && exchange.policy().service.trust_write_tags)
         && write::is_of_target(exchange, received.headers());
+    if is_of_target && !exchange.policy().service.trust_write_tags {
+        // Nobody could write by it.
+        received.headers_mut().remove(ETAG);
+    }
+    let is_read = is_of_target && is_done(exchange, received) && !received.headers().contains_key(ETAG);
     if !is_read || !turn.is_alone().await {
         return outcome;
     }
     let time = time_left(exchange);
-    // Late or broken off, it is passed on as it is.
-    let _ = timeout(time / 4, received.body_mut().read_ahead(SHORT_ANSWER, time)).await;
+    // Late or broken off, it is passed on as it is. While there is more of it, it has a connection: were that kept for a read
+    // that waits for another, a few such writes would have all of them.
+    let limit = exchange.policy().versions.body_limit;
+    let Ok(Extent::Whole) = timeout(time / 4, received.body_mut().read_ahead(limit, time)).await else {
+        return outcome;
+    };
     let Ok(Ok(Said::Shown(Probed::Tag(tag), _))) =
         timeout(time, probe::after_write(exchange, &Kind::of(exchange))).await
     else {
@@ -129,10 +135,23 @@ pub(in crate::gateway) async fn after_write(
     Some(Outcome::Committed(Some(tag)))
 }
 
+/// Whether all of the write has been done, to the resource that the request names.
+fn is_done(exchange: &Exchange, received: &Received) -> bool {
+    match received.status() {
+        StatusCode::OK | StatusCode::NO_CONTENT => true,
+        StatusCode::CREATED => {
+            let mut created = received.headers().get_all(LOCATION).iter();
+            created.all(|created| route::same_origin(exchange, created).is_some_and(|target| target == exchange.target))
+        }
+        _ => false,
+    }
+}
+
 /// How long the client's answer may wait for a read. Half of what is left of `request_timeout`, so that a client is not told
-/// that nobody knows what became of a write of which all is known.
+/// that nobody knows what became of a write of which all is known; and so little of `drain_timeout` that a stop does not
+/// lose the answer.
 fn time_left(exchange: &Exchange) -> Duration {
-    let time = exchange.upstream().config().response_timeout;
-    let limit = exchange.gateway.config.limits.request_timeout;
-    limit.map_or(time, |limit| time.min(limit.saturating_sub(exchange.seen.elapsed()) / 2))
+    let config = &exchange.gateway.config;
+    let time = exchange.upstream().config().response_timeout.min(config.drain_timeout / 4);
+    config.limits.request_timeout.map_or(time, |limit| time.min(limit.saturating_sub(exchange.seen.elapsed()) / 2))
 }

@@ -73,6 +73,14 @@ async fn where_there_is_nothing_to_learn_nobody_is_asked() {
         (BODY, "PUT", 412, &[]),
         (BODY, "PUT", 500, &[]),
         (BODY, "PUT", 202, &[]),
+        (BODY, "PUT", 203, &[]),
+        (BODY, "PUT", 205, &[]),
+        (BODY, "PUT", 206, &[("Content-Range", "bytes 0-0/1")]),
+        (BODY, "PUT", 207, &[]),
+        (BODY, "PATCH", 208, &[]),
+        (BODY, "PATCH", 226, &[]),
+        (BODY, "PUT", 201, &[("Location", "/other")]),
+        (BODY, "PUT", 201, &[("Location", "/note"), ("Location", "/other")]),
         (BODY, "PUT", 207, &[("Content-Location", "/other")]),
         (BODY, "PUT", 200, &[("Content-Location", "/other")]),
     ] {
@@ -282,6 +290,31 @@ async fn a_client_that_hangs_up_changes_nothing() {
     assert!(is_known(&gateway, &mut backend, &tag).await);
 }
 
+#[tokio::test]
+async fn what_the_request_itself_has_made_has_a_tag() {
+    for (status, fields) in [(201, &[("Location", "/note")][..]), (201, &[]), (200, &[("Location", "/other")])] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(BODY).guard(PROBE).start();
+        let (writer, put) = put(&gateway, &mut backend).await;
+        put.answer(status, fields, "").await;
+        backend.expect("GET", "/note").await.answer(200, &[], "mine").await;
+        let answer = writer.answer().await;
+        assert!(answer.status == status && answer.field("etag").is_some(), "{status} {fields:?}");
+    }
+}
+
+/// A service whose tags in a write's answer are of no use: that one does not stay because the read has failed.
+#[tokio::test]
+async fn a_tag_that_nobody_can_use_does_not_stay_where_the_read_fails() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard("profile = \"express\"").guard(PROBE).start();
+    let (writer, put) = put(&gateway, &mut backend).await;
+    put.answer(200, &[("ETag", "W/\"of the answer\"")], "done").await;
+    backend.expect("HEAD", "/note").await.answer(500, &[], "").await;
+    let answer = writer.answer().await;
+    assert_eq!((answer.status, answer.text(), answer.field("etag")), (200, "done", None));
+}
+
 /// Another resource's write has changed this one in the meantime: the tag may be of a state that the client has not made.
 #[tokio::test]
 async fn a_tag_that_may_be_of_another_s_change_is_not_given() {
@@ -319,6 +352,21 @@ async fn a_stop_waits_for_the_read() {
     gateway.stopped().await;
 }
 
+/// The answer to a write that is done is not lost because the read hangs for as long as a stop waits.
+#[tokio::test]
+async fn a_stop_does_not_lose_an_answer_to_a_read_that_hangs() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard(BODY).guard(PROBE).drain_timeout("2s").start();
+    let (writer, put) = put(&gateway, &mut backend).await;
+    gateway.stop();
+    put.answer(200, &[], "done").await;
+    let probe = backend.expect("GET", "/note").await;
+    let answer = writer.answer().await;
+    assert_eq!((answer.status, answer.text(), answer.field("etag")), (200, "done", None));
+    drop(probe);
+    gateway.stopped().await;
+}
+
 /// The client is told what became of its write, although the read would take longer than its request may.
 #[tokio::test]
 async fn the_read_takes_no_more_than_the_request_has_left() {
@@ -347,6 +395,25 @@ async fn one_connection_is_enough() {
     assert_eq!((answer.text(), backend.connections()), ("done", 1));
 }
 
+/// A long answer keeps its connection until it is through: a read that waited for another would keep it from all.
+#[tokio::test]
+async fn a_long_answer_does_not_wait_for_another_connection() {
+    let mut backend = Script::start().await;
+    let settings = Gateway::before(backend.address).upstream("max_connections = 1");
+    let gateway = settings.guard(BODY).guard(PROBE).guard("version_body_limit = 64").start();
+    for (length, is_read) in [(64, true), (65, false), (200_000, false)] {
+        let (writer, put) = put(&gateway, &mut backend).await;
+        let done = "x".repeat(length);
+        put.answer(200, &[], &done).await;
+        if is_read {
+            backend.expect("GET", "/note").await.answer(200, &[], "mine").await;
+        }
+        let answer = writer.answer().await;
+        assert_eq!((answer.text(), answer.field("etag").is_some()), (done.as_str(), is_read), "{length}");
+        backend.assert_quiet();
+    }
+}
+
 /// An answer whose body breaks off is read ahead, and breaks off all the same.
 #[tokio::test]
 async fn an_answer_that_breaks_off_breaks_off() {
@@ -357,8 +424,8 @@ async fn an_answer_that_breaks_off_breaks_off() {
     put.body().await.expect("a body");
     put.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
     put.finish().await;
-    backend.expect("GET", "/note").await.answer(200, &[], "mine").await;
     assert_eq!(raw.broken_answer().await, b"half");
+    backend.assert_quiet();
 }
 
 /// While the write's body is under way nothing is read, since nothing is settled.
