@@ -247,10 +247,16 @@ pub(super) fn asked(versions: &Versions, fields: &HeaderMap) -> HeaderMap {
 
 /// Why there is no answer, where its body broke off before any of it was sent.
 fn failed(error: AnswerError, sent: Sent) -> Failure {
-    let fault = match error {
-        AnswerError::Broken(broken) => Fault::Connection(broken),
-        AnswerError::Idle => Fault::ResponseTimeout,
-    };
+    unanswered(
+        match error {
+            AnswerError::Broken(broken) => Fault::Connection(broken),
+            AnswerError::Idle => Fault::ResponseIdleTimeout,
+        },
+        sent,
+    )
+}
+
+fn unanswered(fault: Fault, sent: Sent) -> Failure {
     Failure::Upstream(SendError { fault, sent: true, reused: false, server: None }, sent)
 }
 
@@ -263,9 +269,10 @@ pub(super) async fn probed(exchange: &Exchange, method: &Method, kind: &Kind) ->
     }
     let time = exchange.upstream().config().response_timeout;
     let shown = timeout(time, show(exchange, method, &mut received, time)).await;
-    match shown.unwrap_or(Err(AnswerError::Idle)) {
-        Ok(()) => Ok(received),
-        Err(error) => Err(failed(error, Sent::Probe)),
+    match shown {
+        Ok(Ok(())) => Ok(received),
+        Ok(Err(error)) => Err(failed(error, Sent::Probe)),
+        Err(_) => Err(unanswered(Fault::ResponseTimeout, Sent::Probe)),
     }
 }
 

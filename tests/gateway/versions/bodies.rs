@@ -143,7 +143,8 @@ async fn a_body_that_stalls_is_no_answer() {
     get.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
     let answer = raw.answer("GET").await;
     assert_eq!(answer.status, 504);
-    answer.problem("upstream-timeout");
+    let detail = answer.problem("upstream-timeout")["detail"].to_string();
+    assert!(detail.contains("See response_idle_timeout"), "{detail}");
     get.hung_up().await;
 }
 
