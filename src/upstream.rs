@@ -120,6 +120,9 @@ pub enum Fault {
     /// The head of the answer did not come in time.
     #[error("the backend did not answer in time")]
     ResponseTimeout,
+    /// The answer has begun and paused for too long, before any of it was passed on.
+    #[error("the backend's answer paused for longer than response_idle_timeout")]
+    ResponseIdleTimeout,
 }
 
 impl Fault {
@@ -252,7 +255,8 @@ impl SendError {
             | Fault::RequestBody(_)
             | Fault::BadAnswer
             | Fault::NoUpgrade
-            | Fault::ResponseTimeout => false,
+            | Fault::ResponseTimeout
+            | Fault::ResponseIdleTimeout => false,
         }
     }
 }

@@ -284,6 +284,10 @@ fn departures(policy: &Policy) -> Vec<String> {
     }
     rules.extend(profile::departures(policy));
     rules.extend(versions(&policy.versions));
+    if policy.versions.source.is_in_body() && policy.verify == Verify::Never {
+        let rule = "Nobody asks for it: after a write somebody has to read before the next conditional one.";
+        rules.push(rule.to_owned());
+    }
     rules.extend(repeats(&policy.repeats));
     rules.extend(browsers(&policy.browsers));
     rules

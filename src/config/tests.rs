@@ -708,6 +708,10 @@ fn every_departure_is_told() {
         ("version = \"body\"", "A version is a hash of the body."),
         ("version = \"body\"\nignore = [\"/a\"]", "A version is a hash of the body without /a."),
         ("version = \"body\"\nversion_body_limit = \"2MiB\"", "one of more than 2MiB has no version."),
+        (
+            "version = \"body\"\nverify = \"never\"",
+            "after a write somebody has to read before the next conditional one.",
+        ),
         ("version = { header = \"X-V\" }", "A version is what the field x-v says."),
         ("version = { json = \"/v\" }", "A version is what stands at /v in the JSON body."),
         ("version = \"last-modified\"", "A version is the date in Last-Modified"),

@@ -88,7 +88,7 @@ impl Versions {
     pub fn of_head(&self, fields: &HeaderMap) -> Option<EntityTag> {
         match &self.source {
             Source::Etag | Source::Body | Source::Json(_) => None,
-            Source::Header(name) => of_value(*b"hx", only(fields, name)?.as_bytes().trim_ascii()),
+            Source::Header(name) => of_value(*b"hx", name.as_str(), only(fields, name)?.as_bytes().trim_ascii()),
             Source::LastModified => of_dates(fields),
         }
     }
@@ -149,19 +149,30 @@ fn tag(weak: bool, kind: &[u8], rest: &[u8]) -> EntityTag {
     EntityTag::from_parts(weak, &[b"ifm-", kind, b"-", rest].concat())
 }
 
-/// A value as it is, where it can stand in a tag and means only itself there; else its hash, which is of another kind.
-fn of_value(kinds: [u8; 2], value: &[u8]) -> Option<EntityTag> {
+/// Whether a tag begins as those do that are made here.
+#[must_use]
+pub fn is_made(tag: &EntityTag) -> bool {
+    let bytes = tag.to_bytes();
+    let strong = bytes.strip_prefix(b"W/").unwrap_or(&bytes);
+    strong.starts_with(b"\"ifm-")
+}
+
+/// The value at a place as it is, where it can stand in a tag and means only itself there; else its hash, which is of
+/// another kind. Equal values of two places are two versions: a route may get another place while clients hold tags.
+fn of_value(kinds: [u8; 2], place: &str, value: &[u8]) -> Option<EntityTag> {
     if value.is_empty() {
         return None;
     }
-    let plain = tag(false, &kinds[..1], value);
+    let place = &blake3::hash(place.as_bytes()).to_hex()[..6];
+    let of_place = |kind: &[u8]| [kind, b"-", place.as_bytes()].concat();
+    let plain = tag(false, &of_place(&kinds[..1]), value);
     let can_stand = EntityTag::parse(&plain.to_bytes()).is_ok();
     if can_stand && plain.opaque_len() <= LONGEST && !plain.is_marked() {
         return Some(plain);
     }
     let mut hasher = blake3::Hasher::new();
     hasher.update(value);
-    Some(tag(false, &kinds, &digits(&hasher)))
+    Some(tag(false, &of_place(&kinds), &digits(&hasher)))
 }
 
 /// A number or a word as it is written, so that no digit is lost, and a string without its quotes, which is of another kind.
@@ -170,8 +181,8 @@ fn of_json(place: &Pointer, body: &[u8]) -> Option<EntityTag> {
     let value = &body[found.values.into_iter().next()?];
     match value {
         [b'{' | b'[', ..] | b"null" => None,
-        [b'"', text @ .., b'"'] => of_value(*b"sx", text),
-        literal => of_value(*b"jx", literal),
+        [b'"', text @ .., b'"'] => of_value(*b"sx", place.as_str(), text),
+        literal => of_value(*b"jx", place.as_str(), literal),
     }
 }
 

@@ -443,7 +443,7 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
         Fault::BadAnswer => {
             (StatusCode::BAD_GATEWAY, "upstream-failed", "The service's answer can't be used", "http_protocol_error")
         }
-        Fault::ResponseTimeout => {
+        Fault::ResponseTimeout | Fault::ResponseIdleTimeout => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service did not answer", "http_response_timeout")
         }
     };

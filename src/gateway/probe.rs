@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, header::LAST_MODIFIED};
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{AGE, LAST_MODIFIED},
+};
 use httpdate::HttpDate;
 
 use super::{
@@ -14,7 +17,8 @@ use super::{
     answer::{Failure, Sent},
     body::Outgoing,
     forward::{self, Received, Tagged},
-    habits, headers, versions,
+    habits, headers,
+    versions::{self, Kind},
 };
 use crate::{
     core::{record::Probed, resource::Target, verdict::Probe},
@@ -31,7 +35,15 @@ pub(super) enum Said {
 
 /// Asks the backend. `by_date` says that the write is judged by the date of the last modification alone.
 pub(super) async fn probe(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
-    let said = ask(exchange, by_date).await;
+    noted(exchange, ask(exchange, by_date, &Kind::Any).await)
+}
+
+/// Asks it for the tag that a representation of this kind has after a write.
+pub(super) async fn after_write(exchange: &Exchange, kind: &Kind) -> Result<Said, Failure> {
+    noted(exchange, ask(exchange, false, kind).await)
+}
+
+fn noted(exchange: &Exchange, said: Result<Said, Failure>) -> Result<Said, Failure> {
     exchange.seen.probed(&said);
     if let Ok(Said::Shown(Probed::Tag(tag), _)) = &said {
         habits::shown(exchange, tag);
@@ -39,24 +51,28 @@ pub(super) async fn probe(exchange: &Exchange, by_date: bool) -> Result<Said, Fa
     said
 }
 
-async fn ask(exchange: &Exchange, by_date: bool) -> Result<Said, Failure> {
+async fn ask(exchange: &Exchange, by_date: bool, kind: &Kind) -> Result<Said, Failure> {
     // A HEAD shows nothing of a body.
     let in_body = versions::made(exchange).is_some_and(|versions| versions.source.is_in_body());
     if !in_body || by_date {
-        let received = versions::probed(exchange, &Method::HEAD).await?;
-        if let Reading::Said(said) = read(&Method::HEAD, received, by_date)? {
+        let received = versions::probed(exchange, &Method::HEAD, kind).await?;
+        if let Reading::Said(said) = read(&Method::HEAD, received, by_date, kind)? {
             return Ok(said);
         }
     }
-    match read(&Method::GET, versions::probed(exchange, &Method::GET).await?, by_date)? {
+    match read(&Method::GET, versions::probed(exchange, &Method::GET, kind).await?, by_date, kind)? {
         Reading::Said(said) => Ok(said),
         Reading::AskAgain => Ok(Said::Nothing),
     }
 }
 
 /// Sends a HEAD or a GET of the gateway's own. It goes once more where a client's read would.
-pub(super) async fn send(exchange: &Exchange, method: Method) -> Result<Received, Failure> {
-    send_to(exchange, method, &exchange.target, |_| {}).await
+pub(super) async fn send(
+    exchange: &Exchange,
+    method: Method,
+    change: impl FnOnce(&mut HeaderMap),
+) -> Result<Received, Failure> {
+    send_to(exchange, method, &exchange.target, change).await
 }
 
 /// The same for another target of the backend, with other fields.
@@ -94,10 +110,12 @@ enum Reading {
     AskAgain,
 }
 
-fn read(method: &Method, received: Received, by_date: bool) -> Result<Reading, Failure> {
+fn read(method: &Method, received: Received, by_date: bool, kind: &Kind) -> Result<Reading, Failure> {
     let unless_head = |said| if *method == Method::HEAD { Reading::AskAgain } else { Reading::Said(said) };
     Ok(match received.status() {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(Failure::Relayed(Box::new(received))),
+        _ if is_remembered(received.headers()) => unless_head(Said::Nothing),
+        status if status.is_success() && !kind.is_in(received.headers()) => unless_head(Said::Nothing),
         status if status.is_success() => {
             let last_modified = last_modified(received.headers());
             let probe = Probe { exists: true, last_modified };
@@ -117,6 +135,15 @@ fn read(method: &Method, received: Received, by_date: bool) -> Result<Reading, F
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => unless_head(Said::Nothing),
         _ => Reading::Said(Said::Nothing),
     })
+}
+
+/// Whether a cache behind the gateway says this from memory, although it was asked not to: it may be of any state.
+fn is_remembered(fields: &HeaderMap) -> bool {
+    let is_zero = |age: &HeaderValue| {
+        let digits = age.as_bytes().trim_ascii();
+        !digits.is_empty() && digits.iter().all(|digit| *digit == b'0')
+    };
+    fields.get_all(AGE).iter().any(|age| !is_zero(age))
 }
 
 fn last_modified(fields: &HeaderMap) -> Option<HttpDate> {

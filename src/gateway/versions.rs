@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-        IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+        IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, VARY,
     },
 };
 use http_body::Body;
@@ -28,25 +28,28 @@ use super::{
     answer::{self, Failure, Sent},
     body::{Answer, Inbound},
     forward::{self, Received, Tagged},
-    probe::{self, Said},
-    write,
+    probe, write,
 };
 use crate::{
     core::{
         etag::EntityTag,
-        policy::{Comparison, Mode, Verify},
-        precondition::Tags,
-        record::{Outcome, Probed, Seen, State, View},
-        version::Versions,
+        policy::{Mode, Verify},
+        precondition::{Malformed, Tags},
+        record::{Seen, State, View},
+        version::{Source, Versions, is_made},
     },
     telemetry::metrics::Untagged,
-    tracker::Turn,
     upstream::{AnswerError, Extent, Fault, SendError},
 };
+
+mod after_write;
+
+pub(super) use after_write::{Kind, after_write};
 
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 /// So much of an answer is read for no other reason than that its connection can be used again.
 const SHORT_ANSWER: usize = 16 * 1024;
+
 /// The route's rules, where it makes tags.
 pub(super) fn made(exchange: &Exchange) -> Option<&Versions> {
     let policy = exchange.policy();
@@ -63,12 +66,17 @@ pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut HeaderMap
     let Some(versions) = made(exchange) else { return };
     let mut is_conditional = false;
     for (condition, overridden) in [(IF_MATCH, IF_UNMODIFIED_SINCE), (IF_NONE_MATCH, IF_MODIFIED_SINCE)] {
-        let is_any = matches!(Tags::parse(fields, condition.clone()), Ok(None | Some(Tags::Any)));
-        if !is_any {
-            fields.remove(condition);
-            fields.remove(overridden);
-            is_conditional = true;
+        let named = Tags::parse(fields, condition.clone());
+        if matches!(named, Ok(None | Some(Tags::Any))) {
+            continue;
         }
+        if exchange.policy().mode.only_observes() && !is_read(method) {
+            leave_own(fields, condition, overridden, named);
+            continue;
+        }
+        fields.remove(condition);
+        fields.remove(overridden);
+        is_conditional = true;
     }
     if !is_read(method) {
         return;
@@ -81,6 +89,25 @@ pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut HeaderMap
     }
     if versions.source.is_in_body() {
         fields.insert(ACCEPT_ENCODING, IDENTITY);
+    }
+}
+
+/// Who only observes takes nothing from a service that checks tags of its own: its tags stay, and what can't be read.
+fn leave_own(
+    fields: &mut HeaderMap,
+    condition: HeaderName,
+    overridden: HeaderName,
+    named: Result<Option<Tags>, Malformed>,
+) {
+    let Ok(Some(Tags::OneOf(tags))) = named else { return };
+    let own: Vec<_> = tags.iter().filter(|tag| !is_made(tag)).map(EntityTag::to_bytes).collect();
+    if own.len() == tags.len() {
+        return;
+    }
+    fields.remove(&condition);
+    match HeaderValue::try_from(own.join(&b", "[..])) {
+        Ok(own) if !own.is_empty() => drop(fields.insert(condition, own)),
+        Ok(_) | Err(_) => drop(fields.remove(overridden)),
     }
 }
 
@@ -102,7 +129,9 @@ pub(super) async fn read(
     if !known.is_empty() {
         show_known(exchange, versions, &known, &mut received).await;
     }
-    let meets = if is_read(method) { conditions.judge(exchange, &received)? } else { Meets::Demands };
+    // What is remembered is not what this answer is of: nothing is judged by it.
+    let shows_version = *method == Method::GET || *method == Method::HEAD && !versions.source.is_in_body();
+    let meets = if shows_version { conditions.judge(exchange, &received)? } else { Meets::Demands };
     let response = forward::deliver(exchange, received, wanted_body)?;
     Ok(match meets {
         Meets::Demands => response,
@@ -218,25 +247,32 @@ pub(super) fn asked(versions: &Versions, fields: &HeaderMap) -> HeaderMap {
 
 /// Why there is no answer, where its body broke off before any of it was sent.
 fn failed(error: AnswerError, sent: Sent) -> Failure {
-    let fault = match error {
-        AnswerError::Broken(broken) => Fault::Connection(broken),
-        AnswerError::Idle => Fault::ResponseTimeout,
-    };
+    unanswered(
+        match error {
+            AnswerError::Broken(broken) => Fault::Connection(broken),
+            AnswerError::Idle => Fault::ResponseIdleTimeout,
+        },
+        sent,
+    )
+}
+
+fn unanswered(fault: Fault, sent: Sent) -> Failure {
     Failure::Upstream(SendError { fault, sent: true, reused: false, server: None }, sent)
 }
 
 /// A HEAD or GET of the gateway's own, which shows the version. Others wait for it, so all of it has the time that an answer
 /// may take to begin.
-pub(super) async fn probed(exchange: &Exchange, method: &Method) -> Result<Received, Failure> {
-    let mut received = probe::send(exchange, method.clone()).await?;
+pub(super) async fn probed(exchange: &Exchange, method: &Method, kind: &Kind) -> Result<Received, Failure> {
+    let mut received = probe::send(exchange, method.clone(), |fields| kind.ask(fields)).await?;
     if made(exchange).is_none() {
         return Ok(received);
     }
     let time = exchange.upstream().config().response_timeout;
     let shown = timeout(time, show(exchange, method, &mut received, time)).await;
-    match shown.unwrap_or(Err(AnswerError::Idle)) {
-        Ok(()) => Ok(received),
-        Err(error) => Err(failed(error, Sent::Probe)),
+    match shown {
+        Ok(Ok(())) => Ok(received),
+        Ok(Err(error)) => Err(failed(error, Sent::Probe)),
+        Err(_) => Err(unanswered(Fault::ResponseTimeout, Sent::Probe)),
     }
 }
 
@@ -268,6 +304,18 @@ async fn show_known(exchange: &Exchange, versions: &Versions, before: &[(u64, En
     let after = known(exchange, versions).await;
     if let Some((_, tag)) = before.iter().find(|known| known.0 == variant && after.contains(known)) {
         received.headers_mut().insert(ETAG, tag.to_header_value());
+    }
+}
+
+/// What a write of this caller may be judged by. A made tag is one that anybody can make of what they guess, so a refusal
+/// tells a caller whether the guess was right (rule 9): what others have read is nothing, and the backend is asked whether
+/// this one may read it.
+pub(super) fn may_tell<'a>(exchange: &Exchange, view: View<'a>) -> View<'a> {
+    match view.state {
+        State::Current(set) if made(exchange).is_some() && set.iter().all(|known| known.caller != exchange.caller) => {
+            View::NOTHING
+        }
+        State::Current(_) | State::Unknown | State::Absent => view,
     }
 }
 
@@ -316,54 +364,24 @@ impl Conditions {
         if self.if_match.as_ref().is_some_and(|tags| !is_among(tags, exchange.policy().comparison)) {
             return Err(Failure::OtherVersion(tag));
         }
-        let for_reads = exchange.policy().versions.source.comparison_of_reads();
+        let source = &exchange.policy().versions.source;
+        if *source != Source::Body && has_views(received.headers()) {
+            return Ok(Meets::Demands);
+        }
+        let for_reads = source.comparison_of_reads();
         let has_it = self.if_none_match.as_ref().is_some_and(|tags| is_among(tags, for_reads));
         Ok(if has_it { Meets::WhatIsThere } else { Meets::Demands })
     }
 }
 
-/// What came of a write that this answer is to, once the resource was read again where it has to be. `turn` has been alone;
-/// of its body nothing is under way. The answer gets the tag of the state that the write has left.
-///
-/// The write's outcome does not depend on it: whatever is not known for certain leaves all as it was. So does a tag that the
-/// resource had before. Either the write has changed nothing, and then nothing is lost; or what was read is from before
-/// the write, by a cache or a replica, and then to record it would be to lose the write.
-pub(super) async fn after_write(
-    exchange: &Exchange,
-    turn: &Turn,
-    outcome: Option<Outcome>,
-    received: &mut Received,
-) -> Option<Outcome> {
-    let is_read = outcome == Some(Outcome::Committed(None))
-        && [Method::PUT, Method::PATCH].contains(&exchange.head.method)
-        && received.status().is_success()
-        && !(received.headers().contains_key(ETAG) && exchange.policy().service.trust_write_tags)
-        && write::is_of_target(exchange, received.headers());
-    if !is_read || !turn.is_alone().await {
-        return outcome;
-    }
-    let time = time_left(exchange);
-    // Late or broken off, it is passed on as it is.
-    let _ = timeout(time / 4, received.body_mut().read_ahead(SHORT_ANSWER, time)).await;
-    let Ok(Ok(Said::Shown(Probed::Tag(tag), _))) = timeout(time, probe::probe(exchange, false)).await else {
-        return outcome;
+/// Whether there are several representations, of which a version that is a value does not say which one the client has.
+fn has_views(fields: &HeaderMap) -> bool {
+    let is_one = |name: &[u8]| {
+        let name = name.trim_ascii();
+        name.is_empty()
+            || [ACCEPT_ENCODING, ORIGIN].iter().any(|one| name.eq_ignore_ascii_case(one.as_str().as_bytes()))
     };
-    let tags = Tags::OneOf(vec![tag.clone()]);
-    let suffixes = exchange.policy().encoding_suffixes;
-    let was_there = |view: View<'_>| view.matches(&tags, Comparison::Weak, suffixes) || view.supersedes(&tags);
-    if turn.known(None, was_there).await || !turn.is_alone().await {
-        return outcome;
-    }
-    received.headers_mut().insert(ETAG, tag.to_header_value());
-    Some(Outcome::Committed(Some(tag)))
-}
-
-/// How long the client's answer may wait for a read. Half of what is left of `request_timeout`, so that a client is not told
-/// that nobody knows what became of a write of which all is known.
-fn time_left(exchange: &Exchange) -> Duration {
-    let time = exchange.upstream().config().response_timeout;
-    let limit = exchange.gateway.config.limits.request_timeout;
-    limit.map_or(time, |limit| time.min(limit.saturating_sub(exchange.seen.elapsed()) / 2))
+    !fields.get_all(VARY).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).all(is_one)
 }
 
 /// Takes from a write's answer the tag that nobody can use.

@@ -201,6 +201,7 @@ impl Demand {
     }
 
     fn judge(&self, exchange: &Exchange, view: View<'_>, probe: Option<Probe>) -> Result<Go, Box<Refused>> {
+        let view = versions::may_tell(exchange, view);
         exchange.seen.known(view);
         match verdict::judge(exchange.policy(), &self.preconditions, self.is_asked(exchange), view, probe) {
             Verdict::Forward => Ok(Go::Forward),
@@ -531,7 +532,7 @@ fn prefers_representation(exchange: &Exchange) -> bool {
 /// A conflict's answer with the current representation, where the caller may have it.
 async fn represent(exchange: &Exchange, refused: Box<Refused>) -> Result<Response<Answer>, Failure> {
     let began = exchange.gateway.tracker.stamp().await;
-    let Ok(received) = versions::probed(exchange, &Method::GET).await else {
+    let Ok(received) = versions::probed(exchange, &Method::GET, &versions::Kind::Any).await else {
         return Err(Failure::Refused(refused));
     };
     forward::observe(exchange, &Method::GET, &exchange.head.headers, began, &received).await;

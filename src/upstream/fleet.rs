@@ -125,7 +125,7 @@ impl FailureKind {
             Fault::Full(_) => Self::Full,
             Fault::Connection(_) => Self::Broken,
             Fault::BadAnswer | Fault::NoUpgrade => Self::BadAnswer,
-            Fault::ResponseTimeout => Self::ResponseTimeout,
+            Fault::ResponseTimeout | Fault::ResponseIdleTimeout => Self::ResponseTimeout,
             Fault::RequestBody(_) | Fault::NoServer => return None,
         })
     }

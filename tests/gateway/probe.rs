@@ -61,6 +61,33 @@ async fn what_is_not_there_is_stale() {
     }
 }
 
+/// A cache behind the gateway may answer whatever it is asked for: what it has is of a moment that nobody knows.
+#[tokio::test]
+async fn what_a_cache_says_decides_nothing() {
+    for age in ["5", "0005", "x", "", "5, 0"] {
+        for (status, condition) in
+            [(200, ("if-match", "\"1\"")), (404, ("if-none-match", "*")), (410, ("if-none-match", "*"))]
+        {
+            let mut backend = Script::start().await;
+            let gateway = Gateway::before(backend.address).start();
+            let writer = begin(gateway.put("/note", "mine").with(condition.0, condition.1));
+            let fields = [("ETag", "\"1\""), ("Age", age)];
+            backend.expect("HEAD", "/note").await.answer(status, &fields, "").await;
+            backend.expect("GET", "/note").await.answer(status, &fields, "").await;
+            let answer = writer.answer().await;
+            assert_eq!(answer.status, 409, "{status} with Age: {age}");
+            answer.problem("unverifiable");
+            backend.assert_quiet();
+        }
+    }
+    // It has asked the service just now.
+    let mut backend = Script::start().await;
+    let (_gateway, writer) = write(&backend, "").await;
+    backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"1\""), ("Age", "0")], "").await;
+    backend.expect("PUT", "/note").await.answer(200, &[], "").await;
+    assert_eq!(writer.answer().await.status, 200);
+}
+
 #[tokio::test]
 async fn a_resource_without_a_tag_is_unverifiable() {
     let mut backend = Script::start().await;

@@ -240,7 +240,7 @@ async fn a_write_s_answer_shows_no_version() {
         backend.expect("PUT", "/note").await.answer(200, &shown, "{\"meta\":{\"v\":1}}").await;
         let answer = writer.answer().await;
         assert_eq!((answer.field("etag"), answer.field("x-version")), (None, Some("1")), "{settings}");
-        for tag in ["\"own\"", "\"ifm-h-1\"", "\"ifm-j-1\"", "\"ifm-m-Sun,06Nov199408:49:37GMT\""] {
+        for tag in ["\"own\"", "\"ifm-h-5e2ef3-1\"", "\"ifm-j-ca9e03-1\"", "\"ifm-m-Sun,06Nov199408:49:37GMT\""] {
             let writer = begin(gateway.put("/note", "mine").if_match(tag));
             let probe = backend.next().await;
             assert_ne!(probe.method, "PUT", "{settings} {tag}");
@@ -295,6 +295,80 @@ async fn where_the_guard_observes_reads_have_versions_and_writes_pass() {
     assert_eq!(writer.answer().await.status, 200);
 }
 
+/// A service that checks tags of its own still does, where the gateway only looks on.
+#[tokio::test]
+async fn where_the_guard_observes_the_service_s_own_check_stays() {
+    const SINCE: (&str, &str) = ("if-unmodified-since", MODIFIED.1);
+    let mut backend = Script::start().await;
+    for mode in ["mode = \"observe\"", "mode = \"warn\""] {
+        let gateway = Gateway::before(backend.address).guard(BODY).guard(mode).start();
+        for field in ["if-match", "if-none-match"] {
+            for (sent, arrived) in [
+                ("\"n1\"", Some("\"n1\"")),
+                ("W/\"n1\",\"n2\"", Some("W/\"n1\",\"n2\"")),
+                ("\"ifm-b-1\", W/\"n1\", \"ifm-b-2\",\"n,2\"", Some("W/\"n1\", \"n,2\"")),
+                ("\"ifm-b-1\", W/\"ifm-b-2\"", None),
+                ("*", Some("*")),
+                ("no tag", Some("no tag")),
+            ] {
+                let writer = begin(gateway.put("/note", "mine").with(field, sent).with(SINCE.0, SINCE.1));
+                let put = backend.expect("PUT", "/note").await;
+                assert_eq!(put.field(field), arrived, "{mode} {sent}");
+                let stays = arrived.is_some() || field == "if-none-match";
+                assert_eq!(put.field(SINCE.0), stays.then_some(SINCE.1), "{mode} {field} {sent}");
+                put.answer(412, &[], "").await;
+                assert_eq!(writer.answer().await.status, 412);
+            }
+        }
+    }
+}
+
+/// Anybody can make the tag of a guess, so a verdict from memory would say whether it is right to who may not read it.
+#[tokio::test]
+async fn who_may_not_read_a_body_is_not_told_whether_a_guess_is_right() {
+    let mut backend = Script::start().await;
+    for verify in ["unknown", "mismatch", "never"] {
+        let gateway = Gateway::before(backend.address).guard(BODY).guard(&format!("verify = \"{verify}\"")).start();
+        let reader = begin(gateway.get("/note").with("authorization", "alice"));
+        backend.expect("GET", "/note").await.answer(200, &[], "one").await;
+        let right = reader.answer().await.tag();
+        for condition in ["if-match", "if-none-match"] {
+            for guess in [right.as_str(), "\"ifm-b-wrong\""] {
+                let writer = begin(gateway.put("/note", "mine").with(condition, guess).with("authorization", "bob"));
+                if verify == "never" {
+                    let answer = writer.answer().await;
+                    assert_eq!(answer.status, 409);
+                    answer.problem("unverifiable");
+                    continue;
+                }
+                let probe = backend.expect("GET", "/note").await;
+                assert_eq!(probe.field("authorization"), Some("bob"));
+                probe.answer(401, &[], "").await;
+                assert_eq!(writer.answer().await.status, 401, "{verify} {condition} {guess}");
+            }
+        }
+        // Who has read it is judged by what is known.
+        let call = gateway.put("/note", "mine").if_match("\"ifm-b-wrong\"").with("authorization", "alice");
+        if verify != "mismatch" {
+            call.expect(409).await.problem("stale");
+        }
+        backend.assert_quiet();
+    }
+    // Nor is who is only warned.
+    let gateway = Gateway::before(backend.address).guard(BODY).guard("mode = \"warn\"").start();
+    let mut told = Vec::new();
+    for is_right in [true, false] {
+        let tag = reads(&gateway, &mut backend, &[], "one").await.tag();
+        let guess = if is_right { tag.as_str() } else { "\"ifm-b-wrong\"" };
+        let writer = begin(gateway.put("/note", "mine").if_match(guess).with("authorization", "bob"));
+        backend.expect("PUT", "/note").await.answer(401, &[], "").await;
+        let answer = writer.answer().await;
+        told.push((answer.status, answer.field("proxy-status").map(str::to_owned)));
+    }
+    assert_eq!(told[0], told[1]);
+    backend.assert_quiet();
+}
+
 #[tokio::test]
 async fn a_stale_write_gets_the_representation_with_its_version() {
     let mut backend = Script::start().await;
@@ -318,8 +392,9 @@ async fn a_lost_answer_is_given_again() {
         store.set("/note", "first");
         let gateway = Gateway::before(store.address).guard(BODY).guard(settings).guard("replay = \"30s\"").start();
         let tag = gateway.get("/note").expect(200).await.tag();
-        let first = gateway.put("/note", "second").if_match(&tag).expect(200).await;
-        let again = gateway.put("/note", "second").if_match(&tag).expect(200).await;
+        let write = || gateway.put("/note", "second").with("content-type", "text/plain").if_match(&tag);
+        let first = write().expect(200).await;
+        let again = write().expect(200).await;
         assert!(again.field("proxy-status").is_some_and(|status| status.contains("replayed")));
         assert_eq!(first.field("etag"), again.field("etag"));
         assert_eq!(first.field("etag").is_some(), !settings.is_empty());

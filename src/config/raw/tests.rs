@@ -117,6 +117,13 @@ fn choices_that_are_not_there() {
         ("version = { header = \"ETag\" }", "version", "ETag is read by version = \"etag\""),
         ("version = { header = \"last-modified\" }", "version", "read by version = \"last-modified\""),
         ("version = { header = \"Date\" }", "version", "Date is another in every answer"),
+        ("version = { header = \"Connection\" }", "version", "Connection is about the message"),
+        ("version = { header = \"age\" }", "version", "age is about the message"),
+        ("version = { header = \"Content-Length\" }", "version", "it is no version"),
+        ("version = { header = \"Host\" }", "version", "it is no version"),
+        ("version = { header = \"Via\" }", "version", "it is no version"),
+        ("version = { header = \"Transfer-Encoding\" }", "version", "it is no version"),
+        ("version = { header = \"Keep-Alive\" }", "version", "it is no version"),
         ("version = { json = \"v\" }", "version", "\"v\" is no place in a document"),
         ("version_body_limit = \"1GiB\"", "version_body_limit", "must be from 1B to 256MiB"),
         ("after_write = \"read\"", "after_write", "\"read\" is not known; write \"off\" or \"probe\""),
@@ -136,7 +143,14 @@ fn choices_that_are_not_there() {
         "ignore[1]",
         "\"b\" is no place in a document",
     )]);
+    let places = (0..65).map(|n| format!("\"/{n}\"")).collect::<Vec<_>>().join(",");
     assert_errors_after_base(&[
+        (
+            &format!("[guard]\nversion = \"body\"\nignore = [{places}]"),
+            5,
+            "guard.ignore",
+            "can't have more than 64 places",
+        ),
         ("[guard]\nignore = [\"/a\"]", 5, "guard.ignore", "it goes with version = \"body\""),
         ("[guard]\nversion = { json = \"/v\" }\nignore = [\"/a\"]", 5, "guard.ignore", "it goes with version"),
         ("[guard]\nversion = \"last-modified\"\nafter_write = \"probe\"", 5, "guard.after_write", "no version yet"),

@@ -2,7 +2,11 @@
 
 use http::{
     HeaderName,
-    header::{DATE, ETAG, LAST_MODIFIED, SET_COOKIE},
+    header::{
+        AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
+        EXPIRES, HOST, LAST_MODIFIED, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
+        VIA,
+    },
 };
 use toml::de::DeValue;
 
@@ -18,12 +22,39 @@ use crate::core::{
 
 const KNOWN: &str = "\"etag\", \"body\", \"last-modified\", { header = \"X-Version\" } or { json = \"/meta/version\" }";
 
+/// So many members may be left out of a body's hash.
+const PLACES: usize = 64;
+/// Fields of one hop, of framing or of a cache: they say nothing of the resource, or do not reach whoever would look.
+const OF_THE_MESSAGE: [HeaderName; 18] = [
+    AGE,
+    CACHE_CONTROL,
+    CONNECTION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    EXPIRES,
+    HOST,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    VARY,
+    VIA,
+];
+
 /// `comparison` is the guard's.
 pub(super) fn versions(s: &mut Section, defaults: Versions, comparison: Comparison) -> Versions {
     let source = s.value("version", defaults.source, source);
     let ignore = s.list("ignore", pointer).ok().flatten();
     let body_limit = s.value("version_body_limit", defaults.body_limit, size(1..=256 * MIB));
     let after_write = s.given("after_write", choice(&[("off", false), ("probe", true)]));
+    if ignore.as_ref().is_some_and(|places| places.len() > PLACES) {
+        s.error_at("ignore", &format!("can't have more than {PLACES} places: each is looked for in every body"));
+    }
     let is_date = source == Source::LastModified;
     if source != Source::Body && ignore.as_ref().is_some_and(|places| !places.is_empty()) {
         s.error_at("ignore", "leaves members out of a body's hash: it goes with version = \"body\"");
@@ -72,6 +103,9 @@ fn header(name: &str) -> Result<HeaderName, String> {
     }
     if field == LAST_MODIFIED {
         return Err("Last-Modified is read by version = \"last-modified\"".to_owned());
+    }
+    if OF_THE_MESSAGE.contains(&field) {
+        return Err(format!("{name} is about the message, not the resource; it is no version"));
     }
     if field == DATE || field == SET_COOKIE {
         return Err(format!("{name} is another in every answer; it is no version"));

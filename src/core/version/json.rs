@@ -162,16 +162,22 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    fn array(&mut self, depth: usize, places: &[&Pointer]) -> Option<()> {
+    fn array<'p>(&mut self, depth: usize, places: &[&'p Pointer]) -> Option<()> {
         self.at += 1;
         let mut elements = Elements { start: self.at, comma: None };
         self.space();
         if self.takes(b']') {
             return Some(());
         }
+        let at = |place: &&'p Pointer| Some((pointer::position(&place.tokens()[depth])?, *place));
+        let mut positions: Vec<_> = places.iter().filter_map(at).collect();
+        positions.sort_by_key(|(position, _)| *position);
+        let mut ahead = positions.into_iter().peekable();
         for index in 0.. {
-            let is_here = |place: &&&Pointer| pointer::position(&place.tokens()[depth]) == Some(index);
-            let further: Vec<_> = places.iter().filter(is_here).copied().collect();
+            let mut further = Vec::new();
+            while let Some((_, place)) = ahead.next_if(|(position, _)| *position == index) {
+                further.push(place);
+            }
             if self.element(&mut elements, depth, &further, b']')? {
                 break;
             }
@@ -284,6 +290,8 @@ mod tests {
             (r#"{"T":5}"#, &["/t"], r#"{"T":5}"#),
             (r#"{"l":[1,{"t":2,"x":3}]}"#, &["/l/1/t"], r#"{"l":[1,{"x":3}]}"#),
             (r"[1,2,3]", &["/0", "/2"], "[2]"),
+            (r"[1,2,3]", &["/2", "/0", "/2", "/9", "/00", "/x"], "[2]"),
+            (r#"[1,[2,{"t":3}],4]"#, &["/1/1/t", "/2", "/1/0"], "[1,[{}]]"),
             ("{\n  \"a\": 1,\n  \"t\": 2\n}\n", &["/t"], "{\n  \"a\": 1\n}\n"),
             ("{\n  \"t\": 2,\n  \"a\": 1\n}\n", &["/t"], "{\n  \"a\": 1\n}\n"),
             (

@@ -46,7 +46,7 @@ fn a_body_has_the_same_tag_for_ever() {
     assert_eq!(of_body(&[], &[], b"").to_string(), "\"ifm-b-e572dff82304700b856a555ac3a4558d\"");
     let head = [("content-type", "application/json"), ("content-language", "en")];
     assert_eq!(of_body(&["/t"], &head, b"{\"a\":1,\"t\":2}").to_string(), "\"ifm-b-1ba0e1c1d70876f5987d6015027354dc\"");
-    assert_eq!(of_header(&["a b"]).as_deref(), Some("\"ifm-hx-c95e5a48e784bd89e908893ff0a228fc\""));
+    assert_eq!(of_header(&["a b"]).as_deref(), Some("\"ifm-hx-5e2ef3-c95e5a48e784bd89e908893ff0a228fc\""));
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn ignored_members_make_no_other_version() {
 fn a_field_s_tag_is_its_value_where_that_can_stand_in_one() {
     let long = "v".repeat(80);
     for (lines, tag) in [
-        (&["7"][..], Some("\"ifm-h-7\"")),
-        (&[" v1.2:3/é "], Some("\"ifm-h-v1.2:3/é\"")),
-        (&["W/x"], Some("\"ifm-h-W/x\"")),
+        (&["7"][..], Some("\"ifm-h-5e2ef3-7\"")),
+        (&[" v1.2:3/é "], Some("\"ifm-h-5e2ef3-v1.2:3/é\"")),
+        (&["W/x"], Some("\"ifm-h-5e2ef3-W/x\"")),
         (&[""], None),
         (&["  "], None),
         (&[], None),
@@ -116,7 +116,7 @@ fn a_field_s_tag_is_its_value_where_that_can_stand_in_one() {
     // Hashed: what can't stand in a tag, what is long, and what would be taken for the mark of a compressor.
     for value in ["a b", "\"7\"", "W/\"7\"", long.as_str(), "7-gzip", "7;gzip", "7-br"] {
         let tag = of_header(&[value]).expect("a tag");
-        assert!(tag.starts_with("\"ifm-hx-") && tag.len() == 41, "{value}: {tag}");
+        assert!(tag.starts_with("\"ifm-hx-5e2ef3-") && tag.len() == 48, "{value}: {tag}");
         assert_eq!(of_header(&[value]), Some(tag));
     }
 }
@@ -125,13 +125,13 @@ fn a_field_s_tag_is_its_value_where_that_can_stand_in_one() {
 fn a_json_value_s_tag_is_the_value_as_it_is_written() {
     let document = |value: &str| format!("{{\"meta\":{{\"v\":{value}}},\"x\":1}}");
     for (value, tag) in [
-        ("7", Some("\"ifm-j-7\"")),
-        ("7.10", Some("\"ifm-j-7.10\"")),
-        ("9007199254740993", Some("\"ifm-j-9007199254740993\"")),
-        ("-1e400", Some("\"ifm-j--1e400\"")),
-        ("true", Some("\"ifm-j-true\"")),
-        ("\"7\"", Some("\"ifm-s-7\"")),
-        ("\"ü\"", Some("\"ifm-s-ü\"")),
+        ("7", Some("\"ifm-j-ca9e03-7\"")),
+        ("7.10", Some("\"ifm-j-ca9e03-7.10\"")),
+        ("9007199254740993", Some("\"ifm-j-ca9e03-9007199254740993\"")),
+        ("-1e400", Some("\"ifm-j-ca9e03--1e400\"")),
+        ("true", Some("\"ifm-j-ca9e03-true\"")),
+        ("\"7\"", Some("\"ifm-s-ca9e03-7\"")),
+        ("\"ü\"", Some("\"ifm-s-ca9e03-ü\"")),
         ("\"\"", None),
         ("null", None),
         ("{}", None),
@@ -139,7 +139,7 @@ fn a_json_value_s_tag_is_the_value_as_it_is_written() {
     ] {
         assert_eq!(of_json("/meta/v", &document(value)).as_deref(), tag, "{value}");
     }
-    assert!(of_json("/meta/v", &document("\"a b\"")).expect("a tag").starts_with("\"ifm-sx-"));
+    assert!(of_json("/meta/v", &document("\"a b\"")).expect("a tag").starts_with("\"ifm-sx-ca9e03-"));
     for (place, body) in [
         ("/v", "{\"x\":1}"),
         ("/v", "{\"v\":1,\"v\":1}"),
@@ -151,7 +151,7 @@ fn a_json_value_s_tag_is_the_value_as_it_is_written() {
     ] {
         assert_eq!(of_json(place, body), None, "{body}");
     }
-    assert_eq!(of_json("/0/v", "[{\"v\":3}]").as_deref(), Some("\"ifm-j-3\""));
+    assert_eq!(of_json("/0/v", "[{\"v\":3}]").as_deref(), Some("\"ifm-j-3d5af7-3\""));
 }
 
 /// RFC 9110 §8.8.2.2.
@@ -193,18 +193,32 @@ fn a_source_looks_where_it_is_and_nowhere_else() {
     assert!(!fields(&[("x-version", "7")]).contains_key(CONTENT_ENCODING) && !head.contains_key(VARY));
 }
 
+#[test]
+fn equal_values_of_two_places_are_two_versions() {
+    assert_ne!(of_json("/a", "{\"a\":7,\"b\":7}"), of_json("/b", "{\"a\":7,\"b\":7}"));
+    let long = "v".repeat(80);
+    for value in ["7", long.as_str()] {
+        let of = |name: &'static str| {
+            let versions = versions(Source::Header(HeaderName::from_static(name)), &[]);
+            versions.of_head(&fields(&[("x-a", value), ("x-b", value)])).expect("a tag")
+        };
+        assert_ne!(of("x-a"), of("x-b"), "{value}");
+        assert!(!of("x-a").matches(&of("x-b"), Comparison::Weak, true));
+    }
+}
+
 proptest! {
     /// A tag comes back from a client as it was, and matches no other value's.
     #[test]
     fn values_have_tags_of_their_own(a in proptest::collection::vec(any::<u8>(), 0..70), b in proptest::collection::vec(any::<u8>(), 0..70)) {
-        let (Some(left), Some(right)) = (of_value(*b"hx", &a), of_value(*b"hx", &b)) else { return Ok(()) };
+        let (Some(left), Some(right)) = (of_value(*b"hx", "x", &a), of_value(*b"hx", "x", &b)) else { return Ok(()) };
         prop_assert_eq!(left == right, a == b);
         prop_assert_eq!(left.matches(&right, Comparison::Weak, true), a == b);
         prop_assert!(left.opaque_len() <= LONGEST);
         let mut head = HeaderMap::new();
         head.insert(http::header::IF_MATCH, left.to_header_value());
         prop_assert!(Demands::parse(&head).is_ok());
-        prop_assert!(of_value(*b"sx", &a).is_some_and(|other| !other.matches(&left, Comparison::Weak, true)));
+        prop_assert!(of_value(*b"sx", "x", &a).is_some_and(|other| !other.matches(&left, Comparison::Weak, true)));
     }
 
     #[test]

@@ -228,6 +228,7 @@ fn upstream_detail(error: &SendError) -> Option<String> {
         Fault::Full(_) => "max_connections",
         Fault::NoServer => "health",
         Fault::ResponseTimeout => "response_timeout",
+        Fault::ResponseIdleTimeout => "response_idle_timeout",
         Fault::NoUpgrade | Fault::RequestBody(_) | Fault::Connection(_) | Fault::BadAnswer => return None,
     };
     Some(format!("See {setting} of the route's upstream."))
@@ -354,7 +355,8 @@ mod tests {
             (upstream(Fault::Tls(host(), broken())), "See tls of"),
             (upstream(Fault::Full(host())), "max_connections"),
             (upstream(Fault::NoServer), "health"),
-            (upstream(Fault::ResponseTimeout), "response_timeout"),
+            (upstream(Fault::ResponseTimeout), "See response_timeout"),
+            (upstream(Fault::ResponseIdleTimeout), "See response_idle_timeout"),
             (upstream(Fault::RequestBody(BodyError::Slow.into())), "body_rate"),
         ]);
         for nothing in [upstream(Fault::BadAnswer), Failure::Body(BodyError::Short), Failure::Repeat(Repeat::InDoubt)] {

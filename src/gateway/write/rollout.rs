@@ -23,7 +23,7 @@ use crate::{
         answer::{self, Failure},
         body::{Ahead, Answer, Inbound},
         forward::{self, Received, Tagged},
-        related,
+        related, versions,
     },
     telemetry::{
         metrics,
@@ -121,6 +121,7 @@ async fn foreseen(exchange: &Exchange, demand: &Demand) -> Option<Foreseen> {
         return Some(judge(View::NOTHING));
     }
     let known = |view: View<'_>| {
+        let view = versions::may_tell(exchange, view);
         exchange.seen.known(view);
         judge(view)
     };

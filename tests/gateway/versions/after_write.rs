@@ -29,7 +29,8 @@ async fn a_client_saves_twice_without_a_read_between() {
     let gateway = Gateway::before(store.address).guard(BODY).guard(PROBE).start();
     let mut tag = gateway.get("/note").expect(200).await.tag();
     for body in ["second", "third", "fourth"] {
-        tag = gateway.put("/note", body).if_match(&tag).expect(200).await.tag();
+        let put = gateway.put("/note", body).with("content-type", "text/plain");
+        tag = put.if_match(&tag).expect(200).await.tag();
         assert_eq!(gateway.get("/note").expect(200).await.tag(), tag);
     }
     // One read by the client at first, three to look, three probes.
@@ -40,7 +41,7 @@ async fn a_client_saves_twice_without_a_read_between() {
 #[tokio::test]
 async fn it_is_asked_for_as_the_route_has_it_and_put_on_the_answer() {
     for (settings, method, fields, body, tag) in [
-        (HEADER, "HEAD", &[("X-Version", "2")][..], "", Some("\"ifm-h-2\"")),
+        (HEADER, "HEAD", &[("X-Version", "2")][..], "", Some("\"ifm-h-5e2ef3-2\"")),
         ("", "HEAD", &[("ETag", "W/\"2\"")], "", Some("W/\"2\"")),
         (BODY, "GET", &[("ETag", "\"own\"")], "mine", None),
     ] {
@@ -72,6 +73,14 @@ async fn where_there_is_nothing_to_learn_nobody_is_asked() {
         (BODY, "PUT", 412, &[]),
         (BODY, "PUT", 500, &[]),
         (BODY, "PUT", 202, &[]),
+        (BODY, "PUT", 203, &[]),
+        (BODY, "PUT", 205, &[]),
+        (BODY, "PUT", 206, &[("Content-Range", "bytes 0-0/1")]),
+        (BODY, "PUT", 207, &[]),
+        (BODY, "PATCH", 208, &[]),
+        (BODY, "PATCH", 226, &[]),
+        (BODY, "PUT", 201, &[("Location", "/other")]),
+        (BODY, "PUT", 201, &[("Location", "/note"), ("Location", "/other")]),
         (BODY, "PUT", 207, &[("Content-Location", "/other")]),
         (BODY, "PUT", 200, &[("Content-Location", "/other")]),
     ] {
@@ -86,10 +95,97 @@ async fn where_there_is_nothing_to_learn_nobody_is_asked() {
     }
 }
 
+/// What is read again is of the kind that the client has written: the tag of an app's shell, which is the same before and
+/// after, is no version of what it works with.
+#[tokio::test]
+async fn a_tag_of_another_view_than_the_client_works_with_is_not_given() {
+    const JSON_TYPE: &str = "application/json";
+    const CHARSET: &str = "Application/JSON; charset=utf-8";
+    for (method, sent, accept, asked, shown, is_given) in [
+        ("PUT", None, None, None, None, true),
+        ("PUT", None, None, None, Some("text/html"), false),
+        ("PUT", Some(JSON_TYPE), None, Some(JSON_TYPE), Some(CHARSET), true),
+        ("PUT", Some(CHARSET), Some("*/*"), Some(JSON_TYPE), Some(JSON_TYPE), true),
+        ("PUT", Some(JSON_TYPE), None, Some(JSON_TYPE), Some("text/html"), false),
+        ("PUT", Some(JSON_TYPE), None, Some(JSON_TYPE), Some("application/hal+json"), false),
+        ("PUT", Some(JSON_TYPE), None, Some(JSON_TYPE), None, false),
+        ("PUT", Some(JSON_TYPE), Some("text/html"), Some("text/html"), Some("text/html"), false),
+        ("PUT", Some(JSON_TYPE), Some("text/html, */*"), Some("text/html, */*"), Some(JSON_TYPE), true),
+        ("PATCH", Some("application/merge-patch+json"), None, Some(JSON_TYPE), Some("application/hal+json"), true),
+        ("PATCH", Some(JSON_TYPE), None, Some(JSON_TYPE), Some("text/html"), false),
+        ("PATCH", Some("text/x-diff"), None, Some("text/x-diff"), Some(JSON_TYPE), false),
+    ] {
+        for settings in [BODY, ""] {
+            let row = format!("{settings} {method} {sent:?} {accept:?} {shown:?}");
+            let mut backend = Script::start().await;
+            let gateway = Gateway::before(backend.address).guard(settings).guard(PROBE).start();
+            let mut call = gateway.call(method, "/note").body("mine");
+            for (name, value) in [("content-type", sent), ("accept", accept)] {
+                call = value.iter().fold(call, |call, value| call.with(name, value));
+            }
+            let writer = begin(call);
+            backend.expect(method, "/note").await.answer(204, &[], "").await;
+            let mut fields = vec![("ETag", "\"1\"")];
+            fields.extend(shown.map(|shown| ("Content-Type", shown)));
+            let mut probe = backend.next().await;
+            assert_eq!(probe.field("accept"), asked, "{row}");
+            if probe.method == "HEAD" && !is_given {
+                probe.answer(200, &fields, "").await;
+                probe = backend.expect("GET", "/note").await;
+            }
+            let body = if probe.method == "HEAD" { "" } else { "mine" };
+            probe.answer(200, &fields, body).await;
+            assert_eq!(writer.answer().await.field("etag").is_some(), is_given, "{row}");
+            backend.assert_quiet();
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_writers_never_have_one_tag_for_two_states() {
+    for (settings, shell) in [(BODY, None), ("", Some(("ETag", "\"shell\"")))] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(settings).guard(PROBE).start();
+        let mut html = vec![("Vary", "Accept"), ("Content-Type", "text/html")];
+        html.extend(shell);
+        let mut given = Vec::new();
+        for (state, own) in [("1", "\"j1\""), ("2", "\"j2\"")] {
+            let json = [("Vary", "Accept"), ("Content-Type", "application/json"), ("ETag", own)];
+            let reader = begin(gateway.get("/note").with("accept", "application/json"));
+            backend.expect("GET", "/note").await.answer(200, &json, state).await;
+            let writer = begin(gateway.put("/note", "next").if_match(&reader.answer().await.tag()));
+            backend.expect("PUT", "/note").await.answer(204, &[], "").await;
+            let mut probe = backend.next().await;
+            if probe.method == "HEAD" {
+                probe.answer(200, &html, "").await;
+                probe = backend.expect("GET", "/note").await;
+            }
+            probe.answer(200, &html, "<app>").await;
+            given.extend(writer.answer().await.field("etag").map(str::to_owned));
+        }
+        assert_eq!(given, Vec::<String>::new(), "{settings}");
+    }
+}
+
+/// A version that is a value is that of all views, whichever was asked for.
+#[tokio::test]
+async fn a_value_is_the_version_of_every_view() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard(HEADER).guard(PROBE).start();
+    let writer = begin(gateway.put("/note", "a=1").with("content-type", "application/x-www-form-urlencoded"));
+    backend.expect("PUT", "/note").await.answer(204, &[], "").await;
+    let probe = backend.expect("HEAD", "/note").await;
+    assert_eq!(probe.field("accept"), None);
+    probe.answer(200, &[("X-Version", "2"), ("Content-Type", "text/html")], "").await;
+    assert!(writer.answer().await.field("etag").is_some());
+}
+
 /// Whatever becomes of the read, the write has been applied and is answered so.
 #[tokio::test]
 async fn a_read_that_fails_changes_nothing() {
-    for how in ["500", "404", "403", "302", "reset", "half", "no answer", "stalls", "encoded", "long", "untagged 200"] {
+    for how in
+        ["500", "404", "403", "302", "reset", "half", "no answer", "stalls", "encoded", "long", "untagged 200", "cache"]
+    {
         let mut backend = Script::start().await;
         let settings = Gateway::before(backend.address).guard(BODY).guard(PROBE).guard("version_body_limit = 8");
         let gateway = settings.upstream("response_timeout = \"200ms\"\nejection = { failures = 0 }").start();
@@ -110,6 +206,7 @@ async fn a_read_that_fails_changes_nothing() {
             }
             "encoded" => probe.answer(200, &[("Content-Encoding", "br")], "mine").await,
             "long" => probe.answer(200, &[], "longer than is looked at").await,
+            "cache" => probe.answer(200, &[("Age", "1")], "mine").await,
             "untagged 200" => probe.answer(203, &[], "mine").await,
             status => probe.answer(status.parse().expect("a status"), &[], "").await,
         }
@@ -193,6 +290,31 @@ async fn a_client_that_hangs_up_changes_nothing() {
     assert!(is_known(&gateway, &mut backend, &tag).await);
 }
 
+#[tokio::test]
+async fn what_the_request_itself_has_made_has_a_tag() {
+    for (status, fields) in [(201, &[("Location", "/note")][..]), (201, &[]), (200, &[("Location", "/other")])] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(BODY).guard(PROBE).start();
+        let (writer, put) = put(&gateway, &mut backend).await;
+        put.answer(status, fields, "").await;
+        backend.expect("GET", "/note").await.answer(200, &[], "mine").await;
+        let answer = writer.answer().await;
+        assert!(answer.status == status && answer.field("etag").is_some(), "{status} {fields:?}");
+    }
+}
+
+/// A service whose tags in a write's answer are of no use: that one does not stay because the read has failed.
+#[tokio::test]
+async fn a_tag_that_nobody_can_use_does_not_stay_where_the_read_fails() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard("profile = \"express\"").guard(PROBE).start();
+    let (writer, put) = put(&gateway, &mut backend).await;
+    put.answer(200, &[("ETag", "W/\"of the answer\"")], "done").await;
+    backend.expect("HEAD", "/note").await.answer(500, &[], "").await;
+    let answer = writer.answer().await;
+    assert_eq!((answer.status, answer.text(), answer.field("etag")), (200, "done", None));
+}
+
 /// Another resource's write has changed this one in the meantime: the tag may be of a state that the client has not made.
 #[tokio::test]
 async fn a_tag_that_may_be_of_another_s_change_is_not_given() {
@@ -230,6 +352,21 @@ async fn a_stop_waits_for_the_read() {
     gateway.stopped().await;
 }
 
+/// The answer to a write that is done is not lost because the read hangs for as long as a stop waits.
+#[tokio::test]
+async fn a_stop_does_not_lose_an_answer_to_a_read_that_hangs() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard(BODY).guard(PROBE).drain_timeout("2s").start();
+    let (writer, put) = put(&gateway, &mut backend).await;
+    gateway.stop();
+    put.answer(200, &[], "done").await;
+    let probe = backend.expect("GET", "/note").await;
+    let answer = writer.answer().await;
+    assert_eq!((answer.status, answer.text(), answer.field("etag")), (200, "done", None));
+    drop(probe);
+    gateway.stopped().await;
+}
+
 /// The client is told what became of its write, although the read would take longer than its request may.
 #[tokio::test]
 async fn the_read_takes_no_more_than_the_request_has_left() {
@@ -258,6 +395,25 @@ async fn one_connection_is_enough() {
     assert_eq!((answer.text(), backend.connections()), ("done", 1));
 }
 
+/// A long answer keeps its connection until it is through: a read that waited for another would keep it from all.
+#[tokio::test]
+async fn a_long_answer_does_not_wait_for_another_connection() {
+    let mut backend = Script::start().await;
+    let settings = Gateway::before(backend.address).upstream("max_connections = 1");
+    let gateway = settings.guard(BODY).guard(PROBE).guard("version_body_limit = 64").start();
+    for (length, is_read) in [(64, true), (65, false), (200_000, false)] {
+        let (writer, put) = put(&gateway, &mut backend).await;
+        let done = "x".repeat(length);
+        put.answer(200, &[], &done).await;
+        if is_read {
+            backend.expect("GET", "/note").await.answer(200, &[], "mine").await;
+        }
+        let answer = writer.answer().await;
+        assert_eq!((answer.text(), answer.field("etag").is_some()), (done.as_str(), is_read), "{length}");
+        backend.assert_quiet();
+    }
+}
+
 /// An answer whose body breaks off is read ahead, and breaks off all the same.
 #[tokio::test]
 async fn an_answer_that_breaks_off_breaks_off() {
@@ -268,8 +424,8 @@ async fn an_answer_that_breaks_off_breaks_off() {
     put.body().await.expect("a body");
     put.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
     put.finish().await;
-    backend.expect("GET", "/note").await.answer(200, &[], "mine").await;
     assert_eq!(raw.broken_answer().await, b"half");
+    backend.assert_quiet();
 }
 
 /// While the write's body is under way nothing is read, since nothing is settled.

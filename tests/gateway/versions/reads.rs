@@ -22,7 +22,11 @@ async fn who_has_it_is_told_so_by_the_gateway() {
             let get = backend.expect("GET", "/note").await;
             assert_eq!((get.field("if-none-match"), get.field(since.0)), (None, None), "{settings}");
             let mut shown = fields.to_vec();
-            shown.extend([("Vary", "Accept"), ("Cache-Control", "no-cache"), ("Content-Type", "text/plain")]);
+            shown.extend([
+                ("Vary", "origin, Accept-Encoding"),
+                ("Cache-Control", "no-cache"),
+                ("Content-Type", "text/plain"),
+            ]);
             shown.extend([("Set-Cookie", "a=1"), ("Content-Location", "/note"), ("Access-Control-Allow-Origin", "*")]);
             if settings != DATE {
                 shown.push(LATER);
@@ -31,7 +35,7 @@ async fn who_has_it_is_told_so_by_the_gateway() {
             let answer = reader.answer().await;
             assert_eq!((answer.status, answer.text(), answer.tag()), (304, "", tag.clone()), "{settings} {named}");
             for (name, value) in [
-                ("vary", Some("Accept")),
+                ("vary", Some("origin, Accept-Encoding")),
                 ("cache-control", Some("no-cache")),
                 ("content-location", Some("/note")),
                 ("date", Some(LATER.1)),
@@ -47,6 +51,37 @@ async fn who_has_it_is_told_so_by_the_gateway() {
         let reader = begin(gateway.get("/note").with("if-none-match", "\"other\""));
         backend.expect("GET", "/note").await.answer(200, &first, body).await;
         assert_eq!(reader.answer().await.status, 200);
+    }
+}
+
+/// A version that is a value is that of all views, and of what every caller sees: who has one of them may not have another.
+#[tokio::test]
+async fn who_has_another_view_gets_all_of_this_one() {
+    for (settings, fields, body) in [
+        (BODY, &[][..], "one"),
+        (JSON, &[], "{\"meta\":{\"v\":7}}"),
+        (HEADER, &[("X-Version", "1")], "one"),
+        (DATE, &[MODIFIED, LATER], "one"),
+    ] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).guard(settings).start();
+        for (vary, is_one_view) in [
+            (&["Accept"][..], false),
+            (&["accept-encoding, Cookie"], false),
+            (&["Origin", "Accept-Language"], false),
+            (&["*"], false),
+            (&["Accept-Encoding", " origin ,"], true),
+            (&[""], true),
+        ] {
+            let mut shown = fields.to_vec();
+            shown.extend(vary.iter().map(|vary| ("Vary", *vary)));
+            let tag = reads(&gateway, &mut backend, &shown, body).await.tag();
+            let reader = begin(gateway.get("/note").with("if-none-match", &tag));
+            backend.expect("GET", "/note").await.answer(200, &shown, body).await;
+            let answer = reader.answer().await;
+            let expected = if settings == BODY || is_one_view { 304 } else { 200 };
+            assert_eq!((answer.status, answer.tag()), (expected, tag), "{settings} {vary:?}");
+        }
     }
 }
 
@@ -176,11 +211,28 @@ async fn head_shows_the_version_of_a_head() {
     let gateway = Gateway::before(backend.address).guard(HEADER).start();
     let call = begin(gateway.call("HEAD", "/note"));
     backend.expect("HEAD", "/note").await.answer(200, &[("X-Version", "1"), ("ETag", "\"own\"")], "").await;
-    assert_eq!(call.answer().await.tag(), "\"ifm-h-1\"");
+    assert_eq!(call.answer().await.tag(), "\"ifm-h-5e2ef3-1\"");
     // And it is learned from it.
-    let writer = begin(gateway.put("/note", "x").if_match("\"ifm-h-1\""));
+    let writer = begin(gateway.put("/note", "x").if_match("\"ifm-h-5e2ef3-1\""));
     backend.expect("PUT", "/note").await.answer(200, &[], "").await;
     assert_eq!(writer.answer().await.status, 200);
+}
+
+/// With a field or a date a HEAD shows what it is of, and is judged by it.
+#[tokio::test]
+async fn a_head_that_shows_its_version_is_judged_by_it() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).guard(HEADER).start();
+    for (condition, named, status) in [
+        ("if-none-match", "\"ifm-h-5e2ef3-1\"", 304),
+        ("if-none-match", "\"ifm-h-5e2ef3-2\"", 200),
+        ("if-match", "\"ifm-h-5e2ef3-1\"", 200),
+        ("if-match", "\"ifm-h-5e2ef3-2\"", 412),
+    ] {
+        let call = begin(gateway.call("HEAD", "/note").with(condition, named));
+        backend.expect("HEAD", "/note").await.answer(200, &[("X-Version", "1")], "").await;
+        assert_eq!(call.answer().await.status, status, "{condition} {named}");
+    }
 }
 
 /// What a HEAD of a hashed body says comes from memory, under the rules by which a caller is told a tag.
@@ -206,14 +258,19 @@ async fn head_shows_the_version_of_a_body_where_it_is_known() {
     assert_eq!(head(&mut backend, "you", &[TEXT, VARIES]).await, None);
     assert_eq!(head(&mut backend, "me", &[("Content-Type", "text/html"), VARIES]).await, None);
     assert_eq!(head(&mut backend, "me", &[TEXT, VARIES, ("Age", "1")]).await, None);
-    // Who has it is told so.
-    let call = begin(gateway.call("HEAD", "/note").with("authorization", "me").with("if-none-match", &tag));
-    backend.expect("HEAD", "/note").await.answer(200, &[TEXT, VARIES], "").await;
-    assert_eq!(call.answer().await.status, 304);
+    // What is remembered may be another state's than this answer's: no condition is judged by it.
+    for condition in ["if-none-match", "if-match"] {
+        for named in [tag.as_str(), "\"ifm-b-other\""] {
+            let call = begin(gateway.call("HEAD", "/note").with("authorization", "me").with(condition, named));
+            backend.expect("HEAD", "/note").await.answer(200, &[TEXT, VARIES], "").await;
+            let answer = call.answer().await;
+            assert_eq!((answer.status, answer.tag()), (200, tag.clone()), "{condition} {named}");
+        }
+    }
     // Not while somebody writes, nor where somebody has written meanwhile.
     let late = begin(gateway.call("HEAD", "/note").with("authorization", "me"));
     let overtaken = backend.expect("HEAD", "/note").await;
-    let writer = begin(gateway.put("/note", "two").if_match(&tag));
+    let writer = begin(gateway.put("/note", "two").if_match(&tag).with("authorization", "me"));
     let put = backend.expect("PUT", "/note").await;
     assert_eq!(head(&mut backend, "me", &[TEXT, VARIES]).await, None);
     put.answer(200, &[], "").await;
