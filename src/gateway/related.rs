@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Exchange, route};
 use crate::{
-    core::resource::{Key, Target},
+    core::resource::{Key, Target, lenient_segments},
     tracker::{Ask, Busy, Turn},
 };
 
@@ -23,29 +23,32 @@ struct Related {
 /// Without those that share the write's own turn, which says enough.
 fn related(exchange: &Exchange) -> Vec<Related> {
     let gateway = &exchange.gateway;
-    let targets = declared(exchange).chain(route::destinations(exchange));
+    let targets = declared(exchange).into_iter().chain(route::destinations(exchange));
     let found = targets.filter_map(|target| gateway.resource(&exchange.asked, &target, &exchange.head.headers));
     let related = found.map(|(route, key)| Related { route, key });
     related.filter(|related| related.key.cell != exchange.key.cell).collect()
 }
 
 /// What the write's route names. A lenient backend may also take its path for one of another route's, as it does where two
-/// spellings share a turn; then it changes what that route names.
-fn declared(exchange: &Exchange) -> impl Iterator<Item = Target> {
-    let (routes, written) = (&exchange.gateway.config.routes, exchange.target.path());
-    let declaring = routes.iter().enumerate().filter(|(_, route)| !route.also_changes.is_empty());
-    declaring.flat_map(move |(index, route)| {
-        let meant = if index == exchange.route {
-            Some(written.to_owned())
-        } else {
-            let resembled = route.path.resembled(written).filter(|_| !route.path.matches(written));
-            resembled.filter(|path| takes(exchange, index, path))
-        };
+/// spellings share a turn; then it changes what that route names. So it does where its path is one of each.
+fn declared(exchange: &Exchange) -> Vec<Target> {
+    let routes = &exchange.gateway.config.routes;
+    let mut declaring = routes.iter().enumerate().filter(|(_, route)| !route.also_changes.is_empty()).peekable();
+    if declaring.peek().is_none() {
+        return Vec::new();
+    }
+    let written = exchange.target.path();
+    let segments = lenient_segments(written);
+    let mut targets = Vec::new();
+    for (index, route) in declaring {
+        let plain = route.path.matches(written).then(|| written.to_owned());
+        let resembled = route.path.resembled(&segments).filter(|path| plain.as_ref() != Some(path));
+        let meant = plain.into_iter().chain(resembled).filter(|path| takes(exchange, index, path));
         // What can't be a target can't be asked for, either.
-        let beside = |meant: &String| route.also_changes.iter().map(|path| path.beside(meant)).collect::<Vec<_>>();
-        let paths = meant.as_ref().map(beside).unwrap_or_default();
-        paths.into_iter().filter_map(|path| Target::parse(&path, None).ok())
-    })
+        let beside = meant.flat_map(|path| route.also_changes.iter().map(move |related| related.beside(&path)));
+        targets.extend(beside.filter_map(|path| Target::parse(&path, None).ok()));
+    }
+    targets
 }
 
 /// Whether a request for this path would take this route.

@@ -103,6 +103,10 @@ async fn another_spelling_of_the_written_path_changes_the_same() {
         ("//orders/7/lines//3", Held::Unknown),
         ("/orders/7;v=1/lines/3", Held::Unknown),
         ("/orders/7/Lines", Held::Unknown),
+        ("/orders/7%2Flines/3", Held::Unknown),
+        ("/orders%2F7/lines%5C3", Held::Unknown),
+        ("/orders/7%252Flines/3", Held::Unknown),
+        ("/orders/8%2Flines/3", Held::Current),
         ("/orders/7/lines/3/notes", Held::Current),
         ("/Orders/8/lines/3", Held::Current),
     ] {
