@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{Exchange, route};
 use crate::{
+    config::Route,
     core::resource::{Key, Target, lenient_segments},
     tracker::{Ask, Busy, Turn},
 };
@@ -51,10 +52,16 @@ fn declared(exchange: &Exchange) -> Vec<Target> {
     targets
 }
 
-/// Whether a request for this path would take this route.
+/// Whether a request for this path would take this route. By whichever host, where the write goes to the same upstream:
+/// what a service changes need not depend on the host that it is asked by, and their resources share their turns.
 fn takes(exchange: &Exchange, route: usize, path: &str) -> bool {
-    let target = Target::parse(path, None).ok();
-    target.and_then(|target| route::find(&exchange.gateway.config.routes, &exchange.asked, &target)) == Some(route)
+    let routes = &exchange.gateway.config.routes;
+    let Ok(target) = Target::parse(path, None) else { return false };
+    if routes[route].upstream != routes[exchange.route].upstream {
+        return route::find(routes, &exchange.asked, &target) == Some(route);
+    }
+    let is_before = |earlier: &Route| earlier.host.is_none() || earlier.host == routes[route].host;
+    !routes[..route].iter().any(|earlier| is_before(earlier) && earlier.path.matches(target.path()))
 }
 
 /// Their keys.

@@ -120,6 +120,37 @@ async fn another_spelling_of_the_written_path_changes_the_same() {
     }
 }
 
+/// A service that is asked by several names has one order all the same.
+#[tokio::test]
+async fn a_line_written_by_another_host_changes_its_order() {
+    let lines = "path = \"/orders/{id}/lines/{line}\"\n";
+    let also = "also_changes = [\"/orders/{id}\"]\n";
+    let catch_all = "[[routes]]\n";
+    for (routes, host) in [
+        (format!("[[routes]]\nhost = \"notes.example\"\n{lines}{also}{catch_all}"), "other.example"),
+        (format!("[[routes]]\nhost = \"notes.example\"\n{lines}{also}{catch_all}"), "NOTES.example:80"),
+        (format!("[[routes]]\nhost = \"other.example\"\n{lines}[[routes]]\n{lines}{also}{catch_all}"), "other.example"),
+    ] {
+        for (path, expected) in [
+            ("/orders/7/lines/3", Held::Unknown),
+            ("/Orders/7/lines/3/", Held::Unknown),
+            ("/orders/8/lines/3", Held::Current),
+        ] {
+            let mut backend = Script::start().await;
+            let gateway = Gateway::before(backend.address).one_worker().rest(&routes).start();
+            learn(&gateway, &mut backend, "/orders/7", "\"1\"").await;
+            let line = begin(gateway.put(path, "x").with("host", host));
+            backend.expect("PUT", path).await.answer(200, &[], "").await;
+            line.answer().await;
+            assert_eq!(
+                held(&gateway, &mut backend, "/orders/7", "\"1\"").await,
+                expected,
+                "{path} at {host}\n{routes}"
+            );
+        }
+    }
+}
+
 /// A superseded tag is not asked for again where the backend is asked before a conflict only if need be.
 #[tokio::test]
 async fn a_tag_that_a_related_write_superseded_is_known_to_be_stale() {
