@@ -6,14 +6,20 @@
 //! or sent while it is under way, and what it did to them is known before the next is judged. What an answer names
 //! (`Location`, `Content-Location`) is only known with the answer, and stays with `write`.
 
+use http::HeaderName;
 use tokio::time::Instant;
 
-use super::{Exchange, route};
+use super::{Exchange, answer::Failure, route};
 use crate::{
     config::Route,
-    core::resource::{Key, Target, lenient_segments},
+    core::{
+        destination::readings,
+        resource::{Key, Target, TargetError, lenient_segments},
+    },
     tracker::{Ask, Busy, Turn},
 };
+
+const DESTINATION: HeaderName = HeaderName::from_static("destination");
 
 /// A resource that a write changes beside its own.
 struct Related {
@@ -24,7 +30,7 @@ struct Related {
 /// Without those that share the write's own turn, which says enough.
 fn related(exchange: &Exchange) -> Vec<Related> {
     let gateway = &exchange.gateway;
-    let targets = declared(exchange).into_iter().chain(route::destinations(exchange));
+    let targets = declared(exchange).into_iter().chain(destinations(exchange));
     let found = targets.filter_map(|target| gateway.resource(&exchange.asked, &target, &exchange.head.headers));
     let related = found.map(|(route, key)| Related { route, key });
     related.filter(|related| related.key.cell != exchange.key.cell).collect()
@@ -50,6 +56,26 @@ fn declared(exchange: &Exchange) -> Vec<Target> {
         targets.extend(beside.filter_map(|path| Target::parse(&path, None).ok()));
     }
     targets
+}
+
+/// A write has one `Destination` at most (RFC 4918 §10.3), and it must be clear what it may be: what is not known to be
+/// written has no turn, and each of many would have one.
+pub(super) fn check_destination(exchange: &Exchange) -> Result<(), Failure> {
+    let mut lines = exchange.head.headers.get_all(DESTINATION).iter();
+    let is_read = match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(only), None) => readings(only.as_bytes(), exchange.target.path()).is_ok(),
+        (Some(_), Some(_)) => false,
+    };
+    if is_read { Ok(()) } else { Err(Failure::Target(TargetError::Destination)) }
+}
+
+/// What a WebDAV request writes to beside its target. Where nothing is enforced there may be several fields, of which
+/// services take the first or the last.
+fn destinations(exchange: &Exchange) -> impl Iterator<Item = Target> {
+    let mut lines = exchange.head.headers.get_all(DESTINATION).iter();
+    let lines = [lines.next(), lines.next_back()].into_iter().flatten();
+    lines.flat_map(|line| readings(line.as_bytes(), exchange.target.path()).unwrap_or_default())
 }
 
 /// Whether a request for this path would take this route. By whichever host, where the write goes to the same upstream:
