@@ -739,7 +739,8 @@ fn every_departure_is_told() {
 #[test]
 fn what_a_write_also_changes_is_told() {
     let lines = |also: &str| {
-        let route = format!("[[routes]]\npath = \"/orders/{{id}}/lines/{{line}}\"\nalso_changes = [{also}]\n");
+        let route =
+            format!("[[routes]]\npath = \"/orders/{{id}}/lines/{{line}}\"\nalso_changes = [{also}]\n[[routes]]\n");
         parsed(&(BASE.to_owned() + &route))
     };
     assert_eq!(lines("").describe(), lines("").describe().replace("A write also changes", ""));
