@@ -6,6 +6,7 @@
 
 pub mod browsers;
 pub mod dav;
+pub mod destination;
 pub mod etag;
 pub mod fingerprint;
 pub mod idempotency;

@@ -74,10 +74,11 @@ impl PathPattern {
     }
 
     /// The path that a lenient backend may take this one for, if the pattern matches that: another case, an empty segment, a
-    /// parameter or a final `/` may make the difference.
-    pub(crate) fn resembled(&self, path: &str) -> Option<String> {
-        let mut written = path.split('/').filter(|segment| !same_path(segment, ""));
-        let mut resembled = String::with_capacity(path.len());
+    /// parameter, an escaped or a final `/` may make the difference. The path is given by its
+    /// [segments](crate::core::resource::lenient_segments).
+    pub(crate) fn resembled(&self, segments: &[&str]) -> Option<String> {
+        let mut written = segments.iter().copied();
+        let mut resembled = String::new();
         for segment in &self.segments {
             resembled.push('/');
             match segment {

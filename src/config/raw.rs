@@ -177,16 +177,21 @@ fn routes(top: &mut Section, upstreams: &[Upstream], guard: Policy) -> Vec<Route
         let also_changes = Vec::new();
         return vec![Route { host: None, path: PathPattern::any(), upstream: 0, also_changes, policy: guard }];
     }
-    let mut routes: Vec<(String, Route)> = Vec::new();
+    let (findings, all) = (top.findings, sections.len());
+    let mut routes: Vec<(Place, Route)> = Vec::new();
     for section in sections.into_iter().flatten() {
-        let (findings, place) = (section.findings, section.place.clone());
+        let place = section.place.clone();
         let Some(route) = route(section, upstreams, &guard) else {
             continue;
         };
         if let Some((earlier, _)) = routes.iter().find(|(_, earlier)| earlier.covers(&route)) {
-            findings.add(&place, format!("is never reached: {earlier} takes everything that it would match"));
+            let message = format!("is never reached: {} takes everything that it would match", earlier.key);
+            findings.add(&place, message);
         }
-        routes.push((place.key, route));
+        routes.push((place, route));
+    }
+    if routes.len() == all {
+        check_related(findings, &routes);
     }
     routes.into_iter().map(|(_, route)| route).collect()
 }
@@ -225,7 +230,23 @@ fn also_changes(section: &mut Section, path: Option<&PathPattern>) -> Vec<Relate
     if related.len() > MOST_RELATED {
         section.error_at("also_changes", &format!("has {} paths; {MOST_RELATED} are the most", related.len()));
     }
+    if (1..related.len()).any(|place| related[..place].contains(&related[place])) {
+        section.error_at("also_changes", "names a path more than once");
+    }
     related
+}
+
+/// A path that no request can have is a mistake.
+fn check_related(findings: &Findings, routes: &[(Place, Route)]) {
+    for (place, route) in routes {
+        let meets = |host: &Option<String>| host.is_none() || route.host.is_none() || *host == route.host;
+        for related in &route.also_changes {
+            if !routes.iter().any(|(_, other)| meets(&other.host) && related.may_be_by(&other.path)) {
+                let place = Place { key: place.child("also_changes"), ..place.clone() };
+                findings.add(&place, format!("no route leads to {related}"));
+            }
+        }
+    }
 }
 
 fn named(upstreams: &[Upstream], name: &str) -> Result<usize, String> {

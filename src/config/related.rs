@@ -32,6 +32,14 @@ impl RelatedPath {
     /// What is wrong with it, in words.
     pub fn parse(text: &str, written: &PathPattern) -> Result<Self, String> {
         let pattern = PathPattern::parse(text)?;
+        if pattern == *written {
+            return Err(format!("{text:?} is the written resource itself"));
+        }
+        let is_twice = |segment: &&Segment| written.segments.iter().filter(|other| other == segment).count() > 1;
+        let is_name = |segment: &&Segment| !matches!(segment, Segment::Literal(_));
+        if let Some(name) = pattern.segments.iter().filter(is_name).find(is_twice) {
+            return Err(format!("{text:?} has {name}, which the route's path {written} has more than once"));
+        }
         let place = |segment: &Segment| written.segments.iter().position(|other| other == segment);
         let parts = pattern.segments.iter().map(|segment| match segment {
             Segment::Literal(text) => Ok(Part::Literal(text.clone())),
@@ -43,6 +51,11 @@ impl RelatedPath {
             Ok(parts) => Ok(Self { parts, pattern }),
             Err(stray) => Err(format!("{text:?} has {stray}, which the route's path {written} has not")),
         }
+    }
+
+    /// Whether a route for these paths may be the related resource's.
+    pub(super) fn may_be_by(&self, route: &PathPattern) -> bool {
+        route.overlaps(&self.pattern)
     }
 
     /// The path that is meant where this canonical one, which matches the pattern, is written.
@@ -102,6 +115,14 @@ mod tests {
             let error = related(text, pattern).expect_err("no path");
             assert_eq!(error, format!("{text:?} has {stray}, which the route's path {pattern} has not"));
         }
+        let error = related("/lines/{id}", "/orders/{id}/lines/{id}").expect_err("no path");
+        assert_eq!(
+            error,
+            "\"/lines/{id}\" has {id}, which the route's path /orders/{id}/lines/{id} has more than once"
+        );
+        assert!(related("/lines/{line}", "/orders/{id}/lines/{line}/{id}").is_ok());
+        let error = related("/orders/{id}", "/orders/{id}").expect_err("no path");
+        assert_eq!(error, "\"/orders/{id}\" is the written resource itself");
         for wrong in ["orders", "/orders?page=1", "/orders/x{id}", "/{*path}/x"] {
             assert!(related(wrong, "/{id}/{*path}").is_err(), "{wrong}");
         }

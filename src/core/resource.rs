@@ -21,6 +21,10 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::policy::QueryRule;
 
+mod segments;
+
+pub use self::segments::lenient_segments;
+
 /// The fields by which a request says on whose behalf it comes: the standard ones, and those that API keys and tokens are
 /// commonly sent in.
 pub static CREDENTIALS: [HeaderName; 6] = [
@@ -69,6 +73,9 @@ pub enum TargetError {
     /// A dot segment that only some backends see: `..%2F`, `..;x`.
     #[error("the path hides a dot segment")]
     HiddenDots,
+    /// A `Destination` that is not one, or not a target.
+    #[error("Destination is there more than once, or can't be read as a URL or path")]
+    Destination,
     /// Nothing that `http` takes for a path and query.
     #[error("the target is not a path and query")]
     Invalid,
@@ -205,7 +212,7 @@ fn escape(bytes: &[u8]) -> Option<(u8, &[u8])> {
     Some((digit(*high)? << 4 | digit(*low)?, rest))
 }
 
-fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let [byte, after @ ..] = rest {

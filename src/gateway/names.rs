@@ -134,8 +134,10 @@ impl<'a> Change<'a> {
         let all: Vec<_> = takers.chain(heirs).collect();
         let mut gaining: HashSet<_> = all.iter().map(|route| upstream(new, route)).collect();
 
-        if all.iter().any(|route| !route.also_changes.is_empty()) {
-            // What they change may be anybody's.
+        if gone.iter().chain(come).any(|route| !route.also_changes.is_empty())
+            || all.iter().any(|route| !route.also_changes.is_empty())
+        {
+            // What they change may be anybody's; and by which spelling or host it is written is not asked.
             gaining.extend(new.upstreams.iter().map(|upstream| upstream.name.as_str()));
         }
         gaining.extend(new.upstreams.iter().filter(|u| shows_another_host(old, u)).map(|u| u.name.as_str()));
@@ -245,12 +247,25 @@ mod tests {
         // The order may be the other's.
         assert_eq!(change(&lines(""), &lines("\"/orders/{id}\"")), fresh(&["a", "b"]));
         assert_eq!(change(&lines("\"/orders/{id}\""), &lines("\"/orders\"")), fresh(&["a", "b"]));
-        // What is taken back has turns that are still held.
-        assert_eq!(change(&lines("\"/orders/{id}\""), &lines("")), fresh(&["b"]));
-        // Nobody wrote there before.
-        let path = "path = \"/orders/{id}/lines/{line}\"";
-        let one = format!("[[routes]]\n{path}\nupstream = \"b\"\nalso_changes = [\"/orders/{{id}}\"]\n");
-        assert_eq!(change(&notes("a", ""), &(one + &notes("a", ""))), unchanged);
+        assert_eq!(change(&lines("\"/orders/{id}\""), &lines("")), fresh(&["a", "b"]));
+        // With what stays as it is beside them.
+        assert_eq!(change(&lines("\"/orders/{id}\""), &(notes("b", "") + &lines("\"/orders/{id}\""))).1, ["b"]);
+    }
+
+    /// A lenient backend took what somebody wrote there for what the new route is for.
+    #[test]
+    fn a_scope_ends_with_what_writes_by_another_spelling_or_host_change() {
+        let lines = |path: &str, rest: &str| {
+            format!("[[routes]]\npath = \"{path}/{{id}}/lines/{{line}}\"\nupstream = \"b\"\n{rest}")
+        };
+        let also = "also_changes = [\"/orders/{id}\"]\n";
+        let order = "[[routes]]\npath = \"/orders/{id}\"\nupstream = \"a\"\n";
+        for before in [lines("/Orders", ""), lines("/orders", "host = \"other.example\"\n")] {
+            let before = before + order;
+            let come = lines("/orders", &format!("host = \"a.example\"\n{also}"));
+            assert_eq!(change(&before, &(before.clone() + &come)), fresh(&["a", "b"]), "{before}");
+            assert_eq!(change(&(before.clone() + &come), &before), fresh(&["a", "b"]), "{before}");
+        }
     }
 
     #[test]

@@ -6,13 +6,20 @@
 //! or sent while it is under way, and what it did to them is known before the next is judged. What an answer names
 //! (`Location`, `Content-Location`) is only known with the answer, and stays with `write`.
 
+use http::HeaderName;
 use tokio::time::Instant;
 
-use super::{Exchange, route};
+use super::{Exchange, answer::Failure, route};
 use crate::{
-    core::resource::{Key, Target},
+    config::Route,
+    core::{
+        destination::readings,
+        resource::{Key, Target, TargetError, lenient_segments},
+    },
     tracker::{Ask, Busy, Turn},
 };
+
+const DESTINATION: HeaderName = HeaderName::from_static("destination");
 
 /// A resource that a write changes beside its own.
 struct Related {
@@ -23,35 +30,64 @@ struct Related {
 /// Without those that share the write's own turn, which says enough.
 fn related(exchange: &Exchange) -> Vec<Related> {
     let gateway = &exchange.gateway;
-    let targets = declared(exchange).chain(route::destinations(exchange));
+    let targets = declared(exchange).into_iter().chain(destinations(exchange));
     let found = targets.filter_map(|target| gateway.resource(&exchange.asked, &target, &exchange.head.headers));
     let related = found.map(|(route, key)| Related { route, key });
     related.filter(|related| related.key.cell != exchange.key.cell).collect()
 }
 
 /// What the write's route names. A lenient backend may also take its path for one of another route's, as it does where two
-/// spellings share a turn; then it changes what that route names.
-fn declared(exchange: &Exchange) -> impl Iterator<Item = Target> {
-    let (routes, written) = (&exchange.gateway.config.routes, exchange.target.path());
-    let declaring = routes.iter().enumerate().filter(|(_, route)| !route.also_changes.is_empty());
-    declaring.flat_map(move |(index, route)| {
-        let meant = if index == exchange.route {
-            Some(written.to_owned())
-        } else {
-            let resembled = route.path.resembled(written).filter(|_| !route.path.matches(written));
-            resembled.filter(|path| takes(exchange, index, path))
-        };
+/// spellings share a turn; then it changes what that route names. So it does where its path is one of each.
+fn declared(exchange: &Exchange) -> Vec<Target> {
+    let routes = &exchange.gateway.config.routes;
+    let mut declaring = routes.iter().enumerate().filter(|(_, route)| !route.also_changes.is_empty()).peekable();
+    if declaring.peek().is_none() {
+        return Vec::new();
+    }
+    let written = exchange.target.path();
+    let segments = lenient_segments(written);
+    let mut targets = Vec::new();
+    for (index, route) in declaring {
+        let plain = route.path.matches(written).then(|| written.to_owned());
+        let resembled = route.path.resembled(&segments).filter(|path| plain.as_ref() != Some(path));
+        let meant = plain.into_iter().chain(resembled).filter(|path| takes(exchange, index, path));
         // What can't be a target can't be asked for, either.
-        let beside = |meant: &String| route.also_changes.iter().map(|path| path.beside(meant)).collect::<Vec<_>>();
-        let paths = meant.as_ref().map(beside).unwrap_or_default();
-        paths.into_iter().filter_map(|path| Target::parse(&path, None).ok())
-    })
+        let beside = meant.flat_map(|path| route.also_changes.iter().map(move |related| related.beside(&path)));
+        targets.extend(beside.filter_map(|path| Target::parse(&path, None).ok()));
+    }
+    targets
 }
 
-/// Whether a request for this path would take this route.
+/// A write has one `Destination` at most (RFC 4918 §10.3), and it must be clear what it may be: what is not known to be
+/// written has no turn, and each of many would have one.
+pub(super) fn check_destination(exchange: &Exchange) -> Result<(), Failure> {
+    let mut lines = exchange.head.headers.get_all(DESTINATION).iter();
+    let is_read = match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(only), None) => readings(only.as_bytes(), exchange.target.path()).is_ok(),
+        (Some(_), Some(_)) => false,
+    };
+    if is_read { Ok(()) } else { Err(Failure::Target(TargetError::Destination)) }
+}
+
+/// What a WebDAV request writes to beside its target. Where nothing is enforced there may be several fields, of which
+/// services take the first or the last.
+fn destinations(exchange: &Exchange) -> impl Iterator<Item = Target> {
+    let mut lines = exchange.head.headers.get_all(DESTINATION).iter();
+    let lines = [lines.next(), lines.next_back()].into_iter().flatten();
+    lines.flat_map(|line| readings(line.as_bytes(), exchange.target.path()).unwrap_or_default())
+}
+
+/// Whether a request for this path would take this route. By whichever host, where the write goes to the same upstream:
+/// what a service changes need not depend on the host that it is asked by, and their resources share their turns.
 fn takes(exchange: &Exchange, route: usize, path: &str) -> bool {
-    let target = Target::parse(path, None).ok();
-    target.and_then(|target| route::find(&exchange.gateway.config.routes, &exchange.asked, &target)) == Some(route)
+    let routes = &exchange.gateway.config.routes;
+    let Ok(target) = Target::parse(path, None) else { return false };
+    if routes[route].upstream != routes[exchange.route].upstream {
+        return route::find(routes, &exchange.asked, &target) == Some(route);
+    }
+    let is_before = |earlier: &Route| earlier.host.is_none() || earlier.host == routes[route].host;
+    !routes[..route].iter().any(|earlier| is_before(earlier) && earlier.path.matches(target.path()))
 }
 
 /// Their keys.

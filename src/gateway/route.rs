@@ -1,7 +1,7 @@
 //! Which resource a request names, and which route it takes.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Version,
+    HeaderMap, HeaderValue, Version,
     header::{CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION, TRANSFER_ENCODING},
     request::Parts,
     uri::Authority,
@@ -12,8 +12,6 @@ use crate::{
     config::Route,
     core::resource::{Key, Target, TargetError, same_host},
 };
-
-const DESTINATION: HeaderName = HeaderName::from_static("destination");
 
 /// The host that the client asked: the target's own where it has one (RFC 9112 §3.2.2, RFC 9113 §8.3.1), else `Host`.
 /// Empty where an HTTP/1.0 client names none. A `Host` that differs gives way in HTTP/1.1, where RFC 9112 says so; in HTTP/2
@@ -157,11 +155,6 @@ pub(super) fn is_of_target(exchange: &Exchange, reference: &HeaderValue) -> bool
     let Some(target) = same_origin(exchange, reference) else { return false };
     let found = exchange.gateway.resource(&exchange.asked, &target, &exchange.head.headers);
     found.is_some_and(|(_, key)| key.cell == exchange.key.cell)
-}
-
-/// What a WebDAV request writes to beside its target (`Destination`, RFC 4918 §10.3).
-pub(super) fn destinations(exchange: &Exchange) -> impl Iterator<Item = Target> {
-    exchange.head.headers.get_all(DESTINATION).iter().filter_map(|destination| same_origin(exchange, destination))
 }
 
 /// The target that a reference names (RFC 3986 §5.2), if it lies on the origin that the client asked or that the backend

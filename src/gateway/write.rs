@@ -150,6 +150,7 @@ impl Demand {
         let mut preconditions = browsers::demands(exchange).map_err(Failure::Malformed)?;
         preconditions.if_dav = dav::demand(exchange)?;
         let method = meant_method(exchange)?;
+        related::check_destination(exchange)?;
         Ok(Self { preconditions, guarded_method: exchange.policy().methods.contains(&method) })
     }
 

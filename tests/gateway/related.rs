@@ -103,6 +103,10 @@ async fn another_spelling_of_the_written_path_changes_the_same() {
         ("//orders/7/lines//3", Held::Unknown),
         ("/orders/7;v=1/lines/3", Held::Unknown),
         ("/orders/7/Lines", Held::Unknown),
+        ("/orders/7%2Flines/3", Held::Unknown),
+        ("/orders%2F7/lines%5C3", Held::Unknown),
+        ("/orders/7%252Flines/3", Held::Unknown),
+        ("/orders/8%2Flines/3", Held::Current),
         ("/orders/7/lines/3/notes", Held::Current),
         ("/Orders/8/lines/3", Held::Current),
     ] {
@@ -113,6 +117,37 @@ async fn another_spelling_of_the_written_path_changes_the_same() {
         backend.expect("PUT", path).await.answer(200, &[], "").await;
         assert_eq!(writer.answer().await.status, 200);
         assert_eq!(held(&gateway, &mut backend, "/orders/7", "\"1\"").await, expected, "{path}");
+    }
+}
+
+/// A service that is asked by several names has one order all the same.
+#[tokio::test]
+async fn a_line_written_by_another_host_changes_its_order() {
+    let lines = "path = \"/orders/{id}/lines/{line}\"\n";
+    let also = "also_changes = [\"/orders/{id}\"]\n";
+    let catch_all = "[[routes]]\n";
+    for (routes, host) in [
+        (format!("[[routes]]\nhost = \"notes.example\"\n{lines}{also}{catch_all}"), "other.example"),
+        (format!("[[routes]]\nhost = \"notes.example\"\n{lines}{also}{catch_all}"), "NOTES.example:80"),
+        (format!("[[routes]]\nhost = \"other.example\"\n{lines}[[routes]]\n{lines}{also}{catch_all}"), "other.example"),
+    ] {
+        for (path, expected) in [
+            ("/orders/7/lines/3", Held::Unknown),
+            ("/Orders/7/lines/3/", Held::Unknown),
+            ("/orders/8/lines/3", Held::Current),
+        ] {
+            let mut backend = Script::start().await;
+            let gateway = Gateway::before(backend.address).one_worker().rest(&routes).start();
+            learn(&gateway, &mut backend, "/orders/7", "\"1\"").await;
+            let line = begin(gateway.put(path, "x").with("host", host));
+            backend.expect("PUT", path).await.answer(200, &[], "").await;
+            line.answer().await;
+            assert_eq!(
+                held(&gateway, &mut backend, "/orders/7", "\"1\"").await,
+                expected,
+                "{path} at {host}\n{routes}"
+            );
+        }
     }
 }
 
@@ -356,12 +391,86 @@ async fn a_writer_of_the_destination_waits_for_the_copy_and_the_copy_for_it() {
     let under_way = backend.expect("PUT", "/copy").await;
     let copying = copy("/copy");
     assert_waits(&gateway, &mut backend, &copying).await;
-    // Another host's is nobody's here.
-    let elsewhere = copy("http://elsewhere.example/copy");
-    backend.expect("COPY", "/note").await.answer(502, &[], "").await;
-    assert_eq!(elsewhere.answer().await.status, 502);
     under_way.answer(200, &[("ETag", "\"2\"")], "").await;
     assert_eq!(writer.answer().await.status, 200);
+}
+
+/// Services take a path out of it by rules of their own, whatever the host: nginx and others copy to `/copy` each time.
+#[tokio::test]
+async fn a_copy_changes_whatever_its_destination_may_be_taken_for() {
+    for (destination, expected) in [
+        (&b"/copy"[..], Held::Unknown),
+        (b"//copy", Held::Unknown),
+        (b"///copy", Held::Unknown),
+        (b"//elsewhere.example/copy", Held::Unknown),
+        (b"http://notes.example:9999/copy", Held::Unknown),
+        (b"http://elsewhere.example/copy", Held::Unknown),
+        (b"/copy?x=1", Held::Unknown),
+        (b"/copy?a b", Held::Unknown),
+        (b"/copy?\xE9", Held::Unknown),
+        (b"/copy#\xE9", Held::Unknown),
+        (b"copy", Held::Unknown),
+        (b"/copy%3Fx", Held::Unknown),
+        (b"/another", Held::Current),
+        (b"//copy/another", Held::Current),
+    ] {
+        let mut backend = Script::start().await;
+        let gateway = Gateway::before(backend.address).one_worker().start();
+        learn(&gateway, &mut backend, "/copy", "\"1\"").await;
+        let copy = gateway.call("COPY", "/folder/note").with_bytes("destination", destination);
+        let copy = begin(copy);
+        backend.expect("COPY", "/folder/note").await.answer(204, &[], "").await;
+        assert_eq!(copy.answer().await.status, 204);
+        let found = held(&gateway, &mut backend, "/copy", "\"1\"").await;
+        assert_eq!(found, expected, "{:?}", destination.escape_ascii().to_string());
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_a_destination_count_as_their_escapes() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().start();
+    learn(&gateway, &mut backend, "/caf%E9", "\"1\"").await;
+    let copy = begin(gateway.call("COPY", "/note").with_bytes("destination", b"/caf\xE9"));
+    backend.expect("COPY", "/note").await.answer(204, &[], "").await;
+    assert_eq!(copy.answer().await.status, 204);
+    assert_eq!(held(&gateway, &mut backend, "/caf%E9", "\"1\"").await, Held::Unknown);
+}
+
+/// What is nobody's turn would be overwritten, and each of many would be somebody's.
+#[tokio::test]
+async fn a_write_with_many_destinations_or_one_that_can_not_be_read_is_refused() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).one_worker().start();
+    for method in ["COPY", "MOVE", "POST"] {
+        for destinations in
+            [&[&b"/a"[..], b"/b"][..], &[b"/a", b"/a"], &[b"/x\\copy"], &[b"/copy%"], &[b"/x%2F..%2Fcopy"]]
+        {
+            let call = gateway.call(method, "/note");
+            let call = destinations.iter().fold(call, |call, destination| call.with_bytes("destination", destination));
+            call.expect(400).await.problem("bad-target");
+        }
+    }
+    backend.assert_quiet();
+}
+
+/// Nothing is refused there; it counts for the first and the last.
+#[tokio::test]
+async fn a_write_with_many_destinations_passes_where_nothing_is_enforced() {
+    for mode in ["observe", "warn", "off"] {
+        let mut backend = Script::start().await;
+        let routes = format!("[[routes]]\npath = \"/note\"\nguard = {{ mode = \"{mode}\" }}\n[[routes]]\n");
+        let gateway = Gateway::before(backend.address).one_worker().rest(&routes).start();
+        for (destination, expected) in [("/a", Held::Unknown), ("/b", Held::Current), ("/c", Held::Unknown)] {
+            learn(&gateway, &mut backend, destination, "\"1\"").await;
+            let copy =
+                ["/a", "/b%", "/c"].iter().fold(gateway.call("COPY", "/note"), |c, to| c.with("destination", to));
+            let copy = begin(copy);
+            backend.expect("COPY", "/note").await.answer(204, &[], "").await;
+            assert_eq!(copy.answer().await.status, 204, "{mode}");
+            assert_eq!(held(&gateway, &mut backend, destination, "\"1\"").await, expected, "{mode} {destination}");
+        }
+    }
 }
 
 /// Refused, it has changed nothing at its destination.

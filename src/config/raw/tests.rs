@@ -520,8 +520,11 @@ fn forwarding_fields_tell_resources_apart_only_where_they_pass() {
 
 #[test]
 fn what_is_wrong_with_what_a_route_also_changes() {
-    let of_lines = |also: &str| format!("[[routes]]\npath = \"/orders/{{id}}/lines/{{line}}\"\nalso_changes = {also}");
-    let many = format!("[{}]", "\"/a\", ".repeat(17));
+    let of_lines = |also: &str| {
+        format!("[[routes]]\npath = \"/orders/{{id}}/lines/{{line}}\"\nalso_changes = {also}\n[[routes]]\n")
+    };
+    let many: Vec<String> = (0..17).map(|n| format!("/a/{n}")).collect();
+    let many = format!("{many:?}");
     let line = BASE.lines().count() + 3;
     for (also, key, part) in [
         ("\"/orders\"", "routes[0].also_changes", "must be an array"),
@@ -542,6 +545,24 @@ fn what_is_wrong_with_what_a_route_also_changes() {
         "routes[0].also_changes",
         "has 17 paths; 16 are the most",
     );
+    let twice = of_lines("[\"/orders\", \"/orders/{id}\", \"/orders\"]");
+    assert_error(&format!("{BASE}{twice}"), line - 2, "routes[0].also_changes", "names a path more than once");
+    let to_orders = "path = \"/orders/{order}\"\n";
+    for (others, leads) in [
+        ("path = \"/notes\"\n".to_owned(), false),
+        (to_orders.to_owned(), true),
+        ("path = \"/{any}/7\"\n".to_owned(), true),
+        (format!("host = \"other.example\"\n{to_orders}"), false),
+        (format!("host = \"notes.example\"\n{to_orders}"), true),
+    ] {
+        let lines = of_lines("[\"/orders/{id}\"]").replacen("path", "host = \"notes.example\"\npath", 1);
+        let file = format!("{BASE}{lines}{others}");
+        if leads {
+            read(&file).expect(&others);
+        } else {
+            assert_error(&file, line - 2, "routes[0].also_changes", "no route leads to /orders/{id}");
+        }
+    }
     // One error, and not one for each name.
     let errors = errors(&format!("{BASE}[[routes]]\npath = \"orders\"\nalso_changes = [\"/orders/{{id}}\"]"));
     assert_eq!(errors.len(), 1, "{errors:?}");

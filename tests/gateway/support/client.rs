@@ -52,9 +52,13 @@ impl Call {
     }
 
     /// Adds a field, beside others of its name.
-    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(self, name: &str, value: &str) -> Self {
+        self.with_bytes(name, value.as_bytes())
+    }
+
+    pub(crate) fn with_bytes(mut self, name: &str, value: &[u8]) -> Self {
         let name: HeaderName = name.parse().expect("a field name");
-        self.fields.append(name, HeaderValue::from_str(value).expect("a field value"));
+        self.fields.append(name, HeaderValue::from_bytes(value).expect("a field value"));
         self
     }
 
