@@ -21,6 +21,10 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::policy::QueryRule;
 
+mod authority;
+
+pub use self::authority::names_host;
+
 /// The fields by which a request says on whose behalf it comes: the standard ones, and those that API keys and tokens are
 /// commonly sent in.
 pub static CREDENTIALS: [HeaderName; 6] = [
