@@ -196,13 +196,13 @@ async fn a_route_that_has_only_shown_weak_tags_says_so_until_it_shows_a_strong_o
         read(&mut backend, gateway.get("/note"), WEAK).await;
     }
     assert_eq!(only_weak().await, 0.0, "some servers show one for a moment");
-    let stale = gateway.put("/note", "x").if_match("\"w\"").expect(409).await;
+    let stale = gateway.put("/note", "x").if_match("\"x\"").expect(409).await;
     assert_detail(&stale, "stale", "only shown weak tags by this route");
     assert_eq!(only_weak().await, 1.0);
 
     read(&mut backend, gateway.get("/other"), STRONG).await;
     assert_eq!(only_weak().await, 0.0);
-    let stale = gateway.put("/note", "x").if_match("\"w\"").expect(409).await;
+    let stale = gateway.put("/note", "x").if_match("\"x\"").expect(409).await;
     assert!(!detail(&stale).contains("only shown"), "{stale:?}");
 
     // Where they are compared weakly there is nothing to say.
@@ -230,7 +230,7 @@ async fn the_log_says_once_that_there_are_only_weak_tags() {
     for _ in 0..20 {
         read(&mut backend, Call::new(program.address, "GET", "/note"), WEAK).await;
     }
-    Call::new(program.address, "PUT", "/note").if_match("\"w\"").expect(409).await;
+    Call::new(program.address, "PUT", "/note").if_match("\"x\"").expect(409).await;
     let log = program.stop_with_log();
     let lines: Vec<_> = log.iter().filter(|line| line.contains("only shown weak tags")).collect();
     assert_eq!(lines.len(), 1, "{log:?}");

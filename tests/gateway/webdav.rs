@@ -68,3 +68,28 @@ async fn a_user_or_a_port_in_a_location_hid_what_was_changed() {
         assert_eq!(stale.answer().await.status, 409, "{spelling}");
     }
 }
+
+/// Apache's tags are weak for as long as a file is younger than a second. Who asks by PROPFIND a little later is told the
+/// strong one, which nobody else has learned.
+#[tokio::test]
+async fn who_read_a_strong_tag_elsewhere_was_refused_for_ever_by_the_weak_one_of_before() {
+    for (field, value) in [("if-match", "\"3-66\""), ("if", "([\"3-66\"])"), ("if", "(<urn:uuid:1> [\"3-66\"])")] {
+        let (mut backend, gateway) = with(WEBDAV).await;
+        read(&mut backend, &gateway, "/note", "W/\"3-66\"").await;
+        let write = begin(gateway.put("/note", "x").with(field, value));
+        backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "\"3-66\"")], "").await;
+        backend.expect("PUT", "/note").await.answer(204, &[], "").await;
+        assert_eq!(write.answer().await.status, 204, "{value}");
+
+        // Where it is still weak nobody may write with it yet.
+        read(&mut backend, &gateway, "/note", "W/\"3-66\"").await;
+        let write = begin(gateway.put("/note", "x").with(field, value));
+        backend.expect("HEAD", "/note").await.answer(200, &[("ETag", "W/\"3-66\"")], "").await;
+        write.answer().await.problem("stale");
+        backend.assert_quiet();
+    }
+    let (mut backend, gateway) = with("profile = \"webdav\"\nverify = \"never\"").await;
+    read(&mut backend, &gateway, "/note", "W/\"3-66\"").await;
+    gateway.put("/note", "x").if_match("\"3-66\"").expect(412).await.problem("stale");
+    backend.assert_quiet();
+}
