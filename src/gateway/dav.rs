@@ -11,9 +11,12 @@ pub(super) fn demand(exchange: &Exchange) -> Result<Option<dav::Demand>, Failure
     if !exchange.policy().service.if_header {
         return Ok(None);
     }
-    // Other spellings of the target count as it: to take them for another resource would be to demand nothing.
+    let longest = exchange.gateway.config().limits.request_line;
+    // Other spellings of the target count as it: to take them for another resource would be to demand nothing. So does what
+    // is longer than a target may be, into which nobody looks.
     let is_target = |reference: &[u8]| {
-        HeaderValue::from_bytes(reference).is_ok_and(|reference| route::is_of_target(exchange, &reference))
+        reference.len() > longest
+            || HeaderValue::from_bytes(reference).is_ok_and(|reference| route::is_of_target(exchange, &reference))
     };
     Demands::parse_if(&exchange.head.headers, is_target).map_err(Failure::Malformed)
 }
