@@ -96,7 +96,9 @@ impl Case<'_> {
             State::Current(_) if self.matches(tags) => Verdict::Forward,
             State::Current(_) => match self.policy.verify {
                 Verify::Mismatch if self.probe.is_none() && !self.view.supersedes(tags) => Verdict::Probe,
-                Verify::Unknown | Verify::Mismatch if self.probe.is_none() && self.may_be_strong_now(tags) => Verdict::Probe,
+                Verify::Unknown | Verify::Mismatch if self.probe.is_none() && self.may_be_strong_now(tags) => {
+                    Verdict::Probe
+                }
                 Verify::Never | Verify::Unknown | Verify::Mismatch | Verify::Always => Verdict::Refuse(Refusal::Stale),
             },
             State::Unknown => match (self.probe, tags) {
