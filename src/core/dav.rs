@@ -158,6 +158,40 @@ impl If {
     }
 }
 
+impl If {
+    /// What is left of a field whose lists are all about the target, once what they say of its tags has been found to hold:
+    /// every token that a list which can hold says something of. `None`: nothing. Which of several lists holds is not told
+    /// here, so that the backend is asked for the tokens of all, which is never less than the client asked for.
+    #[must_use]
+    pub fn without_tags(&self) -> Option<Vec<u8>> {
+        let lists = self.groups.iter().flat_map(|group| &group.lists);
+        let tokens = lists.filter(|list| !list.iter().any(Condition::is_never)).flatten().filter_map(Condition::token);
+        let tokens: Vec<Vec<u8>> = tokens.collect();
+        if tokens.is_empty() {
+            return None;
+        }
+        let resource = self.groups.first().and_then(|group| group.resource.as_deref());
+        let resource = resource.map_or_else(Vec::new, |resource| [b"<", resource, b"> "].concat());
+        Some([resource, b"(".to_vec(), tokens.join(&b' '), b")".to_vec()].concat())
+    }
+}
+
+impl Condition {
+    /// Whether it is that a lock has the token that none has.
+    fn is_never(&self) -> bool {
+        !self.is_negated && matches!(&self.what, What::Token(token) if **token == *NO_LOCK)
+    }
+
+    /// As it is written, if it is about a state token.
+    fn token(&self) -> Option<Vec<u8>> {
+        let not: &[u8] = if self.is_negated { b"Not " } else { b"" };
+        match &self.what {
+            What::Tag(_) => None,
+            What::Token(token) => Some([not, b"<", token, b">"].concat()),
+        }
+    }
+}
+
 impl Demand {
     /// One of these must hold; there is at least one.
     #[must_use]
@@ -169,11 +203,13 @@ impl Demand {
 impl Alternative {
     fn of(list: List) -> Self {
         let mut alternative = Self::default();
-        for Condition { is_negated, what } in list {
+        for condition in list {
+            alternative.never |= condition.is_never();
+            let Condition { is_negated, what } = condition;
             match what {
                 What::Tag(tag) if is_negated => alternative.not_current.push(Tags::OneOf(vec![tag])),
                 What::Tag(tag) => alternative.current.push(Tags::OneOf(vec![tag])),
-                What::Token(token) => alternative.never |= !is_negated && *token == *NO_LOCK,
+                What::Token(_) => {}
             }
         }
         alternative

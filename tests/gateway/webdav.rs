@@ -93,3 +93,58 @@ async fn who_read_a_strong_tag_elsewhere_was_refused_for_ever_by_the_weak_one_of
     gateway.put("/note", "x").if_match("\"3-66\"").expect(412).await.problem("stale");
     backend.assert_quiet();
 }
+
+/// The field of a write that is judged and forwarded, as the backend gets it.
+async fn forwarded(backend: &mut Script, gateway: &Gateway, field: &str) -> Option<String> {
+    let write = begin(gateway.put("/note", "x").with("if", field));
+    let arrival = backend.expect("PUT", "/note").await;
+    let travelled = arrival.field("if").map(str::to_owned);
+    arrival.answer(423, &[], "").await;
+    assert_eq!(write.answer().await.status, 423);
+    travelled
+}
+
+/// A backend that judges them finds that none is current, and refuses each write.
+#[tokio::test]
+async fn tags_that_were_made_here_travelled_on_in_an_if() {
+    let (mut backend, gateway) = with("profile = \"webdav\"\nversion = \"body\"").await;
+    let reader = begin(gateway.get("/note"));
+    backend.expect("GET", "/note").await.answer(200, &[("ETag", "\"own\"")], "content").await;
+    let tag = reader.answer().await.tag();
+    assert!(tag.starts_with("\"ifm-b-"), "{tag}");
+    for (field, left) in [
+        (format!("([{tag}])"), None),
+        (format!("</note> ([{tag}])"), None),
+        (format!("([\"x\"]) ([{tag}])"), None),
+        (format!("(<urn:uuid:1> [{tag}])"), Some("(<urn:uuid:1>)")),
+        (format!("</note> (<urn:uuid:1> [{tag}])"), Some("</note> (<urn:uuid:1>)")),
+        (format!("(<urn:uuid:1> [{tag}]) (<urn:uuid:2> [\"x\"])"), Some("(<urn:uuid:1> <urn:uuid:2>)")),
+        ("(<urn:uuid:1>)".to_owned(), Some("(<urn:uuid:1>)")),
+        // The token alone may be enough, which only the backend knows.
+        (format!("([{tag}]) (<urn:uuid:1>)"), Some("as it is")),
+        (format!("</other> (<urn:uuid:1>) </note> ([{tag}])"), Some("as it is")),
+    ] {
+        let expected = if left == Some("as it is") { Some(&*field) } else { left };
+        assert_eq!(forwarded(&mut backend, &gateway, &field).await.as_deref(), expected, "{field}");
+    }
+    gateway.put("/note", "x").with("if", "(<urn:uuid:1> [\"own\"])").expect(412).await.problem("stale");
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn preconditions_that_shall_not_travel_did_so_in_an_if() {
+    let (mut backend, gateway) = with("profile = \"webdav\"\nforward_preconditions = false").await;
+    read(&mut backend, &gateway, "/note", "\"2\"").await;
+    for (field, left) in [
+        ("([\"2\"])", None),
+        ("(Not [\"1\"])", None),
+        ("(<urn:uuid:1> [\"2\"])", Some("(<urn:uuid:1>)")),
+        ("(<urn:uuid:1>)", Some("(<urn:uuid:1>)")),
+        ("</other> ([\"2\"])", Some("</other> ([\"2\"])")),
+    ] {
+        assert_eq!(forwarded(&mut backend, &gateway, field).await.as_deref(), left, "{field}");
+    }
+    // Where nobody here has judged it, it stays.
+    let (mut backend, gateway) = with("forward_preconditions = false").await;
+    assert_eq!(forwarded(&mut backend, &gateway, "([\"2\"])").await.as_deref(), Some("([\"2\"])"));
+}

@@ -128,6 +128,32 @@ fn a_field_has_so_many_conditions_and_no_more() {
 }
 
 #[test]
+fn what_is_left_without_the_tags() {
+    for (text, left) in [
+        ("([\"a\"])", None),
+        ("(Not [\"a\"]) ([\"b\"])", None),
+        ("(<urn:uuid:1> [\"a\"])", Some("(<urn:uuid:1>)")),
+        ("(Not<urn:uuid:1>[\"a\"]<urn:uuid:2>)", Some("(Not <urn:uuid:1> <urn:uuid:2>)")),
+        ("</it> (<urn:uuid:1> [\"a\"])", Some("</it> (<urn:uuid:1>)")),
+        // Either list may be the one that holds.
+        ("(<urn:uuid:1> [\"a\"]) (<urn:uuid:2> [\"b\"])", Some("(<urn:uuid:1> <urn:uuid:2>)")),
+        ("(<urn:uuid:1> [\"a\"]) ([\"b\"])", Some("(<urn:uuid:1>)")),
+        // This one is none of them.
+        ("([\"a\"]) (<DAV:no-lock> [\"b\"])", None),
+        ("(<urn:uuid:1> [\"a\"]) (<DAV:no-lock> <urn:uuid:2>)", Some("(<urn:uuid:1>)")),
+        ("(Not <DAV:no-lock> [\"a\"])", Some("(Not <DAV:no-lock>)")),
+    ] {
+        let read = If::parse(text.as_bytes()).expect(text);
+        let found = read.without_tags().map(|bytes| String::from_utf8(bytes).expect("UTF-8"));
+        assert_eq!(found.as_deref(), left, "{text}");
+        if let Some(left) = left {
+            let again = If::parse(left.as_bytes()).expect("of the grammar");
+            assert_eq!((again.without_tags(), again.demand(|_| true)), (Some(left.into()), None), "{text}");
+        }
+    }
+}
+
+#[test]
 fn a_long_reference_was_kept_and_judged_once_for_each_of_its_lists() {
     let mut asked = 0;
     let text = format!("</it> {} </it> ([\"a\"]) ([\"b\"])", "([\"0\"])".repeat(200));
