@@ -371,6 +371,17 @@ async fn every_conflict_carries_the_current_representation_for_whom_prefers_it()
     }
 }
 
+#[tokio::test]
+async fn a_backslash_in_a_query_kept_the_link_s_anchor_from_ending() {
+    let mut backend = Script::start().await;
+    let gateway = Gateway::before(backend.address).start();
+    let write = begin(gateway.put("/x?a\\", "x").if_match("\"old\""));
+    backend.expect("HEAD", "/x?a\\").await.answer(200, STRONG, "").await;
+    let answer = write.answer().await;
+    assert_eq!(answer.problem("stale")["latest"], "/x?a%5C");
+    assert_eq!(answer.field("link"), Some("</x?a%5C>; rel=\"latest-version\"; anchor=\"/x?a%5C\""));
+}
+
 /// RFC 3986 §5.2 against `http://notes.example` and the request's own target: the reference must be absolute.
 #[tokio::test]
 async fn latest_leads_to_the_resource_from_wherever_it_is_followed() {
