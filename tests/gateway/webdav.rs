@@ -148,3 +148,13 @@ async fn preconditions_that_shall_not_travel_did_so_in_an_if() {
     let (mut backend, gateway) = with("forward_preconditions = false").await;
     assert_eq!(forwarded(&mut backend, &gateway, "([\"2\"])").await.as_deref(), Some("([\"2\"])"));
 }
+
+/// Into one that is longer than a target may be nobody looks: it counts as the target, which can only refuse.
+#[tokio::test]
+async fn a_reference_longer_than_any_target_was_looked_into_for_each_of_its_lists() {
+    let (mut backend, gateway) = with(WEBDAV).await;
+    read(&mut backend, &gateway, "/note", "\"2\"").await;
+    let long = format!("/other/{}", "x".repeat(9000));
+    gateway.put("/note", "x").with("if", &format!("<{long}> ([\"1\"])")).expect(412).await.problem("stale");
+    backend.assert_quiet();
+}
