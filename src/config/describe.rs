@@ -68,13 +68,14 @@ impl Config {
         });
         format!(
             "{limits}\n\
-             Remembers {} resources at most, with tags of up to {}; and {} requests and values, in {} at most; for a report {} \
-             clients and {} reads. Logs {} at {:?}, {} access log. {admin}\n\
+             Remembers {} resources at most, with tags of up to {}; and {} requests and values, in {} at most; {} origins of \
+             pages; for a report {} clients and {} reads. Logs {} at {:?}, {} access log. {admin}\n\
              Runs {} workers; the file is read again {reload}; a stop waits {} for what is under way.{takeover}",
             self.tracker.capacity,
             size_text(self.tracker.tag_bytes as u64),
             self.memory.entries,
             size_text(self.memory.bytes as u64),
+            self.memory.origins,
             self.report.clients,
             self.report.reads,
             match self.log.format {

@@ -665,7 +665,7 @@ Route 3: host any, path /{*path}, to \"b\".
 A client has 10s for a request's head, 1m to take what it is sent, 1m between requests.
 A head has at most 100 fields, 64KiB in all and 8KiB for the target. There are at most 16384 connections, 1024 of one \
 address, with 10000 requests each; over HTTP/2 256 at once, 256 of them writes.
-Remembers 1000000 resources at most, with tags of up to 1KiB; and 1000000 requests and values, in 256MiB at most; for a report 256 clients and 100000 reads. Logs text at \"info\", without an access log. \
+Remembers 1000000 resources at most, with tags of up to 1KiB; and 1000000 requests and values, in 256MiB at most; 100000 origins of pages; for a report 256 clients and 100000 reads. Logs text at \"info\", without an access log. \
 There is no admin listener.
 Runs 2 workers; the file is read again on SIGHUP, and looked at every 2s; a stop waits 30s for what is under way.
 ";

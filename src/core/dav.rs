@@ -22,17 +22,20 @@ const CONDITIONS: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct If {
     /// At least one.
+    groups: Vec<Group>,
+}
+
+/// The lists that follow one reference, or all of them where there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Group {
+    /// The resource that they are about, as it is written; `None`: the target.
+    resource: Option<Box<[u8]>>,
+    /// At least one.
     lists: Vec<List>,
 }
 
-/// One list of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct List {
-    /// The resource that it is about, as it is written; `None`: the target.
-    resource: Option<Box<[u8]>>,
-    /// At least one; all of them must hold.
-    conditions: Vec<Condition>,
-}
+/// At least one condition; all of them must hold.
+type List = Vec<Condition>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Condition {
@@ -113,8 +116,7 @@ impl If {
             return Err(IfError::Empty);
         }
         let is_tagged = rest[0] == b'<';
-        let mut resource: Option<Box<[u8]>> = None;
-        let mut lists: Vec<List> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
         let mut left = CONDITIONS;
         while !rest.is_empty() {
             if rest[0] == b'<' {
@@ -122,36 +124,71 @@ impl If {
                     return Err(IfError::Mixed);
                 }
                 let (reference, after) = in_angles(rest)?;
-                resource = Some(reference.into());
+                groups.push(Group { resource: Some(reference.into()), lists: Vec::new() });
                 rest = after;
-                if rest.first() != Some(&b'(') {
-                    return Err(IfError::NoList);
-                }
+            } else if groups.is_empty() {
+                groups.push(Group { resource: None, lists: Vec::new() });
             }
-            let (conditions, after) = list(rest, &mut left)?;
-            lists.push(List { resource: resource.clone(), conditions });
+            let (list, after) = list(rest, &mut left)?;
+            groups.last_mut().expect("the first list begins one").lists.push(list);
             rest = after;
         }
-        Ok(Self { lists })
+        Ok(Self { groups })
     }
 
     /// What is demanded of the target's tags; `None`: nothing, as far as can be told here. `is_target` says whether a
-    /// reference names the target.
+    /// reference names the target, and is asked once for each.
     pub fn demand(self, mut is_target: impl FnMut(&[u8]) -> bool) -> Option<Demand> {
-        let mut alternatives = Vec::with_capacity(self.lists.len());
-        for list in self.lists {
-            if list.resource.is_some_and(|resource| !is_target(&resource)) {
+        let mut alternatives = Vec::new();
+        for group in self.groups {
+            if group.resource.is_some_and(|resource| !is_target(&resource)) {
                 return None;
             }
-            let alternative = Alternative::of(list.conditions);
-            if !alternative.demands() {
-                return None;
+            for list in group.lists {
+                let alternative = Alternative::of(list);
+                if !alternative.demands() {
+                    return None;
+                }
+                alternatives.push(alternative);
             }
-            alternatives.push(alternative);
         }
         // A lock's token that no lock has says nothing of tags: then the backend may as well say so itself.
         let names_a_tag = alternatives.iter().any(|one| !one.current.is_empty() || !one.not_current.is_empty());
         names_a_tag.then_some(Demand { alternatives })
+    }
+}
+
+impl If {
+    /// What is left of a field whose lists are all about the target, once what they say of its tags has been found to hold:
+    /// every token that a list which can hold says something of. `None`: nothing. Which of several lists holds is not told
+    /// here, so that the backend is asked for the tokens of all, which is never less than the client asked for.
+    #[must_use]
+    pub fn without_tags(&self) -> Option<Vec<u8>> {
+        let lists = self.groups.iter().flat_map(|group| &group.lists);
+        let tokens = lists.filter(|list| !list.iter().any(Condition::is_never)).flatten().filter_map(Condition::token);
+        let tokens: Vec<Vec<u8>> = tokens.collect();
+        if tokens.is_empty() {
+            return None;
+        }
+        let resource = self.groups.first().and_then(|group| group.resource.as_deref());
+        let resource = resource.map_or_else(Vec::new, |resource| [b"<", resource, b"> "].concat());
+        Some([resource, b"(".to_vec(), tokens.join(&b' '), b")".to_vec()].concat())
+    }
+}
+
+impl Condition {
+    /// Whether it is that a lock has the token that none has.
+    fn is_never(&self) -> bool {
+        !self.is_negated && matches!(&self.what, What::Token(token) if **token == *NO_LOCK)
+    }
+
+    /// As it is written, if it is about a state token.
+    fn token(&self) -> Option<Vec<u8>> {
+        let not: &[u8] = if self.is_negated { b"Not " } else { b"" };
+        match &self.what {
+            What::Tag(_) => None,
+            What::Token(token) => Some([not, b"<", token, b">"].concat()),
+        }
     }
 }
 
@@ -164,13 +201,15 @@ impl Demand {
 }
 
 impl Alternative {
-    fn of(conditions: Vec<Condition>) -> Self {
+    fn of(list: List) -> Self {
         let mut alternative = Self::default();
-        for Condition { is_negated, what } in conditions {
+        for condition in list {
+            alternative.never |= condition.is_never();
+            let Condition { is_negated, what } = condition;
             match what {
                 What::Tag(tag) if is_negated => alternative.not_current.push(Tags::OneOf(vec![tag])),
                 What::Tag(tag) => alternative.current.push(Tags::OneOf(vec![tag])),
-                What::Token(token) => alternative.never |= !is_negated && *token == *NO_LOCK,
+                What::Token(_) => {}
             }
         }
         alternative
@@ -182,7 +221,7 @@ impl Alternative {
 }
 
 /// A list, and what follows it. So many conditions may be `left`.
-fn list<'a>(bytes: &'a [u8], left: &mut usize) -> Result<(Vec<Condition>, &'a [u8]), IfError> {
+fn list<'a>(bytes: &'a [u8], left: &mut usize) -> Result<(List, &'a [u8]), IfError> {
     let mut rest = bytes.strip_prefix(b"(").ok_or(IfError::NoList)?.trim_ascii_start();
     let mut conditions = Vec::new();
     loop {

@@ -21,9 +21,10 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::policy::QueryRule;
 
+mod authority;
 mod segments;
 
-pub use self::segments::lenient_segments;
+pub use self::{authority::names_host, segments::lenient_segments};
 
 /// The fields by which a request says on whose behalf it comes: the standard ones, and those that API keys and tokens are
 /// commonly sent in.
@@ -460,14 +461,7 @@ fn folded_path(path: &str) -> Cow<'_, [u8]> {
 }
 
 fn fold(path: &str) -> Vec<u8> {
-    let mut decoded = path.as_bytes().to_vec();
-    while decoded.contains(&b'%') {
-        let further = percent_decoded(&decoded);
-        if further.len() == decoded.len() {
-            break;
-        }
-        decoded = further;
-    }
+    let mut decoded = wholly_decoded(path.as_bytes());
     if !decoded.is_ascii() {
         decoded = String::from_utf8(decoded).map_or_else(FromUtf8Error::into_bytes, |path| path.to_lowercase().into());
     }
@@ -481,6 +475,22 @@ fn fold(path: &str) -> Vec<u8> {
         }
     }
     folded
+}
+
+/// Percent-escapes decoded until there is none, in one go: of ten thousand that are nested each would be a pass over all.
+fn wholly_decoded(path: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    for &byte in path {
+        decoded.push(byte);
+        // What an escape spells may be the end of another.
+        while let [.., b'%', high, low] = decoded[..]
+            && let Some((spelled, _)) = escape(&[high, low])
+        {
+            decoded.truncate(decoded.len() - 3);
+            decoded.push(spelled);
+        }
+    }
+    decoded
 }
 
 /// Whether folding would leave a path as it is. Where this can't be told at a glance, it says no.

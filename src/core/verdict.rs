@@ -7,9 +7,10 @@ use httpdate::HttpDate;
 
 use super::{
     dav,
+    etag::EntityTag,
     policy::{Comparison, Missing, Policy, Verify},
     precondition::{Demands, Tags},
-    record::{State, View},
+    record::{Known, State, View},
 };
 
 /// What the gateway decides about a write.
@@ -92,11 +93,12 @@ impl Case<'_> {
     fn if_match(&self, tags: &Tags) -> Verdict {
         match self.view.state {
             State::Absent => Verdict::Refuse(Refusal::Stale),
-            State::Current(_) if self.view.matches(tags, self.policy.comparison, self.policy.encoding_suffixes) => {
-                Verdict::Forward
-            }
+            State::Current(_) if self.matches(tags) => Verdict::Forward,
             State::Current(_) => match self.policy.verify {
                 Verify::Mismatch if self.probe.is_none() && !self.view.supersedes(tags) => Verdict::Probe,
+                Verify::Unknown | Verify::Mismatch if self.probe.is_none() && self.may_be_strong_now(tags) => {
+                    Verdict::Probe
+                }
                 Verify::Never | Verify::Unknown | Verify::Mismatch | Verify::Always => Verdict::Refuse(Refusal::Stale),
             },
             State::Unknown => match (self.probe, tags) {
@@ -140,13 +142,15 @@ impl Case<'_> {
 
     /// RFC 4918 §10.4: one of the lists must hold.
     fn if_dav(&self, demand: &dav::Demand) -> Verdict {
+        let alternatives = demand.alternatives();
         match self.view.state {
-            State::Absent | State::Current(_) if demand.alternatives().iter().any(|list| self.holds(list)) => {
-                Verdict::Forward
-            }
+            State::Absent | State::Current(_) if alternatives.iter().any(|list| self.holds(list)) => Verdict::Forward,
             State::Absent => Verdict::Refuse(Refusal::Stale),
             State::Current(_) => match self.policy.verify {
                 Verify::Mismatch if self.probe.is_none() => Verdict::Probe,
+                Verify::Unknown if self.probe.is_none() && alternatives.iter().any(|list| self.may_hold_now(list)) => {
+                    Verdict::Probe
+                }
                 Verify::Never | Verify::Unknown | Verify::Mismatch | Verify::Always => Verdict::Refuse(Refusal::Stale),
             },
             State::Unknown if self.probe.is_none() => self.ask(),
@@ -154,12 +158,37 @@ impl Case<'_> {
         }
     }
 
-    /// A tag that must not be current is compared weakly, whatever the route's comparison: so it is found more often.
     fn holds(&self, list: &dav::Alternative) -> bool {
-        let is_current = |tags: &Tags, comparison| self.view.matches(tags, comparison, self.policy.encoding_suffixes);
+        self.holds_where(list, |tags| self.matches(tags))
+    }
+
+    fn may_hold_now(&self, list: &dav::Alternative) -> bool {
+        self.holds_where(list, |tags| self.matches(tags) || self.may_be_strong_now(tags))
+    }
+
+    /// A tag that must not be current is compared weakly, whatever the route's comparison: so it is found more often.
+    fn holds_where(&self, list: &dav::Alternative, is_current: impl Fn(&Tags) -> bool) -> bool {
+        let suffixes = self.policy.encoding_suffixes;
         !list.never
-            && list.current.iter().all(|tags| is_current(tags, self.policy.comparison))
-            && !list.not_current.iter().any(|tags| is_current(tags, Comparison::Weak))
+            && list.current.iter().all(is_current)
+            && !list.not_current.iter().any(|tags| self.view.matches(tags, Comparison::Weak, suffixes))
+    }
+
+    fn matches(&self, tags: &Tags) -> bool {
+        self.view.matches(tags, self.policy.comparison, self.policy.encoding_suffixes)
+    }
+
+    /// Whether one of these strong tags is that of a state whose tag was weak when it was last seen. Some backends tag a
+    /// state weakly in its first moments only (RFC 9110 §8.8.1 has the reason), and the client may have read it later, in
+    /// an answer that nothing is learned from.
+    fn may_be_strong_now(&self, tags: &Tags) -> bool {
+        let (State::Current(set), Tags::OneOf(tags)) = (self.view.state, tags) else { return false };
+        let suffixes = self.policy.encoding_suffixes;
+        let is_same = |known: &Known, tag: &EntityTag| {
+            known.tag.is_weak() && !tag.is_weak() && known.tag.matches(tag, Comparison::Weak, suffixes)
+        };
+        self.policy.comparison == Comparison::Strong
+            && set.iter().any(|known| tags.iter().any(|tag| is_same(known, tag)))
     }
 
     fn ask(&self) -> Verdict {

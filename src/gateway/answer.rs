@@ -169,10 +169,10 @@ impl<'a> About<'a> {
     }
 }
 
-/// A target as a reference to itself: one that begins with `//` would name a host, and quotes and brackets would end the
-/// field that it stands in.
+/// A target as a reference to itself: one that begins with `//` would name a host, quotes and brackets would end the field
+/// that it stands in, and a `\` would keep its own quote from ending it.
 fn reference(target: &str) -> String {
-    let escaped = target.replace('"', "%22").replace('<', "%3C").replace('>', "%3E");
+    let escaped = target.replace('"', "%22").replace('<', "%3C").replace('>', "%3E").replace('\\', "%5C");
     if escaped.starts_with("//") { format!("/.{escaped}") } else { escaped }
 }
 

@@ -13,7 +13,7 @@ use super::{
     Exchange,
     answer::{Failure, Sent},
     body::{Ahead, Answer, Inbound, Outgoing},
-    browsers, habits, headers, informational, replay,
+    browsers, dav, habits, headers, informational, replay,
     trailers::{self, Trailers},
     tunnel, versions, write,
 };
@@ -90,6 +90,9 @@ pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Re
     let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
     browsers::spare(exchange, &mut fields);
     versions::adapt(exchange, &method, &mut fields);
+    if !keep && policy.mode == Mode::Enforce || versions::made(exchange).is_some() {
+        dav::leave_tags_behind(exchange, &mut fields);
+    }
     headers::describe_body(&mut fields, &method, &body);
     body.trailers().announce(&mut fields);
     if trailers::are_accepted(&exchange.head.headers) {

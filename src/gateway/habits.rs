@@ -43,7 +43,7 @@ pub(super) fn flipped(exchange: &Exchange) {
     if route.habits.flips() {
         tracing::warn!(
             route = &**route.label(),
-            "this route shows other tags to other callers, so that each makes the others' stale: see `partition` in its \
+            "this route seems to show other tags to other callers, so that each makes the others' stale: see `partition` in its \
              guard, or let the service name in Vary what its answers depend on"
         );
     }

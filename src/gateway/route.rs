@@ -10,7 +10,7 @@ use http::{
 use super::{Exchange, answer::Failure};
 use crate::{
     config::Route,
-    core::resource::{Key, Target, TargetError, same_host},
+    core::resource::{Key, Target, TargetError, names_host, same_host},
 };
 
 /// The host that the client asked: the target's own where it has one (RFC 9112 §3.2.2, RFC 9113 §8.3.1), else `Host`.
@@ -161,12 +161,11 @@ pub(super) fn is_of_target(exchange: &Exchange, reference: &HeaderValue) -> bool
 /// was told. The scheme does not count: whoever ends TLS before the gateway makes it another one.
 pub(super) fn same_origin(exchange: &Exchange, reference: &HeaderValue) -> Option<Target> {
     let reference = std::str::from_utf8(reference.as_bytes()).ok()?.split('#').next()?;
-    let (scheme, after) = reference.split_once("//").unwrap_or(("/", reference));
-    let is_absolute = scheme.is_empty() || scheme.ends_with(':') && !scheme.contains(['/', '?']);
-    let (path, query) = if is_absolute {
+    let reference = without_scheme(reference);
+    let (path, query) = if let Some(after) = reference.strip_prefix("//") {
         let (authority, rest) = after.split_at(after.find(['/', '?']).unwrap_or(after.len()));
         let ours = [&exchange.asked, &exchange.host];
-        if !ours.iter().any(|host| host.to_str().is_ok_and(|host| same_host(host, authority))) {
+        if !ours.iter().any(|host| host.to_str().is_ok_and(|host| names_host(authority, host))) {
             return None;
         }
         let (path, query) = split_query(rest);
@@ -182,6 +181,15 @@ pub(super) fn same_origin(exchange: &Exchange, reference: &HeaderValue) -> Optio
             let folder = &base[..=base.rfind('/')?];
             Target::parse(&format!("{folder}{path}"), query).ok()
         }
+    }
+}
+
+/// What follows a reference's scheme. `http:/path` names no host, and so not another: some take it for a path of their own.
+fn without_scheme(reference: &str) -> &str {
+    match reference.split_once(':') {
+        Some((scheme, after)) if after.starts_with("//") && !scheme.contains(['/', '?']) => after,
+        Some((scheme, after)) if ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web)) => after,
+        Some(_) | None => reference,
     }
 }
 

@@ -202,6 +202,7 @@ impl Demand {
     }
 
     fn judge(&self, exchange: &Exchange, view: View<'_>, probe: Option<Probe>) -> Result<Go, Box<Refused>> {
+        let view = if probe.is_none() { usable(exchange, view) } else { view };
         let view = versions::may_tell(exchange, view);
         exchange.seen.known(view);
         match verdict::judge(exchange.policy(), &self.preconditions, self.is_asked(exchange), view, probe) {
@@ -483,7 +484,9 @@ fn outcome(exchange: &Exchange, received: &Received) -> Option<Outcome> {
             Method::DELETE if names_a_part(exchange) => Outcome::Committed(None),
             Method::DELETE => Outcome::Deleted,
             Method::PUT | Method::PATCH
-                if exchange.policy().service.trust_write_tags && is_of_target(exchange, received.headers()) =>
+                if exchange.policy().service.trust_write_tags
+                    && !may_be_a_search(exchange)
+                    && is_of_target(exchange, received.headers()) =>
             {
                 Outcome::Committed(match forward::tag(received.headers()) {
                     Tagged::With(tag) => Some(tag),
@@ -500,6 +503,18 @@ fn outcome(exchange: &Exchange, received: &Received) -> Option<Outcome> {
 /// something of it, such as an upload to it that is given up.
 fn names_a_part(exchange: &Exchange) -> bool {
     exchange.policy().query != QueryRule::Include && exchange.target.query().is_some()
+}
+
+/// Whether the target has a query, and none of it counts: it may say which resource is meant, such as *the patient with this
+/// number*. What is known of one such target may be of another resource than the next, and what a write to it answers is of
+/// one that has a name of its own.
+fn may_be_a_search(exchange: &Exchange) -> bool {
+    exchange.policy().query == QueryRule::Ignore && exchange.target.query().is_some_and(|query| !query.is_empty())
+}
+
+/// What a write may be judged by of what is known, before its own target has been asked for.
+fn usable<'a>(exchange: &Exchange, view: View<'a>) -> View<'a> {
+    if may_be_a_search(exchange) { View::NOTHING } else { view }
 }
 
 /// Whether the fields of a write's answer describe its target, and not a resource that `Content-Location` names.

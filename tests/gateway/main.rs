@@ -22,6 +22,7 @@ mod body_limits;
 mod forwarded;
 mod refusal;
 mod ways_around;
+mod webdav;
 
 mod idempotency;
 mod unique;

@@ -278,10 +278,56 @@ async fn fhir_compares_its_weak_tags_whatever_form_is_asked_for() {
     read(&mut backend, &gateway, "/Patient/1?_format=json", "W/\"3\"").await;
     gateway.put("/Patient/1", "x").if_match("W/\"2\"").expect(412).await.problem("stale");
     let update = begin(gateway.put("/Patient/1?_pretty=true", "x").if_match("W/\"3\""));
+    backend.expect("HEAD", "/Patient/1?_pretty=true").await.answer(200, &[("ETag", "W/\"3\"")], "").await;
     let under_way = backend.expect("PUT", "/Patient/1?_pretty=true").await;
     let second = begin(gateway.put("/Patient/1", "y").if_match("W/\"3\""));
     under_way.answer(200, &[("ETag", "W/\"4\"")], "").await;
-    assert_eq!((update.answer().await.status, second.answer().await.status), (200, 412));
+    assert_eq!(update.answer().await.status, 200);
+    backend.expect("HEAD", "/Patient/1").await.answer(200, &[("ETag", "W/\"4\"")], "").await;
+    assert_eq!(second.answer().await.status, 412);
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_conditional_update_was_judged_by_the_tag_of_another_patient() {
+    let (mut backend, gateway) = with("profile = \"fhir\"\nmissing = \"require\"").await;
+    let (ann, ben) = ("/Patient?identifier=ann", "/Patient?identifier=ben");
+    // Ann's is learned from nobody: neither by a read nor by a write.
+    read(&mut backend, &gateway, ann, "W/\"7\"").await;
+    let write = begin(gateway.put(ann, "x").if_match("W/\"7\""));
+    backend.expect("HEAD", ann).await.answer(200, &[("ETag", "W/\"7\"")], "").await;
+    backend.expect("PUT", ann).await.answer(200, &[("ETag", "W/\"8\"")], "").await;
+    assert_eq!(write.answer().await.status, 200);
+    for (sent, status) in [("W/\"8\"", 412), ("W/\"3\"", 200)] {
+        let write = begin(gateway.put(ben, "x").if_match(sent));
+        backend.expect("HEAD", ben).await.answer(200, &[("ETag", "W/\"3\"")], "").await;
+        if status == 200 {
+            backend.expect("PUT", ben).await.answer(200, &[("ETag", "W/\"4\"")], "").await;
+        }
+        assert_eq!(write.answer().await.status, status, "{sent}");
+    }
+    // And what is said to who sends none names nobody's.
+    read(&mut backend, &gateway, ann, "W/\"8\"").await;
+    let asked = gateway.put(ben, "x").expect(428).await;
+    assert!(!asked.text().contains("W/"), "{asked:?}");
+    assert_eq!(asked.field("etag"), None);
+    // Where the service does not say what it has found, nobody can tell.
+    let write = begin(gateway.put(ben, "x").if_match("W/\"3\""));
+    backend.expect("HEAD", ben).await.answer(200, &[], "").await;
+    backend.expect("GET", ben).await.answer(200, &[], "{}").await;
+    write.answer().await.problem("unverifiable");
+    backend.assert_quiet();
+}
+
+#[tokio::test]
+async fn conditional_updates_still_take_turns() {
+    let (mut backend, gateway) = with("profile = \"fhir\"\nwait = \"0s\"").await;
+    let (ann, ben) = ("/Patient?identifier=ann", "/Patient?identifier=ben");
+    let first = begin(gateway.put(ann, "x"));
+    let under_way = backend.expect("PUT", ann).await;
+    gateway.put(ben, "x").if_match("W/\"1\"").expect(409).await.problem("busy");
+    under_way.answer(200, &[], "").await;
+    assert_eq!(first.answer().await.status, 200);
     backend.assert_quiet();
 }
 
@@ -304,6 +350,8 @@ async fn scim_is_told_412_by_its_weak_tags() {
     read(&mut backend, &gateway, "/Users/1?attributes=userName", "W/\"a\"").await;
     gateway.call("PATCH", "/Users/1").if_match("W/\"b\"").expect(412).await.problem("stale");
     let patch = begin(gateway.call("PATCH", "/Users/1?attributes=userName").if_match("W/\"a\""));
+    let probe = backend.expect("HEAD", "/Users/1?attributes=userName").await;
+    probe.answer(200, &[("ETag", "W/\"a\"")], "").await;
     backend.expect("PATCH", "/Users/1?attributes=userName").await.answer(204, &[], "").await;
     assert_eq!(patch.answer().await.status, 204);
     backend.assert_quiet();

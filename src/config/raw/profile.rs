@@ -33,8 +33,19 @@ pub(super) fn service(s: &mut Section, defaults: &Service) -> Service {
 
 /// What guards a method can't take it for a read.
 pub(super) fn check(s: &Section, policy: &Policy) {
-    if let Some(method) = policy.service.safe_methods.iter().find(|method| policy.methods.contains(method)) {
-        s.error_at("safe_methods", &format!("has {method}, and so has methods"));
+    let service = &policy.service;
+    let Some(method) = service.safe_methods.iter().find(|method| policy.methods.contains(method)) else { return };
+    let of_profile = |profile: Profile| Profile::apply(Some(profile), Policy::default()).service.safe_methods;
+    match service.profile.filter(|profile| of_profile(*profile) == service.safe_methods) {
+        // Nobody need have written the other key.
+        Some(profile) => {
+            let name = profile.as_str();
+            s.error_at(
+                "methods",
+                &format!("has {method}, which profile = {name:?} takes for a read: see safe_methods"),
+            );
+        }
+        None => s.error_at("safe_methods", &format!("has {method}, and so has methods")),
     }
 }
 
@@ -46,6 +57,10 @@ const WRITES: [&str; 11] =
     ["PUT", "POST", "PATCH", "DELETE", "MERGE", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK"];
 
 fn safe(value: &DeValue) -> Result<Method, String> {
+    let name = text(value)?;
+    if Method::from_bytes(name.as_bytes()).is_ok_and(|method| method.is_safe()) {
+        return Err(format!("{name} only reads on every route; it need not be named here"));
+    }
     let method = method(value)?;
     if WRITES.iter().any(|write| method.as_str().eq_ignore_ascii_case(write)) {
         return Err(format!("{method} writes"));

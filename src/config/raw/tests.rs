@@ -97,7 +97,8 @@ fn choices_that_are_not_there() {
         ("if_header = \"yes\"", "if_header", "must be true or false"),
         ("safe_methods = [\"REPORT\", \"POST\"]", "safe_methods[1]", "POST writes"),
         ("safe_methods = [\"Move\"]", "safe_methods[0]", "Move writes"),
-        ("safe_methods = [\"GET\"]", "safe_methods[0]", "GET only reads"),
+        ("safe_methods = [\"GET\"]", "safe_methods[0]", "GET only reads on every route"),
+        ("safe_methods = [\"QUERY\"]", "safe_methods[0]", "QUERY only reads on every route; it need not be named here"),
         ("trust_write_tags = 1", "trust_write_tags", "must be true or false"),
         ("conflict_body = \"json\"", "conflict_body", "\"problem\" or \"simple\""),
         ("method_override = \"honor\"", "method_override", "\"honour\" or \"refuse\""),
@@ -156,7 +157,18 @@ fn choices_that_are_not_there() {
         ("[guard]\nversion = \"last-modified\"\nafter_write = \"probe\"", 5, "guard.after_write", "no version yet"),
         ("[guard]\nversion = \"last-modified\"\ncomparison = \"weak\"", 5, "guard.comparison", "within a second"),
         ("[guard]\nsafe_methods = [\"A\"]\nmethods = [\"A\"]", 5, "guard.safe_methods", "has A, and so has methods"),
-        ("[guard]\nprofile = \"webdav\"\nmethods = [\"SEARCH\"]", 5, "guard.safe_methods", "has SEARCH, and so has"),
+        (
+            "[guard]\nprofile = \"webdav\"\nmethods = [\"PUT\", \"SEARCH\"]",
+            5,
+            "guard.methods",
+            "has SEARCH, which profile = \"webdav\" takes for a read: see safe_methods",
+        ),
+        (
+            "[guard]\nprofile = \"webdav\"\nsafe_methods = [\"SEARCH\"]\nmethods = [\"SEARCH\"]",
+            5,
+            "guard.safe_methods",
+            "has SEARCH, and so has methods",
+        ),
     ]);
     assert_errors_after_base(&[("[guard]\nmethods = [\n\"PUT\",\n\"GET\"]", 8, "guard.methods[1]", "GET only reads")]);
 }

@@ -127,6 +127,44 @@ fn a_field_has_so_many_conditions_and_no_more() {
     }
 }
 
+#[test]
+fn what_is_left_without_the_tags() {
+    for (text, left) in [
+        ("([\"a\"])", None),
+        ("(Not [\"a\"]) ([\"b\"])", None),
+        ("(<urn:uuid:1> [\"a\"])", Some("(<urn:uuid:1>)")),
+        ("(Not<urn:uuid:1>[\"a\"]<urn:uuid:2>)", Some("(Not <urn:uuid:1> <urn:uuid:2>)")),
+        ("</it> (<urn:uuid:1> [\"a\"])", Some("</it> (<urn:uuid:1>)")),
+        // Either list may be the one that holds.
+        ("(<urn:uuid:1> [\"a\"]) (<urn:uuid:2> [\"b\"])", Some("(<urn:uuid:1> <urn:uuid:2>)")),
+        ("(<urn:uuid:1> [\"a\"]) ([\"b\"])", Some("(<urn:uuid:1>)")),
+        // This one is none of them.
+        ("([\"a\"]) (<DAV:no-lock> [\"b\"])", None),
+        ("(<urn:uuid:1> [\"a\"]) (<DAV:no-lock> <urn:uuid:2>)", Some("(<urn:uuid:1>)")),
+        ("(Not <DAV:no-lock> [\"a\"])", Some("(Not <DAV:no-lock>)")),
+    ] {
+        let read = If::parse(text.as_bytes()).expect(text);
+        let found = read.without_tags().map(|bytes| String::from_utf8(bytes).expect("UTF-8"));
+        assert_eq!(found.as_deref(), left, "{text}");
+        if let Some(left) = left {
+            let again = If::parse(left.as_bytes()).expect("of the grammar");
+            assert_eq!((again.without_tags(), again.demand(|_| true)), (Some(left.into()), None), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_long_reference_was_kept_and_judged_once_for_each_of_its_lists() {
+    let mut asked = 0;
+    let text = format!("</it> {} </it> ([\"a\"]) ([\"b\"])", "([\"0\"])".repeat(200));
+    let read = If::parse(text.as_bytes()).expect("of the grammar");
+    let demand = read.demand(|reference| {
+        asked += 1;
+        reference == b"/it"
+    });
+    assert_eq!((asked, demand.map(|demand| demand.alternatives().len())), (2, Some(202)));
+}
+
 fn any_condition() -> impl Strategy<Value = String> {
     "(Not )?(<urn:uuid:[0-9]>|<DAV:no-lock>|\\[(W/)?\"[!#-~]{0,4}\"\\])"
 }
@@ -145,10 +183,11 @@ proptest! {
             text.push_str(&format!("({}) ", conditions.join(" ")));
         }
         let read = If::parse(text.as_bytes()).expect("of the grammar");
-        prop_assert_eq!(read.lists.len(), lists.len());
-        for (list, (_, written)) in read.lists.iter().zip(&lists) {
-            prop_assert_eq!(list.resource.is_some(), tagged);
-            let printed: Vec<String> = list.conditions.iter().map(|condition| {
+        prop_assert!(read.groups.iter().all(|group| group.resource.is_some() == tagged));
+        let read_lists: Vec<&List> = read.groups.iter().flat_map(|group| &group.lists).collect();
+        prop_assert_eq!(read_lists.len(), lists.len());
+        for (list, (_, written)) in read_lists.into_iter().zip(&lists) {
+            let printed: Vec<String> = list.iter().map(|condition| {
                 let not = if condition.is_negated { "Not " } else { "" };
                 match &condition.what {
                     What::Tag(tag) => format!("{not}[{tag}]"),

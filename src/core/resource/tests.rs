@@ -216,6 +216,15 @@ fn every_credential_is_one() {
 
 proptest! {
     #[test]
+    fn nested_escapes_are_decoded_in_one_go_as_in_many(path in "[%%%2534fab/]{0,40}") {
+        let mut passes = path.clone().into_bytes();
+        while percent_decoded(&passes) != passes {
+            passes = percent_decoded(&passes);
+        }
+        prop_assert_eq!(wholly_decoded(path.as_bytes()), passes);
+    }
+
+    #[test]
     fn canonicalising_is_idempotent(path in "/([a-zA-Z0-9./;~%é{-]|%[0-9a-fA-F]{2}|\\.\\.?/|%2[eEfF]){0,24}") {
         if let Ok(once) = Target::parse(&path, None) {
             let twice = Target::parse(once.path(), None);

@@ -40,7 +40,7 @@ pub enum Because {
     WeakSent,
     /// The route has only ever shown weak tags, and compares strongly.
     WeakShown,
-    /// The route shows other tags to other callers.
+    /// The route seems to show other tags to other callers.
     Callers,
 }
 
@@ -111,8 +111,8 @@ impl Because {
                                 comparison: see profile and comparison in its guard."
                 .to_owned(),
             Self::Callers => format!(
-                "This route shows other tags to other callers, so that each makes the others' stale: see partition in its \
-                 guard{}, or let the service send Vary.",
+                "This route seems to show other tags to other callers, so that each makes the others' stale: see partition \
+                 in its guard{}, or let the service send Vary.",
                 if policy.partition.is_empty() { "" } else { ", which does not name all that counts" }
             ),
         }

@@ -10,7 +10,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, Response, StatusCode, header::USER_AGENT};
 
-use super::{Demand, Exchange, METHOD_OVERRIDES, forward_in_turn, take_place};
+use super::{Demand, Exchange, METHOD_OVERRIDES, forward_in_turn, take_place, usable};
 use crate::{
     core::{
         etag::EntityTag,
@@ -121,7 +121,7 @@ async fn foreseen(exchange: &Exchange, demand: &Demand) -> Option<Foreseen> {
         return Some(judge(View::NOTHING));
     }
     let known = |view: View<'_>| {
-        let view = versions::may_tell(exchange, view);
+        let view = versions::may_tell(exchange, usable(exchange, view));
         exchange.seen.known(view);
         judge(view)
     };

@@ -85,7 +85,7 @@ class SmallFiles(Apache):
     shows = "the same"
     guard = ('profile = "webdav"', 'version = "body"')
     know = (
-        "Nobody has to wait. It is for clients that write with `If-Match`; a tag in WebDAV's `If` would go to Apache."
+        "Nobody has to wait: the tags are of the content, those in WebDAV's `If` among them. Of that Apache gets the locks' tokens."
     )
 
     def try_more(self, stage: Stage, checks: Checks, direct: str, through: str) -> None:
