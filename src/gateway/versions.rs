@@ -6,7 +6,7 @@
 //! comes, without a tag.
 //!
 //! A write's answer shows no version, whatever stands in it: a field or a date may still be that of the state before. With
-//! `after_write = "probe"` the resource is read in the same turn ([`after_write`]).
+//! `after_write = "probe"` the resource is read in the same turn ([`mod@after_write`]).
 
 use std::time::Duration;
 

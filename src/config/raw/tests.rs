@@ -104,6 +104,38 @@ fn choices_that_are_not_there() {
         ("method_override = \"honor\"", "method_override", "\"honour\" or \"refuse\""),
         ("conflict_status = 410", "conflict_status", "410 is not one of 409 and 412"),
         ("conflict_status = \"409\"", "conflict_status", "must be an integer"),
+        ("query = \"some\"", "query", "write \"include\", \"ignore\" or an array of parameter names"),
+        ("query = [\"a\", 1]", "query", "must be a string"),
+        ("query = false", "query", "must be \"include\""),
+        ("methods = [\"OPTIONS\"]", "methods[0]", "OPTIONS only reads"),
+        ("methods = [\"CONNECT\"]", "methods[0]", "opens a tunnel"),
+        ("methods = [\"PUT IT\"]", "methods[0]", "\"PUT IT\" is not a method"),
+        ("methods = [\"put\"]", "methods[0]", "\"put\" is not PUT"),
+        ("partition = [\"X-A\", \"a b\"]", "partition[1]", "\"a b\" is not the name of a header field"),
+        ("partition = [\"TE\"]", "partition[0]", "te does not reach the backend as the client sends it"),
+        ("partition = [\"If-Match\"]", "partition[0]", "if-match does not reach the backend"),
+    ]);
+    assert_errors_after_base(&[
+        ("[guard]\nsafe_methods = [\"A\"]\nmethods = [\"A\"]", 5, "guard.safe_methods", "has A, and so has methods"),
+        (
+            "[guard]\nprofile = \"webdav\"\nmethods = [\"PUT\", \"SEARCH\"]",
+            5,
+            "guard.methods",
+            "has SEARCH, which profile = \"webdav\" takes for a read: see safe_methods",
+        ),
+        (
+            "[guard]\nprofile = \"webdav\"\nsafe_methods = [\"SEARCH\"]\nmethods = [\"SEARCH\"]",
+            5,
+            "guard.safe_methods",
+            "has SEARCH, and so has methods",
+        ),
+    ]);
+    assert_errors_after_base(&[("[guard]\nmethods = [\n\"PUT\",\n\"GET\"]", 8, "guard.methods[1]", "GET only reads")]);
+}
+
+#[test]
+fn versions_that_are_not_there() {
+    assert_guard_errors(&[
         (
             "version = \"json\"",
             "version",
@@ -128,16 +160,6 @@ fn choices_that_are_not_there() {
         ("version = { json = \"v\" }", "version", "\"v\" is no place in a document"),
         ("version_body_limit = \"1GiB\"", "version_body_limit", "must be from 1B to 256MiB"),
         ("after_write = \"read\"", "after_write", "\"read\" is not known; write \"off\" or \"probe\""),
-        ("query = \"some\"", "query", "write \"include\", \"ignore\" or an array of parameter names"),
-        ("query = [\"a\", 1]", "query", "must be a string"),
-        ("query = false", "query", "must be \"include\""),
-        ("methods = [\"OPTIONS\"]", "methods[0]", "OPTIONS only reads"),
-        ("methods = [\"CONNECT\"]", "methods[0]", "opens a tunnel"),
-        ("methods = [\"PUT IT\"]", "methods[0]", "\"PUT IT\" is not a method"),
-        ("methods = [\"put\"]", "methods[0]", "\"put\" is not PUT"),
-        ("partition = [\"X-A\", \"a b\"]", "partition[1]", "\"a b\" is not the name of a header field"),
-        ("partition = [\"TE\"]", "partition[0]", "te does not reach the backend as the client sends it"),
-        ("partition = [\"If-Match\"]", "partition[0]", "if-match does not reach the backend"),
     ]);
     assert_guard_errors(&[(
         "ignore = [\"/a\", \"b\"]\nversion = \"body\"",
@@ -156,21 +178,7 @@ fn choices_that_are_not_there() {
         ("[guard]\nversion = { json = \"/v\" }\nignore = [\"/a\"]", 5, "guard.ignore", "it goes with version"),
         ("[guard]\nversion = \"last-modified\"\nafter_write = \"probe\"", 5, "guard.after_write", "no version yet"),
         ("[guard]\nversion = \"last-modified\"\ncomparison = \"weak\"", 5, "guard.comparison", "within a second"),
-        ("[guard]\nsafe_methods = [\"A\"]\nmethods = [\"A\"]", 5, "guard.safe_methods", "has A, and so has methods"),
-        (
-            "[guard]\nprofile = \"webdav\"\nmethods = [\"PUT\", \"SEARCH\"]",
-            5,
-            "guard.methods",
-            "has SEARCH, which profile = \"webdav\" takes for a read: see safe_methods",
-        ),
-        (
-            "[guard]\nprofile = \"webdav\"\nsafe_methods = [\"SEARCH\"]\nmethods = [\"SEARCH\"]",
-            5,
-            "guard.safe_methods",
-            "has SEARCH, and so has methods",
-        ),
     ]);
-    assert_errors_after_base(&[("[guard]\nmethods = [\n\"PUT\",\n\"GET\"]", 8, "guard.methods[1]", "GET only reads")]);
 }
 
 #[test]
