@@ -5,10 +5,11 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderValue, header::IF_MATCH};
+use http::{HeaderValue, header::IF_MATCH};
 use ifmatch::{
     core::{
         etag::EntityTag,
+        fields::Fields,
         policy::{Policy, QueryRule},
         precondition::Demands,
         record::{Access, Outcome, Record, Seen, Source, Stamp},
@@ -22,15 +23,15 @@ fn tag() -> EntityTag {
     EntityTag::parse(b"\"5d8c72a5edda8\"").expect("a tag")
 }
 
-fn preconditions() -> HeaderMap {
-    let mut headers = HeaderMap::new();
+fn preconditions() -> Fields {
+    let mut headers = Fields::new();
     headers.insert(IF_MATCH, HeaderValue::from_static("\"5d8c72a5edda8\""));
     headers
 }
 
 fn key(path: &str) -> Key {
     let target = Target::parse(path, None).expect("a path");
-    Namer::new([1, 2]).key("service", "api.example.com", &target, &QueryRule::Include, &[], &HeaderMap::new())
+    Namer::new([1, 2]).key("service", "api.example.com", &target, &QueryRule::Include, &[], &Fields::new())
 }
 
 fn rules(c: &mut Criterion) {
@@ -44,7 +45,7 @@ fn rules(c: &mut Criterion) {
     });
     let namer = Namer::new([1, 2]);
     let target = Target::parse("/users/4711/addresses/home", None).expect("a path");
-    let none = HeaderMap::new();
+    let none = Fields::new();
     c.bench_function("name a resource", |b| {
         b.iter(|| namer.key("service", "api.example.com", black_box(&target), &QueryRule::Include, &[], &none));
     });

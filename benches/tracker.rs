@@ -14,10 +14,10 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
 use ifmatch::{
     core::{
         etag::EntityTag,
+        fields::Fields,
         policy::QueryRule,
         record::{Access, Outcome, Seen},
         resource::{Key, Namer, Target},
@@ -91,7 +91,7 @@ fn used() -> Duration {
 
 fn key(number: usize) -> Key {
     let target = Target::parse(&format!("/users/{number}"), None).expect("a path");
-    Namer::new([1, 2]).key("service", "api.example.com", &target, &QueryRule::Include, &[], &HeaderMap::new())
+    Namer::new([1, 2]).key("service", "api.example.com", &target, &QueryRule::Include, &[], &Fields::new())
 }
 
 /// Keys of one thread's own: two writers of the same resource would wait for each other.

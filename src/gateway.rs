@@ -14,12 +14,14 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::{HeaderValue, StatusCode};
 use tokio::time::timeout;
 
 use crate::{
     config::{Config, HostRule},
     core::{
+        fields::Fields,
+        message::{Request, Response, request::Parts},
         policy::Policy,
         record::Stamp,
         resource::{Key, Namer, Target},
@@ -399,7 +401,7 @@ impl Gateway {
     }
 
     /// The key of a resource that `route` leads to, for a request with these fields.
-    fn key(&self, fields: &HeaderMap, host: &HeaderValue, target: &Target, route: usize) -> Key {
+    fn key(&self, fields: &Fields, host: &HeaderValue, target: &Target, route: usize) -> Key {
         let route = &self.config.routes[route];
         let upstream = self.names.scope(route.upstream);
         let host = host.to_str().unwrap_or_default();
@@ -408,7 +410,7 @@ impl Gateway {
 
     /// The resource that a request for this target with these fields would be about: its route, and its key.
     #[must_use]
-    pub fn resource(&self, asked: &HeaderValue, target: &Target, fields: &HeaderMap) -> Option<(usize, Key)> {
+    pub fn resource(&self, asked: &HeaderValue, target: &Target, fields: &Fields) -> Option<(usize, Key)> {
         let route = route::find(&self.config.routes, asked, target)?;
         Some((route, self.key(fields, &self.forwarded_host(route, asked), target, route)))
     }

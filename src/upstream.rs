@@ -19,14 +19,20 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
     uri::Authority,
 };
 use http_body::Body;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::config::{self, Protocol};
+use crate::{
+    config::{self, Protocol},
+    core::{
+        fields::Fields,
+        message::{Request, Response},
+    },
+};
 
 mod ahead;
 mod condition;
@@ -163,7 +169,7 @@ pub struct Informational<'a> {
     /// By which protocol it came.
     pub version: Version,
     /// Its fields.
-    pub fields: &'a HeaderMap,
+    pub fields: &'a Fields,
 }
 
 type Informed = dyn Fn(Informational<'_>) + Send + Sync;
@@ -184,7 +190,7 @@ impl OnInformational {
         Self(Arc::new(callback))
     }
 
-    fn call(&self, status: StatusCode, version: Version, fields: &HeaderMap) {
+    fn call(&self, status: StatusCode, version: Version, fields: &Fields) {
         (self.0)(Informational { status, version, fields });
     }
 }
@@ -558,12 +564,12 @@ fn with_head(head: http1::head::Head, body: FromUpstream) -> Response<FromUpstre
     response
 }
 
-fn announces_body(headers: &HeaderMap) -> bool {
+fn announces_body(headers: &Fields) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
 /// How long the connection may lie idle: a little less than the backend says that it will keep it.
-fn keep_alive(headers: &HeaderMap, limit: Duration) -> Duration {
+fn keep_alive(headers: &Fields, limit: Duration) -> Duration {
     let seconds = headers
         .get(KEEP_ALIVE)
         .and_then(|value| value.to_str().ok())

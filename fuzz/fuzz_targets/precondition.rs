@@ -8,12 +8,13 @@
 #![no_main]
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderName, HeaderValue,
     header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE},
 };
 use httpdate::HttpDate;
 use ifmatch::core::{
     etag::EntityTag,
+    fields::Fields,
     policy::Comparison,
     precondition::{Demands, Tags, Why},
 };
@@ -52,8 +53,8 @@ fuzz_target!(|input: &[u8]| {
 
 /// `M…` is a line of If-Match, `N…` of If-None-Match and `U…` of If-Unmodified-Since; any other byte means one of them
 /// too. A line feed can't stand in a field value, so that it costs nothing to part the lines with it.
-fn headers(input: &[u8]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+fn headers(input: &[u8]) -> Fields {
+    let mut headers = Fields::new();
     for line in input.split(|byte| *byte == b'\n') {
         let Some((first, value)) = line.split_first() else { continue };
         let Ok(value) = HeaderValue::from_bytes(value) else { continue };
@@ -81,7 +82,7 @@ enum Refusal {
 }
 
 /// `None`: the field is absent.
-fn reference(headers: &HeaderMap, field: &HeaderName) -> Result<Option<Members>, Refusal> {
+fn reference(headers: &Fields, field: &HeaderName) -> Result<Option<Members>, Refusal> {
     let lines: Vec<&[u8]> = headers.get_all(field).iter().map(HeaderValue::as_bytes).collect();
     if lines.is_empty() {
         return Ok(None);
@@ -139,7 +140,7 @@ fn assert_agree(reference: &Result<Option<Members>, Refusal>, read: Option<&Tags
 
 /// A date is demanded only where one line gives one, and nothing goes before it. One in the preferred form is read as
 /// it is written.
-fn assert_date(headers: &HeaderMap, demands: &Demands) {
+fn assert_date(headers: &Fields, demands: &Demands) {
     let lines: Vec<&HeaderValue> = headers.get_all(IF_UNMODIFIED_SINCE).iter().collect();
     let Some(date) = demands.if_unmodified_since else { return };
     assert!(demands.if_match.is_none() && lines.len() == 1 && !demands.is_empty());
@@ -152,8 +153,8 @@ fn assert_date(headers: &HeaderMap, demands: &Demands) {
 
 /// What was read, printed as one line and as several, is read as the same.
 fn assert_reads_back(demands: &Demands) {
-    let mut one_line = HeaderMap::new();
-    let mut several = HeaderMap::new();
+    let mut one_line = Fields::new();
+    let mut several = Fields::new();
     for (field, tags) in [(IF_MATCH, &demands.if_match), (IF_NONE_MATCH, &demands.if_none_match)] {
         let Some(tags) = tags else { continue };
         let printed: Vec<HeaderValue> = match tags {
@@ -177,7 +178,7 @@ fn assert_reads_back(demands: &Demands) {
 }
 
 /// A line of empty members changes nothing; a further `*` is always refused.
-fn assert_more_lines(headers: &HeaderMap, demands: &Demands) {
+fn assert_more_lines(headers: &Fields, demands: &Demands) {
     for field in [IF_MATCH, IF_NONE_MATCH] {
         if !headers.contains_key(&field) {
             continue;

@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use ifmatch::http1;
+use ifmatch::{core::message, http1};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 

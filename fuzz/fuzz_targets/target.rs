@@ -8,8 +8,9 @@
 
 #![no_main]
 
-use http::{HeaderMap, uri::PathAndQuery};
+use http::uri::PathAndQuery;
 use ifmatch::core::{
+    fields::Fields,
     policy::QueryRule,
     resource::{Key, Namer, Target, TargetError},
 };
@@ -165,7 +166,7 @@ fn assert_keys(a: &Target, b: &Target) {
 }
 
 fn key(target: &Target, rule: &QueryRule) -> Key {
-    Namer::new([1, 2]).key("upstream", "host", target, rule, &[], &HeaderMap::new())
+    Namer::new([1, 2]).key("upstream", "host", target, rule, &[], &Fields::new())
 }
 
 // The reference. ------------------------------------------------------------------------------------------------------

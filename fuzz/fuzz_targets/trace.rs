@@ -5,12 +5,12 @@
 
 #![no_main]
 
-use http::{HeaderMap, HeaderValue};
-use ifmatch::telemetry::trace::Trace;
+use http::HeaderValue;
+use ifmatch::{core::fields::Fields, telemetry::trace::Trace};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let mut fields = HeaderMap::new();
+    let mut fields = Fields::new();
     for line in input.split(|byte| *byte == b'\n') {
         let (name, value) = match line.strip_prefix(b"S") {
             Some(state) => ("tracestate", state),
@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(parents.len(), 1);
     assert_eq!(reference(parents[0].as_bytes()), Some(trace.id().as_str().as_bytes()));
     let said: Vec<_> = fields.get_all("traceparent").iter().collect();
-    let states = |fields: &HeaderMap| fields.get_all("tracestate").iter().cloned().collect::<Vec<_>>();
+    let states = |fields: &Fields| fields.get_all("tracestate").iter().cloned().collect::<Vec<_>>();
     match said[..] {
         [only] if reference(only.as_bytes()).is_some() => {
             assert_eq!(parents[0], only);

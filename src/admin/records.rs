@@ -4,7 +4,8 @@
 //! request's is, so a route that keeps resources apart by header fields needs these, too: `header=Name:value`, once for
 //! each. All values are percent-encoded; a `+` is a `+`.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::HOST, uri::Authority};
+use crate::core::fields::Fields;
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header::HOST, uri::Authority};
 use serde_json::{Value, json};
 
 use crate::{
@@ -58,7 +59,7 @@ fn bad(why: String) -> Unnamed {
 struct Question {
     target: String,
     host: Option<String>,
-    fields: HeaderMap,
+    fields: Fields,
 }
 
 impl Question {

@@ -4,12 +4,14 @@
 //! adds names to it; an answer that does not let an origin in is left as it is. Nothing here makes a decision anew.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
+    HeaderName, HeaderValue, Method,
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
         ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
     },
 };
+
+use super::fields::Fields;
 
 /// What a page of another origin must be able to read in order to write, to learn of a conflict and to recover.
 const READ: [&str; 3] = ["ETag", "Retry-After", "Link"];
@@ -48,18 +50,18 @@ impl Browsers {
     }
 
     /// Lets a page read what it needs, in an answer that lets it in.
-    pub fn expose(&self, by: Allowed, answer: &mut HeaderMap) {
+    pub fn expose(&self, by: Allowed, answer: &mut Fields) {
         by.add(answer, ACCESS_CONTROL_EXPOSE_HEADERS, self.names(&READ));
     }
 
     /// Lets a page send preconditions, in an answer to a preflight that lets it in.
-    pub fn allow(&self, by: Allowed, answer: &mut HeaderMap) {
+    pub fn allow(&self, by: Allowed, answer: &mut Fields) {
         by.add(answer, ACCESS_CONTROL_ALLOW_HEADERS, self.names(&SENT));
     }
 
     /// Takes out of a preflight what the gateway answers for: a backend that knows no preconditions may refuse all of a
     /// preflight that names one.
-    pub fn spare(&self, preflight: &mut HeaderMap) {
+    pub fn spare(&self, preflight: &mut Fields) {
         let asked = list(preflight, &ACCESS_CONTROL_REQUEST_HEADERS);
         let is_ours = |name: &[u8]| self.names(&SENT).any(|ours| is_same(ours, name));
         let others: Vec<_> = asked.iter().copied().filter(|name| !is_ours(name)).collect();
@@ -73,7 +75,7 @@ impl Browsers {
     }
 
     /// Puts the copy of an answer's tag beside it. Whatever else stands there would be taken for one.
-    pub fn copy_tag(&self, answer: &mut HeaderMap) {
+    pub fn copy_tag(&self, answer: &mut Fields) {
         let Some(field) = &self.tag_header else { return };
         answer.remove(field);
         let mut lines = answer.get_all(http::header::ETAG).iter();
@@ -99,26 +101,26 @@ impl Browsers {
 /// The origin of the page that a request comes from; `None` where there is none, or several. One that asks for several methods
 /// comes from no page: nobody knows by which of them the backend judges.
 #[must_use]
-pub fn origin(request: &HeaderMap) -> Option<&HeaderValue> {
+pub fn origin(request: &Fields) -> Option<&HeaderValue> {
     let may_ask = request.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter().nth(1).is_none();
     line(request, &ORIGIN).filter(|_| may_ask)
 }
 
 /// The method that a preflight asks for; `None`: it is no preflight.
 #[must_use]
-pub fn preflight<'a>(method: &Method, request: &'a HeaderMap) -> Option<&'a HeaderValue> {
+pub fn preflight<'a>(method: &Method, request: &'a Fields) -> Option<&'a HeaderValue> {
     let asked = request.get(ACCESS_CONTROL_REQUEST_METHOD);
     asked.filter(|_| asks_for_leave(method, request) && origin(request).is_some())
 }
 
 /// Whether a request asks for leave to send another, be it of no page.
 #[must_use]
-pub fn asks_for_leave(method: &Method, request: &HeaderMap) -> bool {
+pub fn asks_for_leave(method: &Method, request: &Fields) -> bool {
     *method == Method::OPTIONS && request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// Takes out of an answer what it says to pages of other origins.
-pub fn silence(answer: &mut HeaderMap) {
+pub fn silence(answer: &mut Fields) {
     for name in [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_EXPOSE_HEADERS] {
         answer.remove(name);
     }
@@ -136,7 +138,7 @@ pub struct Allowed {
 impl Allowed {
     /// Whether an answer lets this origin in: in one field, by its very bytes, or by `*`.
     #[must_use]
-    pub fn by(answer: &HeaderMap, origin: &HeaderValue) -> Option<Self> {
+    pub fn by(answer: &Fields, origin: &HeaderValue) -> Option<Self> {
         let said = only(answer, &ACCESS_CONTROL_ALLOW_ORIGIN)?;
         let any = said == b"*";
         let credentials = only(answer, &ACCESS_CONTROL_ALLOW_CREDENTIALS) == Some(b"true");
@@ -145,12 +147,12 @@ impl Allowed {
 
     /// Whether it lets every origin in.
     #[must_use]
-    pub fn anybody(answer: &HeaderMap) -> Option<Self> {
+    pub fn anybody(answer: &Fields) -> Option<Self> {
         Self::by(answer, &HeaderValue::from_static("*"))
     }
 
     /// Says the same in another answer.
-    pub fn tell(self, answer: &mut HeaderMap, origin: &HeaderValue) {
+    pub fn tell(self, answer: &mut Fields, origin: &HeaderValue) {
         if self.credentials {
             answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
@@ -165,7 +167,7 @@ impl Allowed {
     }
 
     /// Adds to a list what is not in it. With credentials `*` stands for nothing but itself.
-    fn add<'a>(self, answer: &mut HeaderMap, field: HeaderName, names: impl Iterator<Item = &'a str>) {
+    fn add<'a>(self, answer: &mut Fields, field: HeaderName, names: impl Iterator<Item = &'a str>) {
         let there = list(answer, &field);
         if there.contains(&&b"*"[..]) && (self.any || !self.credentials) {
             return;
@@ -181,16 +183,16 @@ impl Allowed {
     }
 }
 
-fn line<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+fn line<'a>(fields: &'a Fields, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut lines = fields.get_all(name).iter();
     lines.next().filter(|_| lines.next().is_none())
 }
 
-fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+fn only<'a>(fields: &'a Fields, name: &HeaderName) -> Option<&'a [u8]> {
     line(fields, name).map(|line| line.as_bytes().trim_ascii())
 }
 
-fn list<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
+fn list<'a>(fields: &'a Fields, name: &HeaderName) -> Vec<&'a [u8]> {
     let lines = fields.get_all(name).iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     members.filter(|member| !member.is_empty()).collect()
@@ -206,8 +208,8 @@ mod tests {
 
     const PAGE: HeaderValue = HeaderValue::from_static("https://page.example");
 
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
+    fn map(fields: &[(&'static str, &'static str)]) -> Fields {
+        let mut map = Fields::new();
         for (name, value) in fields {
             map.append(*name, HeaderValue::from_static(value));
         }
@@ -262,7 +264,7 @@ mod tests {
             (any, &["*"], "*"),
             (trusted, &["*"], "*, ETag, Retry-After, Link, x-version"),
         ] {
-            let mut answer = HeaderMap::new();
+            let mut answer = Fields::new();
             for line in before {
                 answer.append(expose, HeaderValue::from_static(line));
             }
@@ -270,7 +272,7 @@ mod tests {
             let lines: Vec<_> = answer.get_all(expose).iter().collect();
             assert_eq!(lines, [after], "{by:?} {before:?}");
         }
-        let mut answer = HeaderMap::new();
+        let mut answer = Fields::new();
         Browsers::default().allow(plain, &mut answer);
         assert_eq!(answer, map(&[("access-control-allow-headers", "If-Match, If-None-Match")]));
     }
@@ -304,7 +306,7 @@ mod tests {
         let mut answer = map(&[("vary", "Accept")]);
         Allowed { any: false, credentials: false }.tell(&mut answer, &PAGE);
         assert_eq!(list(&answer, &VARY), [&b"Accept"[..], b"Origin"]);
-        let mut answer = HeaderMap::new();
+        let mut answer = Fields::new();
         Allowed { any: true, credentials: false }.tell(&mut answer, &PAGE);
         assert_eq!(answer, map(&[("access-control-allow-origin", "*")]));
     }

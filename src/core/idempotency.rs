@@ -4,7 +4,9 @@
 //! write the bare key without the quotes, a UUID as a rule; that is taken for the same key. Parameters, several keys and
 //! anything else are refused: a key that can't be read is never an absent one.
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
+
+use super::fields::Fields;
 
 /// The field.
 pub static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -34,7 +36,7 @@ pub enum MalformedKey {
 /// # Errors
 ///
 /// A key that is there but can't be read.
-pub fn parse(headers: &HeaderMap) -> Result<Option<Vec<u8>>, MalformedKey> {
+pub fn parse(headers: &Fields) -> Result<Option<Vec<u8>>, MalformedKey> {
     let mut lines = headers.get_all(&IDEMPOTENCY_KEY).iter();
     let value = match (lines.next(), lines.next()) {
         (None, _) => return Ok(None),
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     fn parsed(lines: &[&[u8]]) -> Result<Option<Vec<u8>>, MalformedKey> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for line in lines {
             headers.append(&IDEMPOTENCY_KEY, http::HeaderValue::from_bytes(line).expect("a value"));
         }

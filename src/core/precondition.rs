@@ -4,7 +4,7 @@
 //! `If-Unmodified-Since`, where RFC 9110 §13.1.4 asks that an invalid date be ignored.
 
 use http::{
-    HeaderMap, HeaderName,
+    HeaderName,
     header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE},
 };
 use httpdate::HttpDate;
@@ -12,6 +12,7 @@ use httpdate::HttpDate;
 use super::{
     dav,
     etag::{EntityTag, TagError},
+    fields::Fields,
 };
 
 /// The fields that carry a write's preconditions.
@@ -77,7 +78,7 @@ impl Demands {
     /// # Errors
     ///
     /// A field that is present but can't be read.
-    pub fn parse(headers: &HeaderMap) -> Result<Self, Malformed> {
+    pub fn parse(headers: &Fields) -> Result<Self, Malformed> {
         let if_match = Tags::parse(headers, IF_MATCH)?;
         let if_none_match = Tags::parse(headers, IF_NONE_MATCH)?;
         let if_unmodified_since = match if_match {
@@ -92,7 +93,7 @@ impl Demands {
     /// # Errors
     ///
     /// The field is present but can't be read.
-    pub fn and_in(mut self, headers: &HeaderMap, field: &HeaderName) -> Result<Self, Malformed> {
+    pub fn and_in(mut self, headers: &Fields, field: &HeaderName) -> Result<Self, Malformed> {
         if let Some(tags) = Tags::parse(headers, field.clone())? {
             self.if_unmodified_since = None;
             match self.if_match {
@@ -108,10 +109,7 @@ impl Demands {
     /// # Errors
     ///
     /// It is there and can't be read.
-    pub fn parse_if(
-        headers: &HeaderMap,
-        is_target: impl FnMut(&[u8]) -> bool,
-    ) -> Result<Option<dav::Demand>, Malformed> {
+    pub fn parse_if(headers: &Fields, is_target: impl FnMut(&[u8]) -> bool) -> Result<Option<dav::Demand>, Malformed> {
         let malformed = |why: dav::IfError| Malformed { field: IF, why: why.into() };
         let mut lines = headers.get_all(IF).iter();
         match (lines.next(), lines.next()) {
@@ -143,7 +141,7 @@ impl Tags {
     /// # Errors
     ///
     /// A field that is present but can't be read.
-    pub fn parse(headers: &HeaderMap, field: HeaderName) -> Result<Option<Self>, Malformed> {
+    pub fn parse(headers: &Fields, field: HeaderName) -> Result<Option<Self>, Malformed> {
         let mut present = false;
         let mut star = false;
         let mut tags = Vec::new();
@@ -189,7 +187,7 @@ fn parse_line(line: &[u8], star: &mut bool, tags: &mut Vec<EntityTag>) -> Result
 }
 
 /// A list of dates is not a date, and neither is anything else that can't be read: RFC 9110 §13.1.4 ignores them.
-fn parse_date(headers: &HeaderMap) -> Option<HttpDate> {
+fn parse_date(headers: &Fields) -> Option<HttpDate> {
     let mut lines = headers.get_all(IF_UNMODIFIED_SINCE).iter();
     let only = lines.next().filter(|_| lines.next().is_none())?;
     only.to_str().ok()?.trim().parse().ok()
@@ -202,8 +200,8 @@ mod tests {
 
     use super::*;
 
-    fn headers(field: &HeaderName, lines: &[&[u8]]) -> HeaderMap {
-        let mut map = HeaderMap::new();
+    fn headers(field: &HeaderName, lines: &[&[u8]]) -> Fields {
+        let mut map = Fields::new();
         for line in lines {
             map.append(field, HeaderValue::from_bytes(line).expect("a field value"));
         }
@@ -292,7 +290,7 @@ mod tests {
     fn another_field_may_say_what_if_match_does() {
         let field = HeaderName::from_static("x-version");
         let read = |fields: &[(&HeaderName, &'static str)]| {
-            let mut map = HeaderMap::new();
+            let mut map = Fields::new();
             for (name, value) in fields {
                 map.append(*name, HeaderValue::from_static(value));
             }
@@ -336,7 +334,7 @@ mod tests {
         #[test]
         fn a_field_that_is_present_is_never_read_as_absent(value in proptest::collection::vec(any::<u8>(), 0..20)) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
-                let mut map = HeaderMap::new();
+                let mut map = Fields::new();
                 map.insert(IF_MATCH, value);
                 prop_assert!(!matches!(Demands::parse(&map), Ok(demands) if demands.if_match.is_none()));
             }

@@ -13,13 +13,13 @@
 use std::{borrow::Cow, hash::Hasher, string::FromUtf8Error};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderName, HeaderValue,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, HOST, VARY},
     uri::PathAndQuery,
 };
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::policy::QueryRule;
+use super::{fields::Fields, policy::QueryRule};
 
 mod authority;
 mod segments;
@@ -292,7 +292,7 @@ impl Namer {
     #[must_use]
     pub fn new(seed: [u64; 2]) -> Self {
         let mut namer = Self { seed, nobody: 0 };
-        namer.nobody = namer.credentials(&HeaderMap::new());
+        namer.nobody = namer.credentials(&Fields::new());
         namer
     }
 
@@ -307,7 +307,7 @@ impl Namer {
         target: &Target,
         query: &QueryRule,
         partition: &[HeaderName],
-        headers: &HeaderMap,
+        headers: &Fields,
     ) -> Key {
         let mut cell = self.hasher();
         let mut spelling = self.hasher();
@@ -336,7 +336,7 @@ impl Namer {
 
     /// A stand-in for the credentials of a request: equal only where all of [`CREDENTIALS`] are.
     #[must_use]
-    pub fn caller(&self, headers: &HeaderMap) -> u64 {
+    pub fn caller(&self, headers: &Fields) -> u64 {
         if headers.keys().any(is_credential) { self.credentials(headers) } else { self.nobody }
     }
 
@@ -344,7 +344,7 @@ impl Namer {
     /// [`CREDENTIALS`] that is there, since a session's cookies change more often than the others; else whoever is at this
     /// address. Nothing may be decided by it.
     #[must_use]
-    pub fn client(&self, headers: &HeaderMap, address: u128) -> u64 {
+    pub fn client(&self, headers: &Fields, address: u128) -> u64 {
         let mut hasher = self.hasher();
         match CREDENTIALS.iter().find(|name| headers.contains_key(*name)) {
             Some(name) => {
@@ -356,7 +356,7 @@ impl Namer {
         finish(&hasher)[0]
     }
 
-    fn credentials(&self, headers: &HeaderMap) -> u64 {
+    fn credentials(&self, headers: &Fields) -> u64 {
         let mut hasher = self.hasher();
         for name in &CREDENTIALS {
             put_values(&mut hasher, name, headers);
@@ -367,7 +367,7 @@ impl Namer {
     /// Which representation a response carries: its type, coding and language, and the values of the request fields that
     /// its `Vary` names. `None` where `Vary: *` says that it can't be told.
     #[must_use]
-    pub fn variant(&self, request: &HeaderMap, response: &HeaderMap) -> Option<u64> {
+    pub fn variant(&self, request: &Fields, response: &Fields) -> Option<u64> {
         let mut hasher = self.hasher();
         for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE] {
             put_values(&mut hasher, &name, response);
@@ -398,7 +398,7 @@ fn put(hasher: &mut SipHasher13, bytes: &[u8]) {
     hasher.write(bytes);
 }
 
-fn put_values(hasher: &mut SipHasher13, name: &HeaderName, headers: &HeaderMap) {
+fn put_values(hasher: &mut SipHasher13, name: &HeaderName, headers: &Fields) {
     let values = || headers.get_all(name).iter();
     if name == COOKIE && values().nth(1).is_some() {
         // HTTP/2 may send a field for each, and the backend gets one all the same (RFC 9113 §8.2.3).

@@ -3,9 +3,10 @@
 //! Nothing here makes a write safe or unsafe: an exempt client is only not *asked* for a precondition. One that it sends
 //! is judged, and its writes take turns as everybody's.
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use super::{
+    fields::Fields,
     policy::{Missing, Mode, Policy},
     precondition::Demands,
     record::View,
@@ -73,7 +74,7 @@ impl Pattern {
 }
 
 impl Exempt {
-    fn fits(&self, address: u128, fields: &HeaderMap) -> bool {
+    fn fits(&self, address: u128, fields: &Fields) -> bool {
         self.network.is_none_or(|network| network.contains(address))
             && self.header.as_ref().is_none_or(|(name, pattern)| {
                 fields.get_all(name).iter().any(|value| pattern.matches(value.as_bytes()))
@@ -84,7 +85,7 @@ impl Exempt {
 impl Rollout {
     /// Whether a client at this address whose request has these fields is not asked for a precondition.
     #[must_use]
-    pub fn exempts(&self, address: u128, fields: &HeaderMap) -> bool {
+    pub fn exempts(&self, address: u128, fields: &Fields) -> bool {
         self.exempt.iter().any(|exempt| exempt.fits(address, fields))
     }
 }
@@ -170,7 +171,7 @@ mod tests {
             (&record, "*", Verify::Unknown, Foreseen::Unsure),
             (&record, "\"x\"", Verify::Never, Foreseen::Refuse(Refusal::Unverifiable)),
         ] {
-            let mut fields = HeaderMap::new();
+            let mut fields = Fields::new();
             fields.insert(http::header::IF_MATCH, HeaderValue::from_static(if_match));
             let demands = Demands::parse(&fields).expect("well-formed");
             let (policy, view) = (Policy { verify, ..Policy::default() }, record.view(SOURCE, None));
@@ -198,7 +199,7 @@ mod tests {
             network: network.map(|last| Network { first: v4([10, 0, 0, last]), prefix: 128 }),
             header: pattern.map(|pattern| (http::header::USER_AGENT, Pattern(pattern.to_owned()))),
         };
-        let mut fields = HeaderMap::new();
+        let mut fields = Fields::new();
         fields.append(http::header::USER_AGENT, HeaderValue::from_static("curl/8"));
         fields.append(http::header::USER_AGENT, HeaderValue::from_static("nightly-job/2"));
         for (network, pattern, expected) in [
@@ -220,7 +221,7 @@ mod tests {
         let either = Rollout { exempt: vec![exempt(Some(2), None), exempt(None, Some("curl*"))], report: None };
         assert!(either.exempts(v4([10, 0, 0, 1]), &fields));
         assert!(!Rollout::default().exempts(v4([10, 0, 0, 1]), &fields));
-        assert!(!either.exempts(v4([10, 0, 0, 1]), &HeaderMap::new()));
+        assert!(!either.exempts(v4([10, 0, 0, 1]), &Fields::new()));
     }
 
     #[test]

@@ -8,12 +8,12 @@
 //! no scalar, a date of which nobody knows whether the resource changed again within its second.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderName, HeaderValue,
     header::{CONTENT_LANGUAGE, CONTENT_TYPE, DATE, LAST_MODIFIED},
 };
 use httpdate::HttpDate;
 
-use super::{etag::EntityTag, pointer::Pointer, policy::Comparison};
+use super::{etag::EntityTag, fields::Fields, pointer::Pointer, policy::Comparison};
 
 mod json;
 
@@ -85,7 +85,7 @@ impl Source {
 impl Versions {
     /// The tag that the head of an answer shows; `None`: none, or it is not in the head.
     #[must_use]
-    pub fn of_head(&self, fields: &HeaderMap) -> Option<EntityTag> {
+    pub fn of_head(&self, fields: &Fields) -> Option<EntityTag> {
         match &self.source {
             Source::Etag | Source::Body | Source::Json(_) => None,
             Source::Header(name) => of_value(*b"hx", name.as_str(), only(fields, name)?.as_bytes().trim_ascii()),
@@ -96,7 +96,7 @@ impl Versions {
     /// The tag of a whole body in the identity coding, under a head with these fields; `None`: none, or it is not in the
     /// body.
     #[must_use]
-    pub fn of_body(&self, fields: &HeaderMap, body: &[u8]) -> Option<EntityTag> {
+    pub fn of_body(&self, fields: &Fields, body: &[u8]) -> Option<EntityTag> {
         match &self.source {
             Source::Etag | Source::Header(_) | Source::LastModified => None,
             Source::Body => Some(tag(false, b"b", &hash(fields, &self.pieces(body)))),
@@ -119,7 +119,7 @@ impl Versions {
 }
 
 /// A hash of a body, and of what says how to read it: the same bytes under another type are another state.
-fn hash(fields: &HeaderMap, pieces: &[&[u8]]) -> Vec<u8> {
+fn hash(fields: &Fields, pieces: &[&[u8]]) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
     for name in [CONTENT_TYPE, CONTENT_LANGUAGE] {
         for value in fields.get_all(name) {
@@ -188,18 +188,18 @@ fn of_json(place: &Pointer, body: &[u8]) -> Option<EntityTag> {
 
 /// The date of the last modification. It is a strong tag only where the answer is at least a second younger (RFC 9110
 /// §8.8.2.2): within its second the resource may have changed again.
-fn of_dates(fields: &HeaderMap) -> Option<EntityTag> {
+fn of_dates(fields: &Fields) -> Option<EntityTag> {
     let modified = date(fields, &LAST_MODIFIED)?;
     let is_sure = date(fields, &DATE).is_some_and(|sent| sent > modified);
     Some(tag(!is_sure, b"m", modified.to_string().replace(' ', "").as_bytes()))
 }
 
-fn date(fields: &HeaderMap, name: &HeaderName) -> Option<HttpDate> {
+fn date(fields: &Fields, name: &HeaderName) -> Option<HttpDate> {
     only(fields, name)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// A field's only line.
-fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+fn only<'a>(fields: &'a Fields, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut lines = fields.get_all(name).iter();
     lines.next().filter(|_| lines.next().is_none())
 }

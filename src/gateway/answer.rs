@@ -7,12 +7,11 @@ use std::{borrow::Cow, error::Error, io};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
+    HeaderName, HeaderValue, StatusCode, Version,
     header::{
         ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH,
         LINK, RETRY_AFTER,
     },
-    request::Parts,
     uri::PathAndQuery,
 };
 use serde::Serialize;
@@ -24,7 +23,13 @@ use super::{
 };
 use crate::{
     core::{
-        etag::EntityTag, policy::Policy, precondition::Malformed, profile::ConflictBody, resource::TargetError,
+        etag::EntityTag,
+        fields::Fields,
+        message::{Response, request::Parts},
+        policy::Policy,
+        precondition::Malformed,
+        profile::ConflictBody,
+        resource::TargetError,
         verdict::Refusal,
     },
     memory::Recorded,
@@ -536,7 +541,7 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
         }),
         repeat: repeat.map(Repeat::members),
     };
-    let mut fields = HeaderMap::new();
+    let mut fields = Fields::new();
     if let Some([only]) = conflict.map(Vec::as_slice) {
         fields.insert(ETAG, only.to_header_value());
     }

@@ -12,14 +12,16 @@
 //! Routes that want none of it pay for no more than a look at the route, and requests without an `Origin` for a look at whether
 //! everybody is let in.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::time::timeout;
 
 use super::{Exchange, answer::Failure, body::Answer, forward::Received, forwarded::X_FORWARDED_HOST, headers, probe};
 use crate::{
     core::{
         browsers::{self, Allowed, Browsers, Cors},
+        fields::Fields,
         fingerprint::Fingerprint,
+        message::Response,
         policy::Mode,
         precondition::{Demands, Malformed},
     },
@@ -67,7 +69,7 @@ fn preflight(exchange: &Exchange) -> Option<&HeaderValue> {
 }
 
 /// Takes out of a preflight on its way to the backend what is answered here.
-pub(super) fn spare(exchange: &Exchange, fields: &mut HeaderMap) {
+pub(super) fn spare(exchange: &Exchange, fields: &mut Fields) {
     if let Some((rules, _)) = page(exchange)
         && preflight(exchange).is_some()
     {
@@ -76,7 +78,7 @@ pub(super) fn spare(exchange: &Exchange, fields: &mut HeaderMap) {
 }
 
 /// The backend has answered so.
-pub(super) fn learn(exchange: &Exchange, status: StatusCode, fields: &HeaderMap) {
+pub(super) fn learn(exchange: &Exchange, status: StatusCode, fields: &Fields) {
     let Some((_, origin)) = page(exchange) else { return };
     let asked = preflight(exchange);
     let method = asked.map_or(exchange.head.method.as_str().as_bytes(), HeaderValue::as_bytes);
@@ -93,7 +95,7 @@ fn note(exchange: &Exchange, name: Fingerprint, word: Option<Word>) {
 
 /// What an answer says to an origin. One that went wrong may have come from something before the service that knows nothing of
 /// origins: it leaves the question open.
-fn word(origin: &HeaderValue, is_preflight: bool, status: StatusCode, fields: &HeaderMap) -> Option<Word> {
+fn word(origin: &HeaderValue, is_preflight: bool, status: StatusCode, fields: &Fields) -> Option<Word> {
     match Allowed::by(fields, origin) {
         // A preflight counts only if it is a success (Fetch, CORS-preflight fetch, step 7).
         Some(allowed) if !is_preflight || status.is_success() => Some(Word::Allowed(allowed)),
@@ -232,7 +234,7 @@ fn is_for_now(status: StatusCode) -> bool {
 
 /// A preflight of the gateway's own.
 async fn ask(exchange: &Exchange, origin: &HeaderValue) -> Option<Received> {
-    let mut only = HeaderMap::with_capacity(4);
+    let mut only = Fields::with_capacity(4);
     for name in [header::USER_AGENT, header::VIA] {
         for value in exchange.head.headers.get_all(&name) {
             only.append(&name, value.clone());

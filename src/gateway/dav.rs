@@ -1,11 +1,12 @@
 //! WebDAV's `If` (RFC 4918 §10.4) as a precondition of a write, where the route says that it is one. The backend gets the
 //! field in any case, at least what it says of locks, which only the backend knows.
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use super::{Exchange, answer::Failure, route};
 use crate::core::{
     dav,
+    fields::Fields,
     precondition::{self, Demands},
 };
 
@@ -26,7 +27,7 @@ pub(super) fn demand(exchange: &Exchange) -> Result<Option<dav::Demand>, Failure
 
 /// Takes from a write's `If` the entity tags, where it has been judged by them. Where it has not, since another resource's
 /// state or a lock's may be enough for it, it stays as it is.
-pub(super) fn leave_tags_behind(exchange: &Exchange, fields: &mut HeaderMap) {
+pub(super) fn leave_tags_behind(exchange: &Exchange, fields: &mut Fields) {
     let Some(value) = fields.get(precondition::IF) else { return };
     let Ok(field) = dav::If::parse(value.as_bytes()) else { return };
     if exchange.is_read() || !matches!(demand(exchange), Ok(Some(_))) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderValue, Method, StatusCode, Version,
     header::{AGE, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPECT, TE},
 };
 use http_body::Body;
@@ -21,6 +21,8 @@ use crate::{
     config::Protocol,
     core::{
         etag::EntityTag,
+        fields::Fields,
+        message::{Request, Response},
         policy::Mode,
         record::{Seen, Stamp},
     },
@@ -124,7 +126,7 @@ fn speaks_http1(exchange: &Exchange) -> bool {
 }
 
 /// A request for the exchange's target with these fields.
-pub(super) fn assemble(exchange: &Exchange, method: Method, fields: HeaderMap, body: Outgoing) -> Request<Outgoing> {
+pub(super) fn assemble(exchange: &Exchange, method: Method, fields: Fields, body: Outgoing) -> Request<Outgoing> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = exchange.target.as_path_and_query().clone().into();
@@ -194,13 +196,7 @@ pub(super) fn pass_on_without_body(exchange: &Exchange, received: Received) -> R
 }
 
 /// Records what the answer to a read with these fields shows of the resource (the design's section 4).
-pub(super) async fn observe(
-    exchange: &Exchange,
-    method: &Method,
-    asked: &HeaderMap,
-    began: Stamp,
-    received: &Received,
-) {
+pub(super) async fn observe(exchange: &Exchange, method: &Method, asked: &Fields, began: Stamp, received: &Received) {
     let seen = match versions::made(exchange) {
         None => seen(exchange, method, asked, received),
         Some(made) => seen(exchange, method, &versions::asked(made, asked), received)
@@ -219,7 +215,7 @@ pub(super) async fn observe(
     }
 }
 
-fn seen(exchange: &Exchange, method: &Method, asked: &HeaderMap, received: &Received) -> Option<Seen> {
+fn seen(exchange: &Exchange, method: &Method, asked: &Fields, received: &Received) -> Option<Seen> {
     let is_get = method == Method::GET;
     if !is_get && method != Method::HEAD {
         return None;
@@ -248,7 +244,7 @@ fn seen(exchange: &Exchange, method: &Method, asked: &HeaderMap, received: &Rece
     })
 }
 
-fn is_one_part(fields: &HeaderMap) -> bool {
+fn is_one_part(fields: &Fields) -> bool {
     fields.get(CONTENT_TYPE).is_some_and(|t| !t.as_bytes().to_ascii_lowercase().starts_with(b"multipart/byteranges"))
 }
 
@@ -263,7 +259,7 @@ pub(super) enum Tagged {
 }
 
 /// The tag that an answer shows.
-pub(super) fn tag(fields: &HeaderMap) -> Tagged {
+pub(super) fn tag(fields: &Fields) -> Tagged {
     let mut lines = fields.get_all(ETAG).iter();
     match (lines.next(), lines.next()) {
         (None, _) => Tagged::Without,

@@ -8,10 +8,13 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
+use http::{HeaderName, HeaderValue, header::FORWARDED};
 
 use super::{Exchange, client::Client};
-use crate::config::{ForwardedRule, Forwarding};
+use crate::{
+    config::{ForwardedRule, Forwarding},
+    core::fields::Fields,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -38,7 +41,7 @@ pub(super) fn is_forwarding(name: &HeaderName) -> bool {
 }
 
 /// Where a request with these fields comes from.
-pub(super) fn origin(forwarding: &Forwarding, client: &Client, headers: &HeaderMap) -> Origin {
+pub(super) fn origin(forwarding: &Forwarding, client: &Client, headers: &Fields) -> Origin {
     if believes(forwarding, client) {
         Chains::of(forwarding, client, headers).origin
     } else {
@@ -47,7 +50,7 @@ pub(super) fn origin(forwarding: &Forwarding, client: &Client, headers: &HeaderM
 }
 
 /// Says for whom the request is forwarded.
-pub(super) fn add(out: &mut HeaderMap, exchange: &Exchange) {
+pub(super) fn add(out: &mut Fields, exchange: &Exchange) {
     let Exchange { gateway, client, head, asked, .. } = exchange;
     let forwarding = &gateway.config.forwarding;
     let believes = believes(forwarding, client);
@@ -63,9 +66,9 @@ pub(super) fn add(out: &mut HeaderMap, exchange: &Exchange) {
     if believes {
         let said = Chains::of(forwarding, client, &head.headers);
         put(out, X_FORWARDED_FOR, joined(&said.addresses, client.address.as_bytes()));
-        out.entry(X_FORWARDED_PROTO).or_insert(proto);
+        out.add_missing(X_FORWARDED_PROTO, || proto);
         if !asked.is_empty() {
-            out.entry(X_FORWARDED_HOST).or_insert_with(|| asked.clone());
+            out.add_missing(X_FORWARDED_HOST, || asked.clone());
         }
         put(out, FORWARDED, joined(&said.elements, client.element(asked, || own_element(client, asked)).as_bytes()));
     } else {
@@ -95,7 +98,7 @@ fn own_element(client: &Client, asked: &HeaderValue) -> HeaderValue {
     HeaderValue::try_from(element).expect("it is made of what stands in fields")
 }
 
-fn put(out: &mut HeaderMap, name: HeaderName, value: Vec<u8>) {
+fn put(out: &mut Fields, name: HeaderName, value: Vec<u8>) {
     match HeaderValue::try_from(value) {
         Ok(value) => drop(out.insert(name, value)),
         Err(_) => drop(out.remove(name)),
@@ -128,7 +131,7 @@ struct Hop {
 }
 
 impl Chains {
-    fn of(forwarding: &Forwarding, client: &Client, headers: &HeaderMap) -> Self {
+    fn of(forwarding: &Forwarding, client: &Client, headers: &Fields) -> Self {
         let named = split(headers, &X_FORWARDED_FOR, b"").unwrap_or_default();
         let elements = split(headers, &FORWARDED, b"\"").unwrap_or_default();
         let peer = Hop { address: Some(client.ip), https: None };
@@ -160,7 +163,7 @@ fn walk(forwarding: &Forwarding, peer: Hop, hops: impl DoubleEndedIterator<Item 
 }
 
 /// The protocol that a trusted proxy names, where it names one: a list may have begun with the client.
-fn said_proto(headers: &HeaderMap) -> Option<bool> {
+fn said_proto(headers: &Fields) -> Option<bool> {
     let mut lines = headers.get_all(X_FORWARDED_PROTO).iter();
     let only = lines.next().filter(|_| lines.next().is_none())?;
     is_https(only.as_bytes())
@@ -175,7 +178,7 @@ fn is_https(proto: &[u8]) -> Option<bool> {
 }
 
 /// The end of a list, over all its lines. A comma between two `quote`s parts nothing; `None` where one is not closed.
-fn split(headers: &HeaderMap, name: &HeaderName, quote: &[u8]) -> Option<Vec<Vec<u8>>> {
+fn split(headers: &Fields, name: &HeaderName, quote: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut members = Vec::new();
     for line in headers.get_all(name) {
         let parts = parts(line.as_bytes(), b',', quote)?;

@@ -4,7 +4,7 @@
 //! the backend decides by ([`is_protected`]), nor pass one in by writing `_` for `-`, as CGI-like backends fold them.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version,
+    HeaderName, HeaderValue, Method, Version,
     header::{
         ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, ORIGIN, TRANSFER_ENCODING,
         USER_AGENT, VIA,
@@ -13,7 +13,7 @@ use http::{
 use http_body::Body;
 
 use super::{Exchange, body::Outgoing, browsers, forwarded, versions};
-use crate::core::{policy::Mode, precondition, resource::CREDENTIALS};
+use crate::core::{fields::Fields, policy::Mode, precondition, resource::CREDENTIALS};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
@@ -27,7 +27,7 @@ pub(super) static METHOD_OVERRIDES: [HeaderName; 3] = [
 ];
 
 /// The fields of a request as the backend gets them, but for those that describe its body.
-pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_preconditions: bool) -> HeaderMap {
+pub(super) fn for_backend(exchange: &Exchange, headers: &Fields, keep_preconditions: bool) -> Fields {
     let partition = &exchange.policy().partition;
     let takes_overrides = match exchange.policy().mode {
         Mode::Enforce => true,
@@ -36,7 +36,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &HeaderMap, keep_precond
     };
     let browsers = browsers::rules(exchange);
     let named = Named::by(headers);
-    let mut out = HeaderMap::with_capacity(headers.len() + ADDED);
+    let mut out = Fields::with_capacity(headers.len() + ADDED);
     out.insert(HOST, exchange.host.clone());
     let mut cookies = Vec::new();
     for (name, value) in headers {
@@ -80,9 +80,9 @@ fn is_method_override(name: &HeaderName) -> bool {
 }
 
 /// The fields of a probe: those of the caller that decide what it may see and which representation it is shown.
-pub(super) fn for_probe(exchange: &Exchange) -> HeaderMap {
+pub(super) fn for_probe(exchange: &Exchange) -> Fields {
     let headers = &exchange.head.headers;
-    let mut only = HeaderMap::with_capacity(12);
+    let mut only = Fields::with_capacity(12);
     let carried = [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, USER_AGENT, VIA];
     // What it shows may go out to the page, which must be one that may see it.
     let origin = browsers::page(exchange).map(|_| ORIGIN);
@@ -101,7 +101,7 @@ pub(super) fn for_probe(exchange: &Exchange) -> HeaderMap {
 }
 
 /// Describes the body that is sent. Whatever framing the client used stays with the client.
-pub(super) fn describe_body(headers: &mut HeaderMap, method: &Method, body: &Outgoing) {
+pub(super) fn describe_body(headers: &mut Fields, method: &Method, body: &Outgoing) {
     match body.size_hint().exact() {
         // GET and the like do not even say that they have none (RFC 9110 §8.6).
         Some(0) if method.is_safe() || method == Method::DELETE => {}
@@ -116,7 +116,7 @@ pub(super) fn describe_body(headers: &mut HeaderMap, method: &Method, body: &Out
 }
 
 /// The fields of a response as the client gets them.
-pub(super) fn for_client(mut headers: HeaderMap, version: Version) -> HeaderMap {
+pub(super) fn for_client(mut headers: Fields, version: Version) -> Fields {
     let named = Named::by(&headers);
     let chunked = headers.contains_key(TRANSFER_ENCODING);
     let stays = |name: &&HeaderName| is_hop_by_hop(name) || named.contains(name) || chunked && *name == CONTENT_LENGTH;
@@ -207,7 +207,7 @@ fn folds_into_protected(name: &HeaderName, partition: &[HeaderName]) -> bool {
 struct Named<'a>(Vec<&'a [u8]>);
 
 impl<'a> Named<'a> {
-    fn by(headers: &'a HeaderMap) -> Self {
+    fn by(headers: &'a Fields) -> Self {
         let lines = headers.get_all(CONNECTION).iter();
         let tokens = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
         Self(

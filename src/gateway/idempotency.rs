@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use http::{
-    Method, Response, StatusCode,
+    Method, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION},
 };
 
@@ -21,7 +21,7 @@ use super::{
     repeats::{Body, Keeping, memory, record},
 };
 use crate::{
-    core::{fingerprint::Fingerprint, idempotency},
+    core::{fingerprint::Fingerprint, idempotency, message::Response},
     memory::{self, Claim, Identity, InDoubt, Kept, Kind, Memo, Recorded},
     telemetry::metrics::Verdict,
 };

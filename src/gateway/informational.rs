@@ -14,14 +14,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Version, header::CONTENT_LENGTH};
+use http::{StatusCode, Version, header::CONTENT_LENGTH};
 use tokio::{
     sync::Notify,
     time::{Sleep, sleep},
 };
 
 use super::{body::Outgoing, client::Client, headers};
-use crate::upstream::OnInformational;
+use crate::{
+    core::{fields::Fields, message::Request},
+    upstream::OnInformational,
+};
 
 /// How many a client is sent before one answer; the rest is dropped.
 const MAX_ANSWERS: usize = 32;
@@ -118,7 +121,7 @@ pub struct Early(Mutex<Said>);
 #[derive(Debug, Default)]
 struct Said {
     is_closed: bool,
-    waiting: VecDeque<(StatusCode, HeaderMap)>,
+    waiting: VecDeque<(StatusCode, Fields)>,
     bytes: usize,
     answers: usize,
     /// Who sends the answer.
@@ -131,7 +134,7 @@ impl Early {
     }
 
     /// The next to be sent. `sender` is woken when there is another.
-    pub fn next(&self, sender: &Waker) -> Option<(StatusCode, HeaderMap)> {
+    pub fn next(&self, sender: &Waker) -> Option<(StatusCode, Fields)> {
         let mut said = self.said();
         let next = said.waiting.pop_front();
         if next.is_none() && said.sender.as_ref().is_none_or(|before| !before.will_wake(sender)) {
@@ -147,10 +150,10 @@ impl Early {
 
     /// The client should send its body.
     pub fn go_on(&self) {
-        self.said().push(StatusCode::CONTINUE, HeaderMap::new());
+        self.said().push(StatusCode::CONTINUE, Fields::new());
     }
 
-    fn push(&self, status: StatusCode, fields: HeaderMap) {
+    fn push(&self, status: StatusCode, fields: Fields) {
         let mut said = self.said();
         // As HTTP/2 counts them (RFC 9113 §6.5.2).
         let length: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
@@ -163,7 +166,7 @@ impl Early {
 }
 
 impl Said {
-    fn push(&mut self, status: StatusCode, fields: HeaderMap) {
+    fn push(&mut self, status: StatusCode, fields: Fields) {
         if !self.is_closed {
             self.waiting.push_back((status, fields));
             if let Some(sender) = self.sender.take() {
@@ -191,7 +194,7 @@ impl Preceding {
         early.cloned().map(Self::Stream).or_else(|| (version == Version::HTTP_11).then(by_connection))
     }
 
-    fn pass_on(&self, status: StatusCode, version: Version, fields: &HeaderMap) {
+    fn pass_on(&self, status: StatusCode, version: Version, fields: &Fields) {
         let mut fields = headers::for_client(fields.clone(), version);
         fields.remove(CONTENT_LENGTH);
         match self {
@@ -201,7 +204,7 @@ impl Preceding {
     }
 }
 
-fn in_words(status: StatusCode, fields: &HeaderMap) -> Bytes {
+fn in_words(status: StatusCode, fields: &Fields) -> Bytes {
     let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
     answer.reserve(64 * fields.len());
     let mut answer = answer.into_bytes();

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
+    HeaderValue, Method, StatusCode,
     header::{AGE, LAST_MODIFIED},
 };
 use httpdate::HttpDate;
@@ -21,7 +21,7 @@ use super::{
     versions::{self, Kind},
 };
 use crate::{
-    core::{record::Probed, resource::Target, verdict::Probe},
+    core::{fields::Fields, record::Probed, resource::Target, verdict::Probe},
     upstream::{Avoid, Progress},
 };
 
@@ -70,7 +70,7 @@ async fn ask(exchange: &Exchange, by_date: bool, kind: &Kind) -> Result<Said, Fa
 pub(super) async fn send(
     exchange: &Exchange,
     method: Method,
-    change: impl FnOnce(&mut HeaderMap),
+    change: impl FnOnce(&mut Fields),
 ) -> Result<Received, Failure> {
     send_to(exchange, method, &exchange.target, change).await
 }
@@ -80,7 +80,7 @@ pub(super) async fn send_to(
     exchange: &Exchange,
     method: Method,
     target: &Target,
-    change: impl FnOnce(&mut HeaderMap),
+    change: impl FnOnce(&mut Fields),
 ) -> Result<Received, Failure> {
     let mut fields = headers::for_probe(exchange);
     change(&mut fields);
@@ -138,7 +138,7 @@ fn read(method: &Method, received: Received, by_date: bool, kind: &Kind) -> Resu
 }
 
 /// Whether a cache behind the gateway says this from memory, although it was asked not to: it may be of any state.
-fn is_remembered(fields: &HeaderMap) -> bool {
+fn is_remembered(fields: &Fields) -> bool {
     let is_zero = |age: &HeaderValue| {
         let digits = age.as_bytes().trim_ascii();
         !digits.is_empty() && digits.iter().all(|digit| *digit == b'0')
@@ -146,6 +146,6 @@ fn is_remembered(fields: &HeaderMap) -> bool {
     fields.get_all(AGE).iter().any(|age| !is_zero(age))
 }
 
-fn last_modified(fields: &HeaderMap) -> Option<HttpDate> {
+fn last_modified(fields: &Fields) -> Option<HttpDate> {
     fields.get(LAST_MODIFIED)?.to_str().ok()?.trim().parse().ok()
 }

@@ -73,8 +73,8 @@ pub(super) fn check_destination(exchange: &Exchange) -> Result<(), Failure> {
 /// What a WebDAV request writes to beside its target. Where nothing is enforced there may be several fields, of which
 /// services take the first or the last.
 fn destinations(exchange: &Exchange) -> impl Iterator<Item = Target> {
-    let mut lines = exchange.head.headers.get_all(DESTINATION).iter();
-    let lines = [lines.next(), lines.next_back()].into_iter().flatten();
+    let mut lines = exchange.head.headers.get_all(DESTINATION);
+    let lines = [lines.next(), lines.last()].into_iter().flatten();
     lines.flat_map(|line| readings(line.as_bytes(), exchange.target.path()).unwrap_or_default())
 }
 

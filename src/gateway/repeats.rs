@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Response, StatusCode, header::SET_COOKIE};
+use http::{Method, StatusCode, header::SET_COOKIE};
 
 use super::{
     Exchange, Gateway,
@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     core::{
+        fields::Fields,
         fingerprint::Fingerprint,
+        message::Response,
         precondition::Demands,
         record::Outcome,
         repeats::Repeats,
@@ -213,7 +215,7 @@ pub(super) struct Keeping {
     body: Body,
     time: Duration,
     status: StatusCode,
-    fields: HeaderMap,
+    fields: Fields,
 }
 
 impl Keeping {
@@ -288,7 +290,7 @@ pub(super) fn is_post(exchange: &Exchange) -> bool {
 }
 
 /// Whether an answer is for one caller who can't be told from others.
-pub(super) fn is_for_one_of_many(exchange: &Exchange, fields: &HeaderMap) -> bool {
+pub(super) fn is_for_one_of_many(exchange: &Exchange, fields: &Fields) -> bool {
     fields.contains_key(SET_COOKIE) && !CREDENTIALS.iter().any(|name| exchange.head.headers.contains_key(name))
 }
 

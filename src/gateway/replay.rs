@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use http::{
-    Method, Response,
+    Method,
     header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE, CONTENT_TYPE, ETAG},
 };
 
@@ -31,6 +31,7 @@ use crate::{
     core::{
         etag::EntityTag,
         fingerprint::Fingerprint,
+        message::Response,
         policy::Verify,
         precondition::{self, Demands, Tags},
         record::{Outcome, Seen, State, View},

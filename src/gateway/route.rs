@@ -1,16 +1,19 @@
 //! Which resource a request names, and which route it takes.
 
 use http::{
-    HeaderMap, HeaderValue, Version,
+    HeaderValue, Version,
     header::{CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION, TRANSFER_ENCODING},
-    request::Parts,
     uri::Authority,
 };
 
 use super::{Exchange, answer::Failure};
 use crate::{
     config::Route,
-    core::resource::{Key, Target, TargetError, names_host, same_host},
+    core::{
+        fields::Fields,
+        message::request::Parts,
+        resource::{Key, Target, TargetError, names_host, same_host},
+    },
 };
 
 /// The host that the client asked: the target's own where it has one (RFC 9112 §3.2.2, RFC 9113 §8.3.1), else `Host`.
@@ -140,7 +143,7 @@ fn without_port(host: &str) -> &str {
 
 /// The keys of the resources on the same origin that an answer names in `Location` and `Content-Location`, without the
 /// target's own.
-pub(super) fn named(exchange: &Exchange, fields: &HeaderMap) -> Vec<Key> {
+pub(super) fn named(exchange: &Exchange, fields: &Fields) -> Vec<Key> {
     let key = |reference| {
         let target = same_origin(exchange, reference)?;
         let (_, key) = exchange.gateway.resource(&exchange.asked, &target, &exchange.head.headers)?;

@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
     header::{HOST, IF_MATCH, USER_AGENT},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -31,7 +31,11 @@ use super::{
 };
 use crate::{
     config::{Config, Origin},
-    core::record::{Probed, State, View},
+    core::{
+        fields::Fields,
+        message::{Request, Response},
+        record::{Probed, State, View},
+    },
     telemetry::{
         Telemetry,
         access::{self, Line, Lines, Outside, Seconds},
@@ -342,7 +346,7 @@ fn in_words(state: &State) -> Vec<u8> {
     }
 }
 
-fn joined(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+fn joined(fields: &Fields, name: &HeaderName) -> Option<Vec<u8>> {
     list(fields.get_all(name).iter().map(|value| Cow::Borrowed(value.as_bytes())))
 }
 

@@ -12,6 +12,7 @@ use http::{
 };
 
 use super::headers::{is_hop_by_hop, is_protected, is_set_here};
+use crate::core::fields::Fields;
 
 /// A message's trailers are dropped where there are more than so many of them,
 const MAX_FIELDS: usize = 64;
@@ -48,7 +49,7 @@ pub(super) struct Trailers {
 
 impl Trailers {
     /// Those of the message with this head.
-    pub(super) fn of(headers: &HeaderMap, version: Version, partition: &[HeaderName]) -> Self {
+    pub(super) fn of(headers: &Fields, version: Version, partition: &[HeaderName]) -> Self {
         let others = version == Version::HTTP_2;
         let mut trailers = Self { announced: Vec::new(), others, partition: partition.to_vec() };
         let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
@@ -79,7 +80,7 @@ impl Trailers {
     }
 
     /// Announces them.
-    pub(super) fn announce(&self, fields: &mut HeaderMap) {
+    pub(super) fn announce(&self, fields: &mut Fields) {
         let names: Vec<_> = self.announced.iter().map(HeaderName::as_str).collect();
         if !names.is_empty() {
             fields.insert(TRAILER, HeaderValue::try_from(names.join(", ")).expect("names may stand in a field"));
@@ -110,7 +111,7 @@ impl Trailers {
 }
 
 /// Whether the sender of a message with this head keeps what comes behind a body (RFC 9110 §10.1.4).
-pub(super) fn are_accepted(headers: &HeaderMap) -> bool {
+pub(super) fn are_accepted(headers: &Fields) -> bool {
     let lines = headers.get_all(TE).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
@@ -118,6 +119,10 @@ pub(super) fn are_accepted(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fields(fields: &[(&'static str, &str)]) -> Fields {
+        map(fields).into()
+    }
 
     fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_decides_something_is_no_trailer() {
-        let any = Trailers::of(&HeaderMap::new(), Version::HTTP_2, &[HeaderName::from_static("x-tenant")]);
+        let any = Trailers::of(&Fields::new(), Version::HTTP_2, &[HeaderName::from_static("x-tenant")]);
         for name in [
             "content-length",
             "transfer-encoding",
@@ -166,18 +171,18 @@ mod tests {
 
     #[test]
     fn over_http1_only_what_was_announced_passes() {
-        let head = map(&[("trailer", "X-Sum, Host,, "), ("trailer", "x-other, if-match")]);
+        let head = fields(&[("trailer", "X-Sum, Host,, "), ("trailer", "x-other, if-match")]);
         let announced = Trailers::of(&head, Version::HTTP_11, &[]);
-        let mut fields = HeaderMap::new();
-        announced.announce(&mut fields);
-        assert_eq!(fields, map(&[("trailer", "x-sum, x-other")]));
+        let mut announcement = Fields::new();
+        announced.announce(&mut announcement);
+        assert_eq!(announcement, fields(&[("trailer", "x-sum, x-other")]));
         let came = map(&[("x-sum", "1"), ("x-unannounced", "2"), ("if-match", "3")]);
         assert_eq!(announced.filter(&came), Some(map(&[("x-sum", "1")])));
     }
 
     #[test]
     fn what_carries_a_tag_is_no_trailer() {
-        let head = map(&[("trailer", "x-version, x_version, x-sum")]);
+        let head = fields(&[("trailer", "x-version, x_version, x-sum")]);
         let came = map(&[("x-sum", "1"), ("x-version", "2"), ("x_version", "3")]);
         for version in [Version::HTTP_11, Version::HTTP_2] {
             let trailers = Trailers::of(&head, version, &[]);
@@ -189,7 +194,7 @@ mod tests {
 
     #[test]
     fn too_many_or_too_long_are_none() {
-        let any = Trailers::of(&HeaderMap::new(), Version::HTTP_2, &[]);
+        let any = Trailers::of(&Fields::new(), Version::HTTP_2, &[]);
         let value = "x".repeat(MAX_BYTES - 1);
         assert!(any.filter(&map(&[("a", &value)])).is_some());
         assert_eq!(any.filter(&map(&[("a", &value), ("b", "")])), None);
@@ -201,8 +206,8 @@ mod tests {
     #[test]
     fn te_says_whether_trailers_are_kept() {
         for (te, accepted) in [("trailers", true), ("deflate, Trailers", true), ("gzip", false), ("trailers2", false)] {
-            assert_eq!(are_accepted(&map(&[("te", te)])), accepted, "{te}");
+            assert_eq!(are_accepted(&fields(&[("te", te)])), accepted, "{te}");
         }
-        assert!(!are_accepted(&HeaderMap::new()));
+        assert!(!are_accepted(&Fields::new()));
     }
 }

@@ -21,9 +21,8 @@ use std::{
 
 use h2::ext::Protocol;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE},
-    request::Parts,
 };
 use sha1::{Digest, Sha1};
 use tokio::{
@@ -37,7 +36,13 @@ use super::{
     body::Answer,
     forward::{self, Received},
 };
-use crate::upstream::{Fault, SendError, Tunnel};
+use crate::{
+    core::{
+        fields::Fields,
+        message::{Request, Response, request::Parts},
+    },
+    upstream::{Fault, SendError, Tunnel},
+};
 
 /// Protocols that carry HTTP requests, or hide them. They are not asked for.
 const CARRIES_HTTP: [&str; 5] = ["h2c", "h2", "h3", "http", "tls"];
@@ -113,7 +118,7 @@ impl Wish {
     }
 
     /// Makes a request with these fields ask for it.
-    pub(super) fn ask(&self, fields: &mut HeaderMap) {
+    pub(super) fn ask(&self, fields: &mut Fields) {
         fields.append(CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(UPGRADE, self.protocols.clone());
         if self.is_connect {
@@ -144,7 +149,7 @@ fn may_upgrade(head: &Parts) -> bool {
 }
 
 /// Those of the protocols that may be asked for.
-fn protocols(fields: &HeaderMap) -> Option<HeaderValue> {
+fn protocols(fields: &Fields) -> Option<HeaderValue> {
     let lines = fields.get_all(UPGRADE).iter().filter_map(|line| line.to_str().ok());
     let named = lines.flat_map(|line| line.split(',')).map(str::trim);
     let carries_http = |protocol: &str| {
@@ -315,7 +320,7 @@ mod tests {
 
     use super::*;
 
-    fn fields(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn fields(fields: &[(&'static str, &'static str)]) -> Fields {
         let value = |value| HeaderValue::from_static(value);
         fields.iter().map(|&(name, text)| (HeaderName::from_static(name), value(text))).collect()
     }

@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    HeaderValue, Method, StatusCode,
     header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, LOCATION},
 };
 use http_body_util::{BodyExt, Limited};
@@ -28,7 +28,9 @@ use super::{
 };
 use crate::{
     core::{
+        fields::Fields,
         fingerprint::Fingerprint,
+        message::Response,
         pointer::{Pointer, Template},
         policy::QueryRule,
         record::Outcome,
@@ -189,7 +191,7 @@ impl Values {
     }
 
     /// The backend has answered.
-    pub(super) fn settle(self, exchange: &Exchange, outcome: Option<&Outcome>, status: StatusCode, fields: &HeaderMap) {
+    pub(super) fn settle(self, exchange: &Exchange, outcome: Option<&Outcome>, status: StatusCode, fields: &Fields) {
         match outcome {
             Some(Outcome::NotApplied | Outcome::Contradicted) => self.release(),
             // It is to be sent elsewhere.
@@ -214,7 +216,7 @@ impl Values {
         }
     }
 
-    fn remember(self, exchange: &Exchange, fields: &HeaderMap) {
+    fn remember(self, exchange: &Exchange, fields: &Fields) {
         let memory = memory(exchange);
         let location = fields.get(LOCATION);
         let target = location.and_then(|location| route::same_origin(exchange, location));
@@ -236,7 +238,7 @@ impl Values {
 
 /// Whether an answer that is no refusal says that something was created, or may have been. 303 and what legacy services
 /// answer for it point to what was; where they point elsewhere, it is to whom one has to be known first.
-fn is_created(exchange: &Exchange, status: StatusCode, fields: &HeaderMap) -> bool {
+fn is_created(exchange: &Exchange, status: StatusCode, fields: &Fields) -> bool {
     let is_here = || fields.get(LOCATION).is_some_and(|location| route::same_origin(exchange, location).is_some());
     status.is_success() || matches!(status, StatusCode::SEE_OTHER | StatusCode::FOUND) && is_here()
 }
@@ -261,7 +263,7 @@ fn values(exchange: &Exchange, ahead: &Ahead, is_whole: bool) -> Result<Vec<(Poi
 }
 
 /// Whether a body is JSON in UTF-8 that nobody has encoded.
-fn is_json(fields: &HeaderMap) -> bool {
+fn is_json(fields: &Fields) -> bool {
     let mut types = fields.get_all(CONTENT_TYPE).iter();
     let (Some(only), None) = (types.next(), types.next()) else { return false };
     let Ok(media_type) = only.to_str().map(str::to_ascii_lowercase) else { return false };

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    HeaderName, HeaderValue, Method, StatusCode,
     header::{
         ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
         IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, VARY,
@@ -33,6 +33,8 @@ use super::{
 use crate::{
     core::{
         etag::EntityTag,
+        fields::Fields,
+        message::Response,
         policy::{Mode, Verify},
         precondition::{Malformed, Tags},
         record::{Seen, State, View},
@@ -62,7 +64,7 @@ fn is_read(method: &Method) -> bool {
 
 /// Takes from a request to the backend what it can't know: conditions that name tags, and those that others would make
 /// apply in their place. `*` and dates stay. Of a body that is to be hashed, no part and no coding is asked for.
-pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut HeaderMap) {
+pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut Fields) {
     let Some(versions) = made(exchange) else { return };
     let mut is_conditional = false;
     for (condition, overridden) in [(IF_MATCH, IF_UNMODIFIED_SINCE), (IF_NONE_MATCH, IF_MODIFIED_SINCE)] {
@@ -94,7 +96,7 @@ pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut HeaderMap
 
 /// Who only observes takes nothing from a service that checks tags of its own: its tags stay, and what can't be read.
 fn leave_own(
-    fields: &mut HeaderMap,
+    fields: &mut Fields,
     condition: HeaderName,
     overridden: HeaderName,
     named: Result<Option<Tags>, Malformed>,
@@ -211,7 +213,7 @@ async fn of_body(
 }
 
 /// Whether nothing is coded, although it was asked for so.
-fn is_plain(fields: &HeaderMap) -> bool {
+fn is_plain(fields: &Fields) -> bool {
     fields
         .get_all(CONTENT_ENCODING)
         .iter()
@@ -219,7 +221,7 @@ fn is_plain(fields: &HeaderMap) -> bool {
 }
 
 /// Server-sent events: who waits for their end keeps them from everybody.
-fn is_endless(fields: &HeaderMap) -> bool {
+fn is_endless(fields: &Fields) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
     let is_events = |value: &HeaderValue| {
         value.as_bytes().get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
@@ -237,7 +239,7 @@ pub(super) fn seen(method: &Method, status: StatusCode, seen: Seen) -> Seen {
 }
 
 /// The fields of a request, as far as they choose a representation.
-pub(super) fn asked(versions: &Versions, fields: &HeaderMap) -> HeaderMap {
+pub(super) fn asked(versions: &Versions, fields: &Fields) -> Fields {
     let mut asked = fields.clone();
     if versions.source.is_in_body() {
         asked.insert(ACCEPT_ENCODING, IDENTITY);
@@ -336,7 +338,7 @@ enum Meets {
 impl Conditions {
     /// A list for `If-None-Match` that can't be read names nothing that the client has, so it gets all of it. Who only
     /// observes refuses nothing.
-    fn of(fields: &HeaderMap, mode: Mode) -> Result<Self, Failure> {
+    fn of(fields: &Fields, mode: Mode) -> Result<Self, Failure> {
         let named = |tags: Option<Tags>| match tags {
             Some(Tags::OneOf(tags)) => Some(tags),
             Some(Tags::Any) | None => None,
@@ -375,7 +377,7 @@ impl Conditions {
 }
 
 /// Whether there are several representations, of which a version that is a value does not say which one the client has.
-fn has_views(fields: &HeaderMap) -> bool {
+fn has_views(fields: &Fields) -> bool {
     let is_one = |name: &[u8]| {
         let name = name.trim_ascii();
         name.is_empty()

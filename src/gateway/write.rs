@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header::CONTENT_LOCATION};
+use http::{HeaderName, Method, StatusCode, header::CONTENT_LOCATION};
 use tokio::{
     sync::{
         OwnedSemaphorePermit,
@@ -35,6 +35,8 @@ use super::{
 };
 use crate::{
     core::{
+        fields::Fields,
+        message::Response,
         policy::{MethodOverride, Mode, Policy, QueryRule},
         precondition::Demands,
         record::{Access, Outcome, View},
@@ -518,7 +520,7 @@ fn usable<'a>(exchange: &Exchange, view: View<'a>) -> View<'a> {
 }
 
 /// Whether the fields of a write's answer describe its target, and not a resource that `Content-Location` names.
-pub(super) fn is_of_target(exchange: &Exchange, fields: &HeaderMap) -> bool {
+pub(super) fn is_of_target(exchange: &Exchange, fields: &Fields) -> bool {
     fields
         .get_all(CONTENT_LOCATION)
         .iter()

@@ -15,11 +15,11 @@ use http::{
         AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE,
         HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
     },
-    response,
 };
 use httpdate::HttpDate;
 
 use super::request::{Head, digits, lists};
+use crate::core::{fields::Fields, message::response};
 
 /// Room for a line of a head, mostly more than it needs; and for a body that goes out with its head.
 const ABOUT_A_LINE: usize = 48;
@@ -92,6 +92,15 @@ impl Asked {
     }
 }
 
+/// Which of the fields that are written once have been.
+#[derive(Default)]
+struct Has {
+    length: bool,
+    connection: bool,
+    trailer: bool,
+    date: bool,
+}
+
 /// Writes the head of an answer.
 pub fn write(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, size: Size) -> Written {
     let body = if let Size::Exact(length) = size { usize::try_from(length).unwrap_or(usize::MAX) } else { 0 };
@@ -103,33 +112,36 @@ pub fn write(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, size: Siz
     let closes = fields.get_all(CONNECTION).iter().any(|value| lists(value, "close"));
     let goes_on = framing != Framing::UntilClose && !switches && !(asked.is_connect && head.status.is_success());
     let keeps_alive = asked.keeps_alive && !closes && goes_on;
-    let mut has_date = false;
-    let mut last = None;
+    let mut has = Has::default();
     for (name, value) in fields {
         match *name {
-            CONTENT_LENGTH if last == Some(name) => continue,
-            CONTENT_LENGTH => write_length(out, asked, head, &framing, size),
-            TRANSFER_ENCODING => continue,
-            CONNECTION | TRAILER if last == Some(name) => continue,
-            CONNECTION => write_list(out, name, fields, added(asked, keeps_alive, switches, fields)),
-            TRAILER if !asked.is_1_1 || asked.has_no_body(head.status) => continue,
-            TRAILER => write_list(out, name, fields, None),
+            CONTENT_LENGTH if !std::mem::replace(&mut has.length, true) => {
+                write_length(out, asked, head, &framing, size);
+            }
+            CONNECTION if !std::mem::replace(&mut has.connection, true) => {
+                write_list(out, name, fields, added(asked, keeps_alive, switches, fields));
+            }
+            TRAILER if !std::mem::replace(&mut has.trailer, true) => {
+                if asked.is_1_1 && !asked.has_no_body(head.status) {
+                    write_list(out, name, fields, None);
+                }
+            }
+            CONTENT_LENGTH | CONNECTION | TRAILER | TRANSFER_ENCODING => {}
             _ => {
-                has_date |= *name == DATE;
+                has.date |= *name == DATE;
                 write_field(out, name.as_str(), value.as_bytes());
             }
         }
-        last = Some(name);
     }
-    if !fields.contains_key(CONNECTION)
+    if !has.connection
         && let Some(added) = added(asked, keeps_alive, switches, fields)
     {
         write_field(out, "connection", added.as_bytes());
     }
-    if !fields.contains_key(CONTENT_LENGTH) {
+    if !has.length {
         write_length(out, asked, head, &framing, size);
     }
-    if !has_date {
+    if !has.date {
         out.extend_from_slice(b"date: ");
         DATE_NOW.with_borrow_mut(|now| out.extend_from_slice(now.text().as_bytes()));
         out.extend_from_slice(b"\r\n");
@@ -158,7 +170,7 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Writes all values of a field as one list, and one more.
-fn write_list(out: &mut Vec<u8>, name: &HeaderName, fields: &HeaderMap, added: Option<&str>) {
+fn write_list(out: &mut Vec<u8>, name: &HeaderName, fields: &Fields, added: Option<&str>) {
     out.extend_from_slice(name.as_str().as_bytes());
     let values = fields.get_all(name).iter().map(HeaderValue::as_bytes).chain(added.map(str::as_bytes));
     for (place, value) in values.enumerate() {
@@ -169,7 +181,7 @@ fn write_list(out: &mut Vec<u8>, name: &HeaderName, fields: &HeaderMap, added: O
 }
 
 /// What `Connection` has to say beside what it says: HTTP/1.1 goes on and HTTP/1.0 ends unless it says otherwise.
-fn added(asked: &Asked, keeps_alive: bool, switches: bool, fields: &HeaderMap) -> Option<&'static str> {
+fn added(asked: &Asked, keeps_alive: bool, switches: bool, fields: &Fields) -> Option<&'static str> {
     let says = |what| fields.get_all(CONNECTION).iter().any(|value| lists(value, what));
     match (asked.is_1_1, keeps_alive) {
         (true, false) if !switches && !says("close") => Some("close"),

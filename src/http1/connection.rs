@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::StatusCode;
 use http_body::Body as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -30,6 +30,7 @@ use super::{
     request::{Bounds, Head, Refusal},
     wire::{NoHead, Rest, Shared},
 };
+use crate::core::message::{Request, Response};
 
 /// How much of an answer may wait to be sent to a client that does not read.
 const UNSENT: usize = 64 * 1024;

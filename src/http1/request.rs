@@ -7,10 +7,12 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version,
+    HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE},
 };
 use httparse::Status;
+
+use crate::core::{fields::Fields, message::Request};
 
 /// As many fields as nearly all requests have, with room to spare.
 const FEW: usize = 128;
@@ -136,12 +138,12 @@ fn parse_with<'b>(
     *request.uri_mut() = Uri::from_maybe_shared(part(target.as_bytes())).map_err(|_| Refusal::Malformed)?;
     *request.version_mut() = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let mut said = Said { is_1_1: version == 1, keeps_alive: version == 1, ..Said::default() };
-    let mut fields = HeaderMap::with_capacity(parsed.headers.len());
+    let mut fields = Fields::with_capacity(parsed.headers.len());
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Refusal::Malformed)?;
         let value = HeaderValue::from_maybe_shared(part(field.value)).map_err(|_| Refusal::Malformed)?;
         if said.stays(&name, &value, &mut fields)? {
-            fields.try_append(name, value).map_err(|_| Refusal::TooLarge)?;
+            fields.append(name, value);
         }
     }
     *request.headers_mut() = fields;
@@ -167,7 +169,7 @@ struct Said {
 
 impl Said {
     /// Notes what this field says. Returns whether it stays among the `fields`.
-    fn stays(&mut self, name: &HeaderName, value: &HeaderValue, fields: &mut HeaderMap) -> Result<bool, Refusal> {
+    fn stays(&mut self, name: &HeaderName, value: &HeaderValue, fields: &mut Fields) -> Result<bool, Refusal> {
         match *name {
             TRANSFER_ENCODING => {
                 if !self.is_1_1 {

@@ -1,5 +1,4 @@
 //! HTTP/1 as bytes: rows, and this server beside hyper's.
-
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -7,7 +6,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use proptest::prelude::*;
@@ -16,7 +15,10 @@ use super::{
     chunked::{Chunked, Piece},
     request::{Bounds, Framing, Head, Refusal, may_be_whole, parse},
 };
-use crate::http1;
+use crate::{
+    core::message::{self, Response},
+    http1,
+};
 
 mod compared;
 

@@ -2,9 +2,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderName, HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, TRAILER},
 };
+
+use crate::core::fields::Fields;
 
 /// A head that is larger is not remembered but for its status and what tells where the result is.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -22,7 +24,7 @@ pub struct Recorded {
 impl Recorded {
     /// An answer with this head and content. What describes how it was framed is left out.
     #[must_use]
-    pub fn new(status: StatusCode, fields: &HeaderMap, content: &[u8]) -> Self {
+    pub fn new(status: StatusCode, fields: &Fields, content: &[u8]) -> Self {
         let is_framing = |name: &HeaderName| [CONNECTION, CONTENT_LENGTH, TRAILER].contains(name);
         let takes_all = Self::takes(fields);
         let mut bytes = BytesMut::with_capacity(content.len() + 512);
@@ -42,7 +44,7 @@ impl Recorded {
 
     /// Whether all fields of such a head are recorded that are not framing.
     #[must_use]
-    pub fn takes(fields: &HeaderMap) -> bool {
+    pub fn takes(fields: &Fields) -> bool {
         fields.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum::<usize>() <= MAX_HEAD_BYTES
     }
 
@@ -54,8 +56,8 @@ impl Recorded {
 
     /// The fields, in order.
     #[must_use]
-    pub fn fields(&self) -> HeaderMap {
-        let mut fields = HeaderMap::new();
+    pub fn fields(&self) -> Fields {
+        let mut fields = Fields::new();
         let mut rest = &self.bytes[..self.content as usize];
         while let Some((name, value, after)) = next_field(rest) {
             rest = after;
@@ -97,8 +99,8 @@ fn next_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    fn fields(lines: &[(&'static str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
+    fn fields(lines: &[(&'static str, &str)]) -> Fields {
+        let mut map = Fields::new();
         for (name, value) in lines {
             map.append(*name, value.parse().expect("a value"));
         }

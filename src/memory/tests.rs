@@ -15,7 +15,7 @@ fn name(n: u64) -> Fingerprint {
 }
 
 fn recorded(content: &[u8]) -> Recorded {
-    Recorded::new(http::StatusCode::CREATED, &http::HeaderMap::new(), content)
+    Recorded::new(http::StatusCode::CREATED, &crate::core::fields::Fields::new(), content)
 }
 
 fn answer(content: &[u8]) -> Memo {
@@ -255,7 +255,7 @@ async fn a_million_keys_take_what_is_said_of_them_and_more_of_them_no_more() {
     const KEYS: u64 = 1_000_000;
     let bytes = 1 << 30;
     let memory = memory(1_000_000, bytes);
-    let mut fields = http::HeaderMap::new();
+    let mut fields = crate::core::fields::Fields::new();
     for (name, value) in [
         ("content-type", "application/json"),
         ("location", "/orders/8e03978e-40d5-43e8-bc93-6894a57f9324"),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
+use http::{HeaderValue, StatusCode, header::CONNECTION};
 use tokio::{
     io::AsyncWriteExt,
     sync::{oneshot, watch},
@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     config::Limits,
+    core::message::{Request, Response},
     gateway::{Client, Delivery, FromClient, Upgrade, Upgraded},
     http1::{Body, Connection, End, Handler, Times, request::Bounds},
 };

@@ -17,7 +17,7 @@ use h2::{
     Ping, PingPong, RecvStream,
     server::{Builder, SendResponse},
 };
-use http::Request;
+
 use tokio::{
     sync::watch,
     time::{Instant, Sleep, sleep, timeout},
@@ -164,7 +164,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn accept(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    fn accept(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         self.begun += 1;
         if self.begun >= self.limits.requests_per_connection && !self.is_closing {
             self.close(self.limits.send_timeout);

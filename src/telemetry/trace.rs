@@ -14,7 +14,9 @@ use std::{
     },
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
+
+use crate::core::fields::Fields;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -40,7 +42,7 @@ pub struct TraceId<'a>(&'a str);
 impl Trace {
     /// The trace that a request with these fields belongs to; a new one where they name none, or none that can be read.
     #[must_use]
-    pub fn of(fields: &HeaderMap) -> Self {
+    pub fn of(fields: &Fields) -> Self {
         let mut parents = fields.get_all(TRACEPARENT).iter();
         match (parents.next(), parents.next()) {
             (Some(only), None) if is_valid(only.as_bytes()) => {
@@ -67,7 +69,7 @@ impl Trace {
     }
 
     /// Sets the fields of a request so.
-    pub fn write(&self, fields: &mut HeaderMap) {
+    pub fn write(&self, fields: &mut Fields) {
         fields.insert(TRACEPARENT, self.parent.clone());
         fields.remove(TRACESTATE);
         for state in &self.state {
@@ -125,8 +127,8 @@ mod tests {
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
-    fn fields(parents: &[&str]) -> HeaderMap {
-        let mut fields = HeaderMap::new();
+    fn fields(parents: &[&str]) -> Fields {
+        let mut fields = Fields::new();
         for parent in parents {
             fields.append(TRACEPARENT, HeaderValue::from_bytes(parent.as_bytes()).expect("a field value"));
         }
@@ -142,7 +144,7 @@ mod tests {
         for parent in [PARENT, &PARENT.replace("-00f0", "-10f0"), &later, &odd] {
             let trace = Trace::of(&fields(&[parent]));
             assert_eq!(trace.id().as_str(), "4bf92f3577b34da6a3ce929d0e0e4736");
-            let mut out = HeaderMap::new();
+            let mut out = Fields::new();
             trace.write(&mut out);
             assert_eq!(out[TRACEPARENT], parent);
             assert_eq!(out.get_all(TRACESTATE).iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
@@ -174,7 +176,7 @@ mod tests {
             assert_ne!(trace.id().as_str(), "4bf92f3577b34da6a3ce929d0e0e4736", "{parents:?}");
             assert!(!out.contains_key(TRACESTATE), "{parents:?}");
         }
-        let again = Trace::of(&HeaderMap::new());
-        assert_ne!(Trace::of(&HeaderMap::new()).id().as_str(), again.id().as_str());
+        let again = Trace::of(&Fields::new());
+        assert_ne!(Trace::of(&Fields::new()).id().as_str(), again.id().as_str());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, StatusCode, Version,
+    HeaderValue, StatusCode, Version,
     header::{ACCEPT, CONNECTION, HOST, USER_AGENT},
 };
 use http_body_util::Empty;
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config::{Health, Protocol},
+    core::message::Request,
     telemetry::Causes,
 };
 

@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode, request::Parts};
+use http::StatusCode;
 use http_body::Body;
 use tokio::{
     io::{AsyncRead, ReadBuf},
@@ -35,6 +35,7 @@ use super::{
     frames::Sending,
     wire::{Handle, Wire},
 };
+use crate::core::message::{Request, request::Parts};
 
 mod body;
 #[cfg(test)]

@@ -31,9 +31,8 @@ use h2::{
     ext::Protocol,
 };
 use http::{
-    HeaderMap, HeaderName, Method, Request, Response, Uri, Version,
+    HeaderMap, HeaderName, Method, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE},
-    request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -48,7 +47,13 @@ use super::{
     pool::Line,
     wire::{Watch, Wire},
 };
-use crate::config::Origin;
+use crate::{
+    config::Origin,
+    core::{
+        fields::Fields,
+        message::{Request, Response, request::Parts},
+    },
+};
 
 /// How many requests a connection carries at once, where the backend allows as many.
 const MOST_STREAMS: usize = 100;
@@ -298,7 +303,7 @@ pub(super) struct Asking {
 #[derive(Debug)]
 pub(super) enum Asked {
     /// There is a tunnel: what the answer says, and both ways of it.
-    Granted(HeaderMap, SendStream<Bytes>, RecvStream),
+    Granted(Fields, SendStream<Bytes>, RecvStream),
     Declined(Response<Incoming>),
 }
 
@@ -323,15 +328,15 @@ impl Slot {
 
 impl Asking {
     /// Waits for the head of the answer.
-    pub(super) async fn answer(&mut self) -> Result<Response<RecvStream>, Fault> {
+    pub(super) async fn answer(&mut self) -> Result<http::Response<RecvStream>, Fault> {
         (&mut self.answer).await.map_err(|error| Fault::Connection(Broken::Http2(error)))
     }
 
     /// What the answer means.
-    pub(super) fn asked(mut self, answer: Response<RecvStream>) -> (Asked, Arc<Slot>) {
+    pub(super) fn asked(mut self, answer: http::Response<RecvStream>) -> (Asked, Arc<Slot>) {
         if answer.status().is_success() {
             let (head, incoming) = answer.into_parts();
-            return (Asked::Granted(head.headers, self.out, incoming), self.slot);
+            return (Asked::Granted(head.headers.into(), self.out, incoming), self.slot);
         }
         // There is nothing to say any more. Where that comes too late the backend has ended the stream itself.
         let _ = self.out.send_data(Bytes::new(), true);
@@ -350,7 +355,8 @@ impl Begun {
                     return Poll::Ready(None);
                 }
                 if let Some(callback) = &self.on_informational {
-                    callback.call(informational.status(), Version::HTTP_2, informational.headers());
+                    let (head, ()) = informational.into_parts();
+                    callback.call(head.status, Version::HTTP_2, &head.headers.into());
                 }
             }
             Pin::new(&mut self.answer).poll(cx).map(Some)
@@ -391,14 +397,14 @@ const SPECIFIC: [HeaderName; 6] = [
 ];
 
 /// The head as HTTP/2 has it (RFC 9113 §8.3.1): the host is part of the target.
-pub(super) fn translated(head: &Parts, origin: &Origin) -> Request<()> {
+pub(super) fn translated(head: &Parts, origin: &Origin) -> http::Request<()> {
     let host = head.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(if origin.https { Scheme::HTTPS } else { Scheme::HTTP });
     uri.authority = Some(host.unwrap_or_else(|| origin.authority.clone()));
     let root = || PathAndQuery::from_static("/");
     uri.path_and_query = Some(head.uri.path_and_query().cloned().unwrap_or_else(root));
-    let mut request = Request::new(());
+    let mut request = http::Request::new(());
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = Uri::from_parts(uri).expect("it has all three parts");
@@ -557,7 +563,8 @@ pub(super) struct Incoming {
     ended: bool,
 }
 
-fn incoming(response: Response<RecvStream>) -> Response<Incoming> {
+fn incoming(response: http::Response<RecvStream>) -> Response<Incoming> {
+    let response = Response::from(response);
     let left = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     response.map(|stream| Incoming { left, data_ended: false, ended: stream.is_end_stream(), stream })
 }

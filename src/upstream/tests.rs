@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use tokio::{
@@ -21,7 +21,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::config::Config;
+use crate::{
+    config::Config,
+    core::message::{Request, Response},
+};
 
 type Bodies = BoxBody<Bytes, Infallible>;
 
@@ -115,7 +118,7 @@ async fn first_over_http2(
     let mut connection = builder.handshake::<_, Bytes>(stream).await.unwrap();
     let (request, respond) = connection.accept().await.unwrap().unwrap();
     let task = tokio::spawn(async move { while connection.accept().await.is_some() {} });
-    (request, respond, task)
+    (request.into(), respond, task)
 }
 
 /// What it resets needs no frame of ours to be over.
@@ -160,7 +163,7 @@ async fn trailers_pass_both_ways_over_http2() {
             data.extend(piece);
         }
         let came = body.trailers().await.unwrap();
-        let mut answer = respond.send_response(Response::new(()), false).unwrap();
+        let mut answer = respond.send_response(Response::new(()).into(), false).unwrap();
         answer.send_data(Bytes::from_static(b"pong"), false).unwrap();
         answer.send_trailers(trailers("grpc-status")).unwrap();
         (te, data, came, connection.abort_handle())
@@ -272,7 +275,7 @@ async fn a_websocket_over_http2_is_an_extended_connect() {
         assert!(request.headers().get("sec-websocket-key").is_none());
         assert_eq!(request.headers()["sec-websocket-version"], "13");
         let mut body = request.into_body();
-        let mut answer = respond.send_response(Response::new(()), false).unwrap();
+        let mut answer = respond.send_response(Response::new(()).into(), false).unwrap();
         while let Some(piece) = body.data().await {
             let piece = piece.unwrap();
             body.flow_control().release_capacity(piece.len()).unwrap();
@@ -298,7 +301,7 @@ async fn a_websocket_that_an_http2_backend_declines_or_does_not_know_is_none() {
         let (_request, mut respond, connection) = first_over_http2(listener).await;
         let mut head = Response::new(());
         *head.status_mut() = StatusCode::FORBIDDEN;
-        respond.send_response(head, false).unwrap().send_data(Bytes::from_static(b"no"), true).unwrap();
+        respond.send_response(head.into(), false).unwrap().send_data(Bytes::from_static(b"no"), true).unwrap();
         connection.await.unwrap();
     });
     let response = send(&declining, get(&ASKS)).await.unwrap();

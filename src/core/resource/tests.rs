@@ -18,7 +18,7 @@ fn key_of(host: &str, target: &str, rule: &QueryRule) -> Key {
         None => (target, None),
     };
     let target = Target::parse(path, query).expect(target);
-    NAMER.key("u", host, &target, rule, &[], &HeaderMap::new())
+    NAMER.key("u", host, &target, rule, &[], &Fields::new())
 }
 
 #[test]
@@ -168,12 +168,12 @@ fn the_query_counts_as_the_policy_says() {
 fn upstream_host_partition_and_seed_count() {
     let target = Target::parse("/a", None).expect("valid");
     let auth = [AUTHORIZATION];
-    let mut alice = HeaderMap::new();
+    let mut alice = Fields::new();
     alice.insert(AUTHORIZATION, HeaderValue::from_static("alice"));
     let key = |namer: &Namer, upstream, host, partition: &[HeaderName], headers| {
         namer.key(upstream, host, &target, &QueryRule::Include, partition, headers)
     };
-    let none = HeaderMap::new();
+    let none = Fields::new();
     let base = key(&NAMER, "u", "h", &[], &none);
     assert_ne!(base, key(&NAMER, "v", "h", &[], &none));
     assert_ne!(base.spelling, key(&NAMER, "u", "i", &[], &none).spelling);
@@ -189,7 +189,7 @@ fn upstream_host_partition_and_seed_count() {
 
 #[test]
 fn variants_and_callers_are_told_apart() {
-    let map = |fields: &[(HeaderName, &'static str)]| -> HeaderMap {
+    let map = |fields: &[(HeaderName, &'static str)]| -> Fields {
         fields.iter().map(|(n, v)| (n.clone(), HeaderValue::from_static(v))).collect()
     };
     let json = map(&[(CONTENT_TYPE, "application/json"), (VARY, "Accept, accept-language")]);

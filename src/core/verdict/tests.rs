@@ -1,7 +1,7 @@
 //! A row for each line of the design's section 5 and for each sentence of RFC 9110 §13.1.1, §13.1.2, §13.1.4 and §13.2.2
 //! that speaks of writes; then what must hold of every verdict.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use proptest::{collection::vec, prelude::*};
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     },
     *,
 };
+use crate::core::fields::Fields;
 
 const FORWARD: Verdict = Verdict::Forward;
 const PROBE: Verdict = Verdict::Probe;
@@ -69,7 +70,7 @@ fn superseded() -> Record {
 
 /// The demands of a request with these fields, written as `If-Match: "a" & If-None-Match: *`. Dates go by their names.
 fn demands(fields: &str) -> Demands {
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     for field in fields.split(" & ").filter(|field| !field.is_empty()) {
         let (name, value) = field.split_once(": ").expect("a field");
         let value = match value {

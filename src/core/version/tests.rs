@@ -13,8 +13,8 @@ fn pointer(text: &str) -> Pointer {
     Pointer::parse(text).expect("a pointer")
 }
 
-fn fields(list: &[(&'static str, &str)]) -> HeaderMap {
-    let mut fields = HeaderMap::new();
+fn fields(list: &[(&'static str, &str)]) -> Fields {
+    let mut fields = Fields::new();
     for (name, value) in list {
         fields.append(*name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
     }
@@ -33,7 +33,7 @@ fn of_header(lines: &[&str]) -> Option<String> {
 
 fn of_json(place: &str, body: &str) -> Option<String> {
     let versions = versions(Source::Json(pointer(place)), &[]);
-    versions.of_body(&HeaderMap::new(), body.as_bytes()).map(|tag| tag.to_string())
+    versions.of_body(&Fields::new(), body.as_bytes()).map(|tag| tag.to_string())
 }
 
 fn of_dates(list: &[(&'static str, &str)]) -> Option<String> {
@@ -215,7 +215,7 @@ proptest! {
         prop_assert_eq!(left == right, a == b);
         prop_assert_eq!(left.matches(&right, Comparison::Weak, true), a == b);
         prop_assert!(left.opaque_len() <= LONGEST);
-        let mut head = HeaderMap::new();
+        let mut head = Fields::new();
         head.insert(http::header::IF_MATCH, left.to_header_value());
         prop_assert!(Demands::parse(&head).is_ok());
         prop_assert!(of_value(*b"sx", "x", &a).is_some_and(|other| !other.matches(&left, Comparison::Weak, true)));

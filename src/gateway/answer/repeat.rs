@@ -1,10 +1,10 @@
 //! What is said to a request that may have come before, or that would create what is there already.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header::LINK};
+use http::{HeaderValue, StatusCode, header::LINK};
 use serde::Serialize;
 
 use super::{Problem, reference};
-use crate::core::idempotency::MalformedKey;
+use crate::core::{fields::Fields, idempotency::MalformedKey};
 
 /// Why such a request is neither carried out nor answered again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl Repeat {
     }
 
     /// Points to what is there, from the collection that it is in.
-    pub(super) fn link(&self, collection: &str, fields: &mut HeaderMap) {
+    pub(super) fn link(&self, collection: &str, fields: &mut Fields) {
         let members = self.members();
         if let Some(to) = members.existing.or(members.location) {
             let link = format!("<{}>; rel=\"item\"; anchor=\"{collection}\"", reference(to));

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderName, Response, StatusCode,
+    HeaderName, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LAST_MODIFIED, TRAILER},
-    response,
 };
 
 use super::super::body::Answer;
+use crate::core::message::{Response, response};
 
 /// The fields that describe content, which a 304 has none of (RFC 9110 §15.4.5). All others stay: cookies and what allows
 /// other origins are not about it.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Version, header::EXPECT, request::Parts};
+use http::{HeaderMap, Version, header::EXPECT};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::core::{
     fingerprint::{Fingerprint, Printing},
+    message::request::Parts,
     policy::Policy,
 };
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
+    HeaderValue, Method, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, ETAG, LOCATION},
 };
 use tokio::time::timeout;
@@ -19,6 +19,7 @@ use super::super::{
 };
 use crate::{
     core::{
+        fields::Fields,
         policy::Comparison,
         precondition::Tags,
         record::{Outcome, Probed, View},
@@ -54,7 +55,7 @@ impl Kind {
     }
 
     /// Asks for one, unless the client has said what it would see.
-    pub(in crate::gateway) fn ask(&self, fields: &mut HeaderMap) {
+    pub(in crate::gateway) fn ask(&self, fields: &mut Fields) {
         let wanted = match self {
             Self::Any | Self::Only(None) => return,
             Self::Only(Some(media_type)) => media_type,
@@ -68,7 +69,7 @@ impl Kind {
     }
 
     /// Whether an answer with these fields has one.
-    pub(in crate::gateway) fn is_in(&self, fields: &HeaderMap) -> bool {
+    pub(in crate::gateway) fn is_in(&self, fields: &Fields) -> bool {
         let is_one = fields.get_all(CONTENT_TYPE).iter().count() < 2;
         match self {
             Self::Any => true,
@@ -79,7 +80,7 @@ impl Kind {
 }
 
 /// The media type of a body, without its parameters and in lower case.
-fn media_type(fields: &HeaderMap) -> Option<String> {
+fn media_type(fields: &Fields) -> Option<String> {
     let value = fields.get(CONTENT_TYPE)?.as_bytes();
     let essence = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     Some(String::from_utf8_lossy(essence).to_ascii_lowercase())

@@ -8,12 +8,13 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{Method, Response, StatusCode, header::USER_AGENT};
+use http::{Method, StatusCode, header::USER_AGENT};
 
 use super::{Demand, Exchange, METHOD_OVERRIDES, forward_in_turn, take_place, usable};
 use crate::{
     core::{
         etag::EntityTag,
+        message::Response,
         policy::{Missing, Mode},
         record::{Access, Outcome, Stamp, State, View},
         rollout::{Foreseen, foresee},

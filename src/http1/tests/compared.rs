@@ -1,6 +1,5 @@
 //! What this server and hyper's make of the same bytes: the requests that are handled, their bodies, and what is written.
 //! Used by the tests, and by the fuzz target `request`.
-
 use std::{
     convert::Infallible,
     io,
@@ -11,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper_util::rt::TokioIo;
@@ -20,7 +19,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::http1::{Body as Incoming, Connection, End, Handler, Times, request::Bounds};
+use super::{
+    http1::{Body as Incoming, Connection, End, Handler, Times, request::Bounds},
+    message::{Request, Response},
+};
 
 pub(crate) const BOUNDS: Bounds = Bounds { bytes: 8 * 1024, fields: 10 };
 
@@ -112,8 +114,12 @@ impl AsyncWrite for Pieces {
     }
 }
 
-fn fields(fields: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {
-    fields.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
+/// By their names: hyper keeps those that are called the same together.
+fn fields<'a>(all: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Vec<(String, Vec<u8>)> {
+    let lines = all.into_iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+    let mut fields: Vec<_> = lines.collect();
+    fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+    fields
 }
 
 /// Reads a request to its end, notes it, and answers it.
@@ -200,7 +206,7 @@ pub(crate) async fn hypers(bytes: &[u8], service: Service) -> Outcome {
     let seen: Arc<Mutex<Vec<Handled>>> = Arc::default();
     let handler = hyper::service::service_fn(|request| {
         let seen = Arc::clone(&seen);
-        async move { Ok::<_, Infallible>(handle(request, seen, service).await) }
+        async move { Ok::<_, Infallible>(http::Response::from(handle(Request::from(request), seen, service).await)) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .half_close(true)

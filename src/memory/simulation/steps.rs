@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -11,6 +11,7 @@ use tokio::{
 use super::{Event, Run, SETTLE, TIME, Violation, WAY, World, Written};
 use crate::{
     core::{
+        fields::Fields,
         record::{Access, Outcome},
         resource::Key,
     },
@@ -121,7 +122,7 @@ impl World {
                 sleep(self.up_to(20)).await; // The answer's body comes.
                 let known_until = Instant::now() + TIME;
                 self.known_until(key, known_until);
-                let recorded = Recorded::new(StatusCode::OK, &HeaderMap::new(), &answer_to(key, payload));
+                let recorded = Recorded::new(StatusCode::OK, &Fields::new(), &answer_to(key, payload));
                 return claim.remember(Memo::Answer(identity, Kept::Whole(recorded)), Some(TIME));
             }
             Fate::LostBefore | Fate::LostAfter => self.known_until(key, known_until),
@@ -314,7 +315,7 @@ impl World {
                 let claim = self.memory.supersede(Kind::Replay, name, self.identity(written));
                 turn.settle(Outcome::Committed(None)).await;
                 sleep(self.up_to(20)).await; // The answer's body comes.
-                let recorded = Recorded::new(StatusCode::OK, &HeaderMap::new(), b"");
+                let recorded = Recorded::new(StatusCode::OK, &Fields::new(), b"");
                 claim.remember(Memo::Answer(self.identity(written), Kept::Whole(recorded)), Some(TIME));
             }
         }

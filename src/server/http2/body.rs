@@ -8,10 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::{HeaderMap, header::CONTENT_LENGTH};
+use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::gateway::Early;
+use crate::{core::fields::Fields, gateway::Early};
 
 /// The body. h2 sees to it that there is neither more nor less of it than its length says.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct FromStream {
 }
 
 impl FromStream {
-    pub(super) fn new(stream: RecvStream, fields: &HeaderMap, asks: Option<Arc<Early>>) -> Self {
+    pub(super) fn new(stream: RecvStream, fields: &Fields, asks: Option<Arc<Early>>) -> Self {
         let left = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         Self { left, data_ended: false, ended: stream.is_end_stream(), asks, stream }
     }

@@ -16,9 +16,8 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{
-    Method, Request, Response, StatusCode,
+    Method, StatusCode,
     header::{CONTENT_LENGTH, DATE, EXPECT},
-    response::Parts,
 };
 use http_body::{Body, Frame};
 use http_body_util::Empty;
@@ -29,6 +28,7 @@ use tokio::{
 
 use super::{UnderWay, body::FromStream, tunnel::Tunnel};
 use crate::{
+    core::message::{Request, Response, response::Parts},
     gateway::{Delivery, Early, FromClient, Upgrade, Upgraded},
     server::date,
 };
@@ -87,10 +87,10 @@ impl From<h2::Error> for Stopped {
 
 /// A request as the gateway takes it.
 pub(super) fn received(
-    request: Request<RecvStream>,
+    request: http::Request<RecvStream>,
     early: &Arc<Early>,
 ) -> (Request<FromClient>, Option<Box<Opening>>) {
-    let (mut head, incoming) = request.into_parts();
+    let (mut head, incoming) = Request::from(request).into_parts();
     if head.method == Method::CONNECT {
         let (open, opened) = oneshot::channel();
         let opening = async { opened.await.map_err(|_| io::ErrorKind::ConnectionAborted.into()) };
@@ -110,7 +110,7 @@ pub(super) fn received(
 /// The answer to a head with too many fields: the same as h2 gives by itself to one with too many bytes. It counts as given
 /// up: it cost something, and nothing was asked for.
 pub(super) fn too_many_fields(mut respond: SendResponse<Bytes>) {
-    let mut answer = Response::new(());
+    let mut answer = http::Response::new(());
     *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
     // An error: the client has gone on.
     let _ = respond.send_response(answer, true);
@@ -149,8 +149,8 @@ impl<F: Future<Output = Response<Delivery>>> Stream<F> {
             return Poll::Ready(None);
         }
         while let Some((status, fields)) = self.early.next(cx.waker()) {
-            let mut early = Response::new(());
-            (*early.status_mut(), *early.headers_mut()) = (status, fields);
+            let mut early = http::Response::new(());
+            (*early.status_mut(), *early.headers_mut()) = (status, fields.into());
             if let Err(error) = self.respond.send_informational(early) {
                 tracing::debug!(%error, "an informational answer could not be sent");
             }
@@ -163,10 +163,10 @@ impl<F: Future<Output = Response<Delivery>>> Stream<F> {
         self.early.close();
         self.under_way.as_mut()?.answered();
         let (mut head, body) = response.into_parts();
-        head.headers.entry(DATE).or_insert_with(date::now);
+        head.headers.add_missing(DATE, date::now);
         let tunnel = self.tunnel.take().filter(|_| head.status.is_success());
         let has_body = tunnel.is_some() || self.has_body(&mut head, &body);
-        let sent = self.respond.send_response(Response::from_parts(head, ()), !has_body);
+        let sent = self.respond.send_response(Response::from_parts(head, ()).into(), !has_body);
         let out = match sent {
             Ok(out) => out,
             Err(error) => {
@@ -191,7 +191,7 @@ impl<F: Future<Output = Response<Delivery>>> Stream<F> {
             return false;
         }
         if let Some(length) = body.size_hint().exact() {
-            head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+            head.headers.add_missing(CONTENT_LENGTH, || length.into());
         }
         !self.is_head && head.status != StatusCode::NOT_MODIFIED
     }

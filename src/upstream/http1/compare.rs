@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
@@ -45,8 +45,12 @@ pub(super) enum Broken {
     Ended,
 }
 
-fn fields(map: &HeaderMap) -> Fields {
-    map.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
+/// By their names: hyper keeps those that are called the same together.
+fn fields<'a>(all: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Fields {
+    let lines = all.into_iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+    let mut fields: Fields = lines.collect();
+    fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+    fields
 }
 
 /// What ours makes of these pieces, behind which the connection ends.

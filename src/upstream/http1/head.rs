@@ -9,12 +9,13 @@ use std::{mem::MaybeUninit, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
+    HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use httparse::{ParserConfig, Status};
 
 use super::framing::Decoder;
+use crate::core::fields::Fields;
 
 /// How many fields a head may have, and how many may stand behind a body.
 pub const MOST_FIELDS: usize = 256;
@@ -58,7 +59,7 @@ pub struct Head {
     /// HTTP/1.1 or HTTP/1.0.
     pub version: Version,
     /// Its fields.
-    pub fields: HeaderMap,
+    pub fields: Fields,
     says: Says,
 }
 
@@ -84,13 +85,13 @@ pub struct Reader {
     /// How much has been looked at without finding its end.
     looked: usize,
     /// An empty map to put fields in.
-    spare: HeaderMap,
+    spare: Fields,
 }
 
 impl Reader {
     /// One that puts the fields in this map, so that none has to be made.
     #[must_use]
-    pub fn with(mut spare: HeaderMap) -> Self {
+    pub fn with(mut spare: Fields) -> Self {
         spare.clear();
         Self { looked: 0, spare }
     }
@@ -198,7 +199,7 @@ impl Head {
     pub fn persists(&self) -> bool {
         let mut keeps = self.version == Version::HTTP_11;
         let lines = self.says.connection.then(|| self.fields.get_all(CONNECTION));
-        for line in lines.iter().flatten() {
+        for line in lines.into_iter().flatten() {
             for option in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 if option.eq_ignore_ascii_case(b"close") {
                     return false;
@@ -270,7 +271,7 @@ mod tests {
         let (head, rest) = read("HTTP/1.1 200 Fine\r\nA: 1\r\nb:2 \r\nA:\r\n\r\nrest").unwrap().unwrap();
         assert_eq!((head.status, head.version, &rest[..]), (StatusCode::OK, Version::HTTP_11, &b"rest"[..]));
         let fields: Vec<_> = head.fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        assert_eq!(fields, [("a", &b"1"[..]), ("a", b""), ("b", b"2")]);
+        assert_eq!(fields, [("a", &b"1"[..]), ("b", b"2"), ("a", b"")]);
     }
 
     #[test]

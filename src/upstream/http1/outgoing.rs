@@ -15,12 +15,14 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING},
-    request::Parts,
 };
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-use crate::upstream::BoxError;
+use crate::{
+    core::{fields::Fields, message::request::Parts},
+    upstream::BoxError,
+};
 
 /// As much is written from one place: copying it costs less than a vectored write.
 const FLAT: usize = 16 * 1024;
@@ -234,16 +236,15 @@ fn put_field(flat: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
 }
 
 /// The trailers that are announced. Others are left behind: the recipient may not expect them (RFC 9110 §6.5.1).
-fn announced(fields: &HeaderMap) -> Vec<HeaderName> {
+fn announced(fields: &Fields) -> Vec<HeaderName> {
     let lines = fields.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::core::message::Request;
     use std::{collections::VecDeque, task::Waker};
-
-    use http::{HeaderMap, Request};
 
     use super::*;
 
@@ -320,11 +321,11 @@ mod tests {
     }
 
     fn request(method: &str, fields: &[(&'static str, &'static str)], body: Frames) -> Outgoing<Frames> {
-        let mut request = Request::builder().method(method).uri("/notes?n=1");
+        let mut request = http::Request::builder().method(method).uri("/notes?n=1");
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let (head, body) = request.body(body).unwrap().into_parts();
+        let (head, body) = Request::from(request.body(body).unwrap()).into_parts();
         Outgoing::new(Vec::new(), &head, body)
     }
 

@@ -1,0 +1,341 @@
+//! The fields of a message, in the order in which they came.
+//!
+//! A message has few fields, and is asked for far more of them than it has. So they lie in one row, and what of them a name
+//! could be is told by one bit of a mark for each: to look for one that is not there costs next to nothing. Where a name
+//! stands several times, its values keep their order. How many there may be is bounded by whoever reads them from outside.
+
+use std::{ops::Index, slice};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The fields of a message.
+#[derive(Debug, Clone, Default)]
+pub struct Fields {
+    row: Vec<(HeaderName, HeaderValue)>,
+    /// The marks of all names that are or were there.
+    marks: u64,
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.row == other.row
+    }
+}
+
+impl Eq for Fields {}
+
+/// What names a field that is looked for.
+pub trait Names {
+    /// Whether it is this one.
+    fn is(&self, name: &HeaderName) -> bool;
+    /// A bit that is the same for the same name.
+    fn mark(&self) -> u64;
+}
+
+impl Names for HeaderName {
+    fn is(&self, name: &HeaderName) -> bool {
+        self == name
+    }
+
+    #[inline]
+    fn mark(&self) -> u64 {
+        mark(self.as_str())
+    }
+}
+
+impl Names for str {
+    fn is(&self, name: &HeaderName) -> bool {
+        name == self
+    }
+
+    #[inline]
+    fn mark(&self) -> u64 {
+        mark(self)
+    }
+}
+
+impl<N: Names + ?Sized> Names for &N {
+    fn is(&self, name: &HeaderName) -> bool {
+        (**self).is(name)
+    }
+
+    #[inline]
+    fn mark(&self) -> u64 {
+        (**self).mark()
+    }
+}
+
+/// What gives a field its name.
+pub trait Name {
+    /// The name.
+    fn into_name(self) -> HeaderName;
+}
+
+impl Name for HeaderName {
+    fn into_name(self) -> HeaderName {
+        self
+    }
+}
+
+impl Name for &HeaderName {
+    fn into_name(self) -> HeaderName {
+        self.clone()
+    }
+}
+
+impl Name for &'static str {
+    fn into_name(self) -> HeaderName {
+        HeaderName::from_static(self)
+    }
+}
+
+/// One bit by a name's length, its first byte and its last, in whatever case.
+#[inline]
+const fn mark(name: &str) -> u64 {
+    let name = name.as_bytes();
+    let (Some(first), Some(last)) = (name.first(), name.last()) else { return 1 };
+    // Without the bit that tells cases apart.
+    let (first, last) = ((*first | 0x20) as usize, (*last | 0x20) as usize);
+    1 << ((name.len() + 7 * first + 13 * last) % 64)
+}
+
+impl Fields {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { row: Vec::new(), marks: 0 }
+    }
+
+    /// None, with room for so many.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { row: Vec::with_capacity(capacity), marks: 0 }
+    }
+
+    /// How many there are; one that stands twice counts twice.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.row.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.row.is_empty()
+    }
+
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, additional: usize) {
+        self.row.reserve(additional);
+    }
+
+    /// Takes all away, and keeps the room.
+    pub fn clear(&mut self) {
+        self.row.clear();
+        self.marks = 0;
+    }
+
+    /// Those from the first with this name on.
+    fn from_first(&self, name: &impl Names) -> &[(HeaderName, HeaderValue)] {
+        if self.marks & name.mark() == 0 {
+            return &[];
+        }
+        let first = self.row.iter().position(|(there, _)| name.is(there));
+        first.map_or(&[], |first| &self.row[first..])
+    }
+
+    /// The first value of a field.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, name: impl Names) -> Option<&HeaderValue> {
+        self.from_first(&name).first().map(|(_, value)| value)
+    }
+
+    /// All values of a field.
+    #[inline]
+    #[must_use]
+    pub fn get_all(&self, name: impl Names) -> Values<'_> {
+        Values { row: self.from_first(&name) }
+    }
+
+    /// Whether there is such a field.
+    #[inline]
+    #[must_use]
+    pub fn contains_key(&self, name: impl Names) -> bool {
+        !self.from_first(&name).is_empty()
+    }
+
+    /// Puts a field behind all others.
+    pub fn append(&mut self, name: impl Name, value: HeaderValue) {
+        let name = name.into_name();
+        self.marks |= name.mark();
+        self.row.push((name, value));
+    }
+
+    /// Puts a field in the place of all with its name, the first of which gives it its place.
+    pub fn insert(&mut self, name: impl Name, value: HeaderValue) {
+        let name = name.into_name();
+        let mut value = Some(value);
+        if self.marks & name.mark() != 0 {
+            self.row.retain_mut(|(there, old)| {
+                if *there != name {
+                    return true;
+                }
+                value.take().is_some_and(|new| {
+                    *old = new;
+                    true
+                })
+            });
+        }
+        if let Some(value) = value {
+            self.append(name, value);
+        }
+    }
+
+    /// Puts a field behind all others, where there is none with its name.
+    pub fn add_missing(&mut self, name: impl Name, value: impl FnOnce() -> HeaderValue) {
+        let name = name.into_name();
+        if !self.contains_key(&name) {
+            self.append(name, value());
+        }
+    }
+
+    /// Takes a field away, however often it stands there. Returns its first value.
+    pub fn remove(&mut self, name: impl Names) -> Option<HeaderValue> {
+        let mut first = None;
+        if self.marks & name.mark() != 0 {
+            self.row.retain_mut(|(there, value)| {
+                let stays = !name.is(there);
+                if !stays && first.is_none() {
+                    first = Some(value.clone());
+                }
+                stays
+            });
+        }
+        first
+    }
+
+    /// Keeps those of which this is true.
+    pub fn retain(&mut self, mut stays: impl FnMut(&HeaderName, &HeaderValue) -> bool) {
+        self.row.retain(|(name, value)| stays(name, value));
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter(self.row.iter())
+    }
+
+    /// Their names, one for each value.
+    pub fn keys(&self) -> impl Iterator<Item = &HeaderName> {
+        self.row.iter().map(|(name, _)| name)
+    }
+}
+
+/// All values of one field, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    /// From the next one on.
+    row: &'a [(HeaderName, HeaderValue)],
+}
+
+impl<'a> Values<'a> {
+    /// The same, to go through.
+    #[must_use]
+    pub fn iter(&self) -> Self {
+        *self
+    }
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = &'a HeaderValue;
+
+    fn next(&mut self) -> Option<&'a HeaderValue> {
+        let ((name, value), behind) = self.row.split_first()?;
+        let next = behind.iter().position(|(there, _)| there == name);
+        self.row = next.map_or(&[], |next| &behind[next..]);
+        Some(value)
+    }
+}
+
+/// All fields, in order.
+#[derive(Debug, Clone)]
+pub struct Iter<'a>(slice::Iter<'a, (HeaderName, HeaderValue)>);
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a HeaderName, &'a HeaderValue);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|(name, value)| (name, value))
+    }
+}
+
+impl<'a> IntoIterator for &'a Fields {
+    type Item = (&'a HeaderName, &'a HeaderValue);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Fields {
+    type Item = (HeaderName, HeaderValue);
+    type IntoIter = std::vec::IntoIter<(HeaderName, HeaderValue)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.row.into_iter()
+    }
+}
+
+impl<N: Names> Index<N> for Fields {
+    type Output = HeaderValue;
+
+    /// The first value of a field that is there.
+    fn index(&self, name: N) -> &HeaderValue {
+        self.get(name).expect("the field is there")
+    }
+}
+
+impl Extend<(HeaderName, HeaderValue)> for Fields {
+    fn extend<I: IntoIterator<Item = (HeaderName, HeaderValue)>>(&mut self, fields: I) {
+        for (name, value) in fields {
+            self.append(name, value);
+        }
+    }
+}
+
+impl FromIterator<(HeaderName, HeaderValue)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (HeaderName, HeaderValue)>>(fields: I) -> Self {
+        let mut all = Self::new();
+        all.extend(fields);
+        all
+    }
+}
+
+/// What HTTP/2 came with.
+impl From<HeaderMap> for Fields {
+    fn from(map: HeaderMap) -> Self {
+        let mut fields = Self::with_capacity(map.len());
+        let mut last = None;
+        for (name, value) in map {
+            // A name is told only once for all its values.
+            last = name.or(last);
+            if let Some(name) = &last {
+                fields.append(name.clone(), value);
+            }
+        }
+        fields
+    }
+}
+
+/// What HTTP/2 is given.
+impl From<Fields> for HeaderMap {
+    fn from(fields: Fields) -> Self {
+        let mut map = Self::with_capacity(fields.len());
+        for (name, value) in fields {
+            map.append(name, value);
+        }
+        map
+    }
+}
