@@ -174,9 +174,8 @@ pub struct Informational<'a> {
 
 type Informed = dyn Fn(Informational<'_>) + Send + Sync;
 
-/// In the extensions of a request: whom to tell of informational answers, by either protocol.
-#[derive(Clone)]
-pub struct OnInformational(Arc<Informed>);
+/// Whom to tell of informational answers, by either protocol.
+pub struct OnInformational(Box<Informed>);
 
 impl std::fmt::Debug for OnInformational {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -187,11 +186,7 @@ impl std::fmt::Debug for OnInformational {
 impl OnInformational {
     /// With what is to be called.
     pub fn new(callback: impl Fn(Informational<'_>) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(callback))
-    }
-
-    fn call(&self, status: StatusCode, version: Version, fields: &Fields) {
-        (self.0)(Informational { status, version, fields });
+        Self(Box::new(callback))
     }
 }
 
@@ -202,15 +197,31 @@ pub struct Progress {
     /// When the backend last took something, in milliseconds after `began`.
     taken: AtomicU64,
     waits_for_client: AtomicBool,
+    /// Who is told of what precedes the answer.
+    listener: Option<OnInformational>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { began: Instant::now(), taken: AtomicU64::new(0), waits_for_client: AtomicBool::new(false) }
+        Self::telling(None)
     }
 }
 
 impl Progress {
+    /// Of a request whose informational answers are told to this.
+    #[must_use]
+    pub fn telling(listener: Option<OnInformational>) -> Self {
+        let (taken, waits_for_client) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { began: Instant::now(), taken, waits_for_client, listener }
+    }
+
+    /// An informational answer has come.
+    fn informed(&self, status: StatusCode, version: Version, fields: &Fields) {
+        if let Some(OnInformational(listener)) = &self.listener {
+            listener(Informational { status, version, fields });
+        }
+    }
+
     /// The backend took a part of the body.
     pub fn took(&self) {
         let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -138,13 +138,13 @@ struct Printed {
 
 impl Outgoing {
     /// A body to be streamed. The receiver learns whether it ended as it should; it gets an error if it was dropped before.
-    /// Where the client waits to be asked and `can_ask` says that the backend can, it is not asked before.
+    /// With `until_asked` the client is not asked for it before the backend does.
     pub(super) fn stream(
         ahead: Bytes,
         rest: Inbound,
         policy: &Policy,
         progress: &Arc<Progress>,
-        can_ask: bool,
+        until_asked: Option<UntilAsked>,
     ) -> (Self, oneshot::Receiver<bool>) {
         let (ended, receiver) = oneshot::channel();
         let is_open = rest.trailers.are_announced() || !rest.is_sized();
@@ -154,7 +154,7 @@ impl Outgoing {
             trailers: rest.trailers,
             is_open,
             awaits_continue: rest.awaits_continue,
-            until_asked: (can_ask && rest.awaits_continue).then(UntilAsked::new),
+            until_asked,
             allowance: rest.allowance,
             patience: Box::pin(sleep(Duration::ZERO)),
             late: None,

@@ -13,7 +13,9 @@ use super::{
     Exchange,
     answer::{Failure, Sent},
     body::{Ahead, Answer, Inbound, Outgoing},
-    browsers, dav, habits, headers, informational, replay,
+    browsers, dav, habits, headers,
+    informational::{self, UntilAsked},
+    replay,
     trailers::{self, Trailers},
     tunnel, versions, write,
 };
@@ -106,13 +108,10 @@ pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Re
     if let Some(wish) = &exchange.wish {
         wish.ask(&mut fields);
     }
-    let held = body.held();
-    if held.is_some() {
+    if body.held().is_some() {
         fields.insert(EXPECT, HeaderValue::from_static("100-continue"));
     }
-    let mut request = assemble(exchange, method, fields, body);
-    informational::listen(&mut request, exchange.preceding.clone(), held);
-    request
+    assemble(exchange, method, fields, body)
 }
 
 /// Whether the backend is sure to be spoken to in HTTP/1.1. What hyper does not tell of other connections is not asked for.
@@ -142,12 +141,14 @@ pub(super) fn outgoing(
     ahead: Ahead,
     rest: Option<Inbound>,
 ) -> (Outgoing, Arc<Progress>, Option<oneshot::Receiver<bool>>) {
-    let progress = Arc::default();
+    let can_ask = rest.as_ref().is_some_and(Inbound::awaits_continue) && speaks_http1(exchange);
+    let until_asked = can_ask.then(UntilAsked::new);
+    let held = until_asked.as_ref().map(|until| Arc::clone(until.held()));
+    let progress = Arc::new(Progress::telling(informational::listener(exchange.preceding.clone(), held)));
     match rest {
         None => (Outgoing::whole(ahead), progress, None),
         Some(rest) => {
-            let can_ask = speaks_http1(exchange);
-            let (outgoing, ended) = Outgoing::stream(ahead.bytes, rest, exchange.policy(), &progress, can_ask);
+            let (outgoing, ended) = Outgoing::stream(ahead.bytes, rest, exchange.policy(), &progress, until_asked);
             (outgoing, progress, Some(ended))
         }
     }

@@ -20,11 +20,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{body::Outgoing, client::Client, headers};
-use crate::{
-    core::{fields::Fields, message::Request},
-    upstream::OnInformational,
-};
+use super::{client::Client, headers};
+use crate::{core::fields::Fields, upstream::OnInformational};
 
 /// How many a client is sent before one answer; the rest is dropped.
 const MAX_ANSWERS: usize = 32;
@@ -217,20 +214,19 @@ fn in_words(status: StatusCode, fields: &Fields) -> Bytes {
     answer.into()
 }
 
-/// Sees to it that what the backend says before its answer gets where it should: `100` to the body that waits for it, `101`
-/// nowhere, the rest to the client.
-pub(super) fn listen(request: &mut Request<Outgoing>, to: Option<Preceding>, held: Option<Arc<Held>>) {
+/// Who sees to it that what the backend says before its answer gets where it should: `100` to the body that waits for it,
+/// `101` nowhere, the rest to the client.
+pub(super) fn listener(to: Option<Preceding>, held: Option<Arc<Held>>) -> Option<OnInformational> {
     if to.is_none() && held.is_none() {
-        return;
+        return None;
     }
-    let listener = OnInformational::new(move |answer| match (answer.status, &held, &to) {
+    Some(OnInformational::new(move |answer| match (answer.status, &held, &to) {
         (StatusCode::CONTINUE, Some(held), _) => {
             held.ask();
         }
         (StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS, ..) | (_, _, None) => {}
         (status, _, Some(to)) => to.pass_on(status, answer.version, answer.fields),
-    });
-    request.extensions_mut().insert(listener);
+    }))
 }
 
 /// Whether a body that is held back has been asked for.

@@ -14,14 +14,15 @@
 
 use std::{
     future::poll_fn,
-    io, mem,
+    io,
+    mem::{self, MaybeUninit},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
 use http_body::Body;
 use tokio::{
@@ -30,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    BoxError, Broken, Fault, MOST_INFORMATIONAL, OnInformational, Progress,
+    BoxError, Broken, Fault, MOST_INFORMATIONAL, Progress,
     connect::Peer,
     frames::Sending,
     wire::{Handle, Wire},
@@ -140,8 +141,7 @@ impl Connection {
     {
         let (asked, body) = request.into_parts();
         let mut outgoing = Outgoing::new(mem::take(&mut self.flat), &asked, body);
-        let Parts { method, headers, extensions, .. } = asked;
-        let listener = extensions.get::<OnInformational>();
+        let Parts { method, headers, .. } = asked;
         let mut reader = Reader::with(headers);
         let mut sent = None;
         let mut informed = 0;
@@ -164,9 +164,7 @@ impl Connection {
                 if informed > MOST_INFORMATIONAL {
                     return Poll::Ready(Err(Fault::BadAnswer));
                 }
-                if let Some(listener) = listener {
-                    listener.call(head.status, head.version, &head.fields);
-                }
+                progress.informed(head.status, head.version, &head.fields);
             }
         })
         .await;
@@ -183,7 +181,7 @@ impl Connection {
             Some(Err(_)) => Handle::cut_short(),
             None => self.share(outgoing, progress, patience),
         };
-        self.ahead = self.coming.split().freeze();
+        self.ahead = mem::take(&mut self.coming).freeze();
         let persists = matches!(sent, Some(Ok(()))) && head.persists() && !decoder.ends_with_connection();
         let body = Incoming::new(self, decoder, persists, handle.clone());
         Ok(Answered { head, body, handle })
@@ -221,13 +219,28 @@ impl Connection {
 
     fn poll_head(&mut self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Head, Fault>> {
         loop {
-            if let Some(head) = reader.take(&mut self.coming).map_err(malformed)? {
+            if let Some((head, length)) = reader.read(&self.coming).map_err(malformed)? {
+                self.coming.advance(length);
                 return Poll::Ready(Ok(head));
             }
-            match ready!(self.poll_more(cx, LEAST_READ)) {
-                Ok(0) => return Poll::Ready(Err(Fault::Connection(Broken::Closed))),
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(Fault::Connection(Broken::Io(error)))),
+            let lost = |error| Fault::Connection(Broken::Io(error));
+            if self.coming.is_empty() {
+                // Mostly it comes in one piece, and is not kept here at all.
+                let mut room = [const { MaybeUninit::uninit() }; LEAST_READ];
+                let mut read = ReadBuf::uninit(&mut room);
+                ready!(self.socket.poll_read(cx, &mut read)).map_err(lost)?;
+                let came = read.filled();
+                self.reads.took(came.len(), came.len() == LEAST_READ);
+                if came.is_empty() {
+                    return Poll::Ready(Err(Fault::Connection(Broken::Closed)));
+                }
+                let head = reader.read(came).map_err(malformed)?;
+                self.coming.extend_from_slice(&came[head.as_ref().map_or(0, |(_, length)| *length)..]);
+                if let Some((head, _)) = head {
+                    return Poll::Ready(Ok(head));
+                }
+            } else if ready!(self.poll_more(cx, LEAST_READ)).map_err(lost)? == 0 {
+                return Poll::Ready(Err(Fault::Connection(Broken::Closed)));
             }
         }
     }
@@ -239,7 +252,7 @@ impl Connection {
             self.room = room;
         }
         let before = self.coming.capacity() - self.coming.len();
-        let count = ready!(self.socket.poll_read(cx, &mut self.coming))?;
+        let count = ready!(self.socket.poll_more(cx, &mut self.coming))?;
         self.reads.took(count, count == before);
         Poll::Ready(Ok(count))
     }

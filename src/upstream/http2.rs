@@ -39,7 +39,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
-    BoxError, Broken, Fault, MOST_INFORMATIONAL, OnInformational, Progress,
+    BoxError, Broken, Fault, MOST_INFORMATIONAL, Progress,
     connect::{Connected, Peer},
     fleet::{Counted, Server},
     frames::{Frames, Sending, Streams},
@@ -233,7 +233,7 @@ impl Drop for Slot {
 #[derive(Debug)]
 pub(super) struct Begun {
     answer: ResponseFuture,
-    on_informational: Option<OnInformational>,
+    progress: Arc<Progress>,
     pub(super) sending: Arc<Sending>,
     /// Why the request's body broke off.
     cause: Arc<Mutex<Option<BoxError>>>,
@@ -286,8 +286,8 @@ impl Slot {
         } else {
             Sending::without_body()
         };
-        let on_informational = head.extensions.get::<OnInformational>().cloned();
-        Ok(Begun { answer, on_informational, sending, cause, slot, heard, is_answered: false })
+        let progress = Arc::clone(progress);
+        Ok(Begun { answer, progress, sending, cause, slot, heard, is_answered: false })
     }
 }
 
@@ -354,10 +354,8 @@ impl Begun {
                 if informed > MOST_INFORMATIONAL {
                     return Poll::Ready(None);
                 }
-                if let Some(callback) = &self.on_informational {
-                    let (head, ()) = informational.into_parts();
-                    callback.call(head.status, Version::HTTP_2, &head.headers.into());
-                }
+                let (head, ()) = informational.into_parts();
+                self.progress.informed(head.status, Version::HTTP_2, &head.headers.into());
             }
             Pin::new(&mut self.answer).poll(cx).map(Some)
         });

@@ -547,10 +547,9 @@ async fn no_answer_has_others_before_it_without_end() {
         let upstream = upstream(listener.local_addr().unwrap(), "");
         let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let counted = Arc::clone(&told);
-        let mut request = get(&[]);
-        request.extensions_mut().insert(OnInformational::new(move |_| {
+        let progress = Arc::new(Progress::telling(Some(OnInformational::new(move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
-        }));
+        }))));
         let backend = async {
             let mut backend = accepted(&listener).await;
             reads(&mut backend, "\r\n\r\n").await;
@@ -558,7 +557,7 @@ async fn no_answer_has_others_before_it_without_end() {
             backend.write_all(OK.as_bytes()).await.unwrap();
             backend
         };
-        let (answer, _backend) = tokio::join!(send(&upstream, request), backend);
+        let (answer, _backend) = tokio::join!(within(upstream.send(get(&[]), &progress)), backend);
         assert_eq!(told.load(Ordering::SeqCst), MOST_INFORMATIONAL);
         match answer {
             Ok(_) => assert!(is_whole),

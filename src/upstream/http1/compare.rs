@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::Builder;
@@ -80,11 +80,14 @@ impl Answer {
     fn read<'a>(&mut self, method: &Method, next: &mut impl FnMut() -> Option<&'a [u8]>) -> Result<(), Broken> {
         let (mut reader, mut coming) = (Reader::default(), BytesMut::new());
         let head = loop {
-            match reader.take(&mut coming).map_err(Broken::Malformed)? {
-                Some(head) if head.is_informational() => {
+            match reader.read(&coming).map_err(Broken::Malformed)? {
+                Some((head, length)) => {
+                    coming.advance(length);
+                    if !head.is_informational() {
+                        break head;
+                    }
                     self.informational.push((head.status.as_u16(), fields(&head.fields)));
                 }
-                Some(head) => break head,
                 None => coming.extend_from_slice(next().ok_or(Broken::Ended)?),
             }
         };

@@ -5,9 +5,9 @@
 //!
 //! Deliberately absent: I/O, time, and the reason phrase, which means nothing.
 
-use std::{mem::MaybeUninit, ops::Range};
+use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
@@ -84,24 +84,24 @@ impl Says {
 pub struct Reader {
     /// How much has been looked at without finding its end.
     looked: usize,
-    /// An empty map to put fields in.
+    /// A row to put fields in.
     spare: Fields,
 }
 
 impl Reader {
-    /// One that puts the fields in this map, so that none has to be made.
+    /// One that puts the fields in this row, so that none has to be made.
     #[must_use]
     pub fn with(mut spare: Fields) -> Self {
         spare.clear();
         Self { looked: 0, spare }
     }
 
-    /// Takes a head off; `None`: more has to come.
+    /// The head that these bytes begin with, and how long it is; `None`: more has to come.
     ///
     /// # Errors
     ///
     /// What has come is not the beginning of an answer.
-    pub fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<Head>, Malformed> {
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         if bytes.is_empty() || self.looked > 0 && !may_end(bytes, self.looked) {
             return self.more(bytes);
         }
@@ -116,28 +116,24 @@ impl Reader {
         }
         let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Meaning)?;
         let version = if answer.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-        let place = |value: &[u8]| {
-            let from = value.as_ptr().addr() - bytes.as_ptr().addr();
-            from..from + value.len()
-        };
+        // One copy of all of it, of which the values are parts.
+        let copy = Bytes::copy_from_slice(&bytes[..length]);
         let mut says = Says::default();
-        let mut places: Vec<(HeaderName, Range<usize>)> = Vec::with_capacity(answer.headers.len());
+        let mut fields = std::mem::take(&mut self.spare);
+        fields.reserve(answer.headers.len());
         for field in &*answer.headers {
             let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Meaning)?;
             says.note(&name);
-            places.push((name, place(field.value)));
-        }
-        let head = bytes.split_to(length).freeze();
-        let mut fields = std::mem::take(&mut self.spare);
-        fields.reserve(places.len());
-        for (name, place) in places {
-            fields.append(name, value(head.slice(place))?);
+            let from = field.value.as_ptr().addr() - bytes.as_ptr().addr();
+            let value = HeaderValue::from_maybe_shared(copy.slice(from..from + field.value.len()));
+            // The end of a line may not stand in a value, so it is looked for only where there may be one.
+            fields.append(name, value.or_else(|_| unfolded(field.value))?);
         }
         self.looked = 0;
-        Ok(Some(Head { status, version, fields, says }))
+        Ok(Some((Head { status, version, fields, says }, length)))
     }
 
-    fn more(&mut self, bytes: &BytesMut) -> Result<Option<Head>, Malformed> {
+    fn more(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         self.looked = bytes.len();
         if self.looked < MOST_BYTES { Ok(None) } else { Err(Malformed::TooLong) }
     }
@@ -156,12 +152,9 @@ fn may_end(bytes: &[u8], looked: usize) -> bool {
     news.windows(2).any(|two| two == b"\n\n") || news.windows(3).any(|three| three == b"\n\r\n")
 }
 
-/// A field's value. What was folded becomes one line (RFC 9112 §5.2).
-fn value(bytes: Bytes) -> Result<HeaderValue, Malformed> {
-    if !bytes.contains(&b'\n') {
-        return HeaderValue::from_maybe_shared(bytes).map_err(|_| Malformed::Meaning);
-    }
-    let mut lines = bytes.split(|&byte| byte == b'\n');
+/// The value of a field that was folded, in one line (RFC 9112 §5.2).
+fn unfolded(folded: &[u8]) -> Result<HeaderValue, Malformed> {
+    let mut lines = folded.split(|&byte| byte == b'\n');
     let mut value = lines.next().unwrap_or_default().trim_ascii_end().to_vec();
     for line in lines {
         value.push(b' ');
@@ -254,12 +247,17 @@ fn digits(text: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::{Buf, BytesMut};
+
     use super::*;
 
     /// The head, and what is left of the bytes.
     fn read(text: &str) -> Result<Option<(Head, BytesMut)>, Malformed> {
         let mut bytes = BytesMut::from(text);
-        Ok(Reader::default().take(&mut bytes)?.map(|head| (head, bytes)))
+        Ok(Reader::default().read(&bytes)?.map(|(head, length)| {
+            bytes.advance(length);
+            (head, bytes)
+        }))
     }
 
     fn head(text: &str) -> Head {
@@ -320,7 +318,7 @@ mod tests {
             let (mut reader, mut bytes) = (Reader::default(), BytesMut::new());
             for (at, byte) in text.bytes().enumerate() {
                 bytes.extend_from_slice(&[byte]);
-                let is_whole = reader.take(&mut bytes).unwrap().is_some();
+                let is_whole = reader.read(&bytes).unwrap().is_some();
                 assert_eq!(is_whole, at + 1 == text.len(), "{text:?} at {at}");
             }
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::upstream::wire::Wire;
 
@@ -48,13 +48,26 @@ impl Socket {
     }
 
     /// Reads behind what has been read.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_more(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        self.poll(cx, |wire, cx| pin!(wire.read_buf(into)).poll(cx))
+    }
+
+    /// Reads into this.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll(cx, |wire, cx| Pin::new(wire).poll_read(cx, into))
+    }
+
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: impl FnOnce(&mut Wire, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         match self {
-            Self::Own(wire) => poll_read(wire, cx, into),
+            Self::Own(wire) => read(wire, cx),
             Self::Shared(shared) => {
                 let mut state = shared.state();
                 let Some(wire) = &mut state.wire else { return Poll::Ready(Err(closed())) };
-                let read = poll_read(wire, cx, into);
+                let read = read(wire, cx);
                 if read.is_pending() {
                     state.reader = Some(cx.waker().clone());
                 }
@@ -62,10 +75,6 @@ impl Socket {
             }
         }
     }
-}
-
-fn poll_read(wire: &mut Wire, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
-    pin!(wire.read_buf(into)).poll(cx)
 }
 
 impl Shared {
