@@ -15,9 +15,9 @@ use std::{
 };
 
 use http::{HeaderValue, StatusCode};
-use tokio::time::timeout;
 
 use crate::{
+    clock,
     config::{Config, HostRule},
     core::{
         fields::Fields,
@@ -320,7 +320,7 @@ impl Gateway {
                 let carried = pin!(carry(&exchange, &mut body));
                 match gateway.config.limits.request_timeout {
                     None => carried.await,
-                    Some(limit) => timeout(limit, carried).await.unwrap_or_else(|_| Err(exchange.out_of_time())),
+                    Some(limit) => clock::timeout(limit, carried).await.unwrap_or_else(|_| Err(exchange.out_of_time())),
                 }
             };
             match answer {

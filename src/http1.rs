@@ -12,7 +12,6 @@ pub mod answer;
 pub mod chunked;
 pub mod request;
 
-mod alarm;
 mod body;
 mod connection;
 mod outbox;

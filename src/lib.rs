@@ -4,6 +4,7 @@
 //! [`gateway`] the path of one request, [`upstream`] the backends, [`server`] the listeners, [`admin`] what an operator asks, [`tls`] certificates, [`config`] what an operator
 //! chose, [`cli`] the commands.
 
+mod clock;
 pub mod core;
 pub mod memory;
 pub mod tracker;

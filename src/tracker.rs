@@ -27,10 +27,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::core::{
-    etag::EntityTag,
-    record::{Access, Outcome, Packed, Probed, Record, Seconds, Seen, Source, Stamp, State, View, Writes},
-    resource::Key,
+use crate::{
+    clock,
+    core::{
+        etag::EntityTag,
+        record::{Access, Outcome, Packed, Probed, Record, Seconds, Seen, Source, Stamp, State, View, Writes},
+        resource::Key,
+    },
 };
 
 pub mod gate;
@@ -432,7 +435,7 @@ impl Tracker {
             slot.pass_on_from(ask.access);
         });
         if ask.access != Access::Observed {
-            self.watcher.ended(since.elapsed());
+            self.watcher.ended(clock::since(since));
         }
     }
 
@@ -473,7 +476,7 @@ impl Tracker {
     }
 
     fn now(&self) -> Seconds {
-        self.began.elapsed().as_secs()
+        clock::since(self.began).as_secs()
     }
 
     fn view<'a>(&self, record: &'a Record, key: Key, caller: u64, max_age: Option<Duration>) -> View<'a> {
@@ -619,7 +622,7 @@ struct InLine {
 impl InLine {
     fn new(tracker: Arc<Tracker>, key: Key, id: u64) -> Self {
         tracker.watcher.waits();
-        Self { tracker: Some(tracker), key, id, since: Instant::now() }
+        Self { tracker: Some(tracker), key, id, since: clock::now() }
     }
 
     fn into_turn(mut self, ask: Ask) -> Turn {
@@ -666,7 +669,7 @@ enum Phase {
 
 impl Turn {
     fn new(tracker: Arc<Tracker>, ask: Ask) -> Self {
-        Self { tracker, ask, phase: Phase::Taken, since: Instant::now(), shared: Vec::new(), pass: None }
+        Self { tracker, ask, phase: Phase::Taken, since: clock::now(), shared: Vec::new(), pass: None }
     }
 
     /// Tells the watcher of it. Not while the record is locked.

@@ -8,12 +8,13 @@
 //! Deliberately absent: any retry that looks at a status, and any of a request whose first byte may have left.
 
 use std::{
+    future::poll_fn,
     io,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -24,9 +25,10 @@ use http::{
     uri::Authority,
 };
 use http_body::Body;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::{
+    clock::{self, Alarm},
     config::{self, Protocol},
     core::{
         fields::Fields,
@@ -212,7 +214,7 @@ impl Progress {
     #[must_use]
     pub fn telling(listener: Option<OnInformational>) -> Self {
         let (taken, waits_for_client) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { began: Instant::now(), taken, waits_for_client, listener }
+        Self { began: clock::now(), taken, waits_for_client, listener }
     }
 
     /// An informational answer has come.
@@ -224,7 +226,7 @@ impl Progress {
 
     /// The backend took a part of the body.
     pub fn took(&self) {
-        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(clock::since(self.began).as_millis()).unwrap_or(u64::MAX);
         self.taken.store(millis, Ordering::Relaxed);
         self.waits_for_client.store(false, Ordering::Relaxed);
     }
@@ -237,13 +239,22 @@ impl Progress {
     /// Whether the backend has taken nothing for so long although there was something to take.
     #[must_use]
     pub fn is_stalled(&self, patience: Duration) -> bool {
-        self.deadline(patience).is_some_and(|at| at <= Instant::now())
+        self.deadline(patience).is_some_and(|at| at <= clock::exactly())
     }
 
     /// Returns once the backend has taken nothing for so long although there was something to take.
     async fn stalls(&self, patience: Duration) {
-        while !self.is_stalled(patience) {
-            sleep_until(self.deadline(patience).unwrap_or_else(|| Instant::now() + patience)).await;
+        let mut alarm = Alarm::default();
+        poll_fn(|cx| self.poll_stalled(cx, &mut alarm, patience)).await;
+    }
+
+    /// Ready once the backend has taken nothing for so long although there was something to take.
+    fn poll_stalled(&self, cx: &mut Context<'_>, alarm: &mut Alarm, patience: Duration) -> Poll<()> {
+        loop {
+            ready!(alarm.poll(cx, self.deadline(patience).unwrap_or_else(|| clock::now() + patience)));
+            if self.is_stalled(patience) {
+                return Poll::Ready(());
+            }
         }
     }
 
@@ -410,12 +421,11 @@ impl Upstream {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let answer = connection.send(request, progress, self.config().response_timeout);
-        let http1::Answered { head, body, handle } = match self.in_time(answer, progress).await {
-            Some(Ok(answered)) => answered,
-            Some(Err(http1::Failed { fault, sent: true })) => return Err(Undone::Sent(fault)),
-            Some(Err(http1::Failed { fault, sent: false })) => return Err(Undone::Lost(fault)),
-            None => return Err(Undone::Sent(Fault::ResponseTimeout)),
+        let answered = connection.send(request, progress, self.config().response_timeout).await;
+        let http1::Answered { head, body, handle } = match answered {
+            Ok(answered) => answered,
+            Err(http1::Failed { fault, sent: true }) => return Err(Undone::Sent(fault)),
+            Err(http1::Failed { fault, sent: false }) => return Err(Undone::Lost(fault)),
         };
         let patience = self.config().response_idle_timeout;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -492,13 +502,17 @@ impl Upstream {
                 return Err(Undone::Unsent(Box::new(request), Fault::Connection(Broken::Http2(error))));
             }
         };
-        let response = match self.in_time(begun.answer(), progress).await {
-            Some(answer) => answer.map_err(Undone::Sent)?,
-            None => {
-                begun.timed_out();
-                return Err(Undone::Sent(Fault::ResponseTimeout));
-            }
+        let patience = self.config().response_timeout;
+        let in_time = tokio::select! {
+            biased;
+            answer = begun.answer() => Some(answer),
+            () = progress.stalls(patience) => None,
         };
+        let Some(answer) = in_time else {
+            begun.timed_out();
+            return Err(Undone::Sent(Fault::ResponseTimeout));
+        };
+        let response = answer.map_err(Undone::Sent)?;
         if response.status().is_informational() {
             return Err(Undone::Sent(Fault::BadAnswer));
         }
@@ -506,20 +520,6 @@ impl Upstream {
         let lease = Lease { held: Held::Slot(Arc::clone(&begun.slot)), under_way };
         let patience = self.config().response_idle_timeout;
         Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), lease, handle, patience)))
-    }
-
-    /// Waits for the head of an answer for as long as the backend has something to answer; `None`: it took too long.
-    async fn in_time<T>(&self, answer: impl Future<Output = T>, progress: &Progress) -> Option<T> {
-        let patience = self.config().response_timeout;
-        let mut answer = pin!(answer);
-        loop {
-            let deadline = progress.deadline(patience).unwrap_or_else(|| Instant::now() + patience);
-            match timeout_at(deadline, &mut answer).await {
-                Ok(answer) => return Some(answer),
-                Err(_) if progress.is_stalled(patience) => return None,
-                Err(_) => {}
-            }
-        }
     }
 
     /// Closes the connections that have been idle for too long, and looks names up again that are old. Meant to be called

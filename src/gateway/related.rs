@@ -7,10 +7,10 @@
 //! (`Location`, `Content-Location`) is only known with the answer, and stays with `write`.
 
 use http::HeaderName;
-use tokio::time::Instant;
 
 use super::{Exchange, answer::Failure, route};
 use crate::{
+    clock,
     config::Route,
     core::{
         destination::readings,
@@ -106,18 +106,18 @@ pub(super) async fn begin_write(exchange: &Exchange, ask: Ask) -> Result<Turn, B
 }
 
 async fn begin_one(exchange: &Exchange, ask: Ask) -> Result<Turn, Busy> {
-    let since = Instant::now();
+    let since = clock::now();
     let pass = exchange.gateway.enter(exchange.route, ask.wait).await?;
-    let wait = ask.wait.saturating_sub(since.elapsed());
+    let wait = ask.wait.saturating_sub(clock::since(since));
     let mut turn = exchange.gateway.tracker.begin_write(Ask { wait, ..ask }).await?;
     turn.keep(pass);
     Ok(turn)
 }
 
 async fn begin_several(exchange: &Exchange, ask: Ask, related: Vec<Related>) -> Result<Turn, Busy> {
-    let since = Instant::now();
+    let since = clock::now();
     let gateway = &exchange.gateway;
-    let left = || ask.wait.saturating_sub(since.elapsed());
+    let left = || ask.wait.saturating_sub(clock::since(since));
     for other in &related {
         // Where a name is new, nobody may write to what has it until those are over that use the old one. Once that is so it
         // stays so, and the pass that counts for all is the last.

@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use http::{
     header::{HOST, IF_MATCH, USER_AGENT},
 };
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::{
     answer::{Failure, Repeat},
@@ -30,6 +31,7 @@ use super::{
     probe::Said,
 };
 use crate::{
+    clock,
     config::{Config, Origin},
     core::{
         fields::Fields,
@@ -135,7 +137,7 @@ impl Seen {
         };
         Arc::new(Self {
             instruments: Arc::clone(instruments),
-            began: Instant::now(),
+            began: clock::now(),
             method: request.method().clone(),
             trace: Trace::of(fields),
             route: OnceLock::new(),
@@ -223,7 +225,7 @@ impl Seen {
 
     /// How long it has been under way.
     pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        clock::since(self.began)
     }
 
     /// It is a write that was sent, and nobody knows what became of it.
@@ -235,7 +237,7 @@ impl Seen {
     pub(super) fn asks<'a>(&'a self, instruments: &'a Instruments, upstream: usize) -> Asked<'a> {
         let counters = &instruments.upstreams[upstream];
         counters.asked();
-        Asked { seen: self, counters, began: Instant::now() }
+        Asked { seen: self, counters, began: clock::now() }
     }
 
     fn note(&self, f: impl FnOnce(&mut Later)) {
@@ -246,7 +248,8 @@ impl Seen {
 
     /// It is over.
     fn ended(&self, status: Option<StatusCode>, sent: u64, aborted: Option<&'static str>) {
-        let after = self.began.elapsed();
+        // What was computed belongs to it: of a refusal it may be all.
+        let after = clock::exactly().saturating_duration_since(self.began);
         let received = self.received.load(Ordering::Relaxed);
         self.route().ended(after);
         self.instruments.metrics.bodies(received, sent);
@@ -299,7 +302,7 @@ impl Asked<'_> {
         self.seen.note(|later| later.server = server.map(|server| server.authority.to_string()));
         match answer {
             Ok(_) => {
-                let after = self.began.elapsed();
+                let after = clock::since(self.began);
                 self.counters.answered(after);
                 self.seen.note(|later| later.upstream_time = Some(after));
             }

@@ -8,6 +8,7 @@
 //! runs in a task of its own ([`carry_out`]) that owns the turn; the client's connection only waits for word from it.
 
 use std::{
+    future::poll_fn,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -18,7 +19,7 @@ use tokio::{
         OwnedSemaphorePermit,
         oneshot::{self, error::TryRecvError},
     },
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use super::{
@@ -34,6 +35,7 @@ use super::{
     replay, route, versions,
 };
 use crate::{
+    clock,
     core::{
         fields::Fields,
         message::Response,
@@ -255,7 +257,7 @@ fn meant_method(exchange: &Exchange) -> Result<Method, Failure> {
 }
 
 async fn take_place(exchange: &Exchange) -> Result<OwnedSemaphorePermit, Failure> {
-    let place = timeout(exchange.policy().wait, exchange.client.write_place()).await;
+    let place = clock::timeout(exchange.policy().wait, exchange.client.write_place()).await;
     place.map_err(|_| Failure::Busy(Busy::TimedOut))
 }
 
@@ -275,7 +277,7 @@ async fn take_turn_with(
 
 async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure> {
     let policy = exchange.policy();
-    let since = Instant::now();
+    let since = clock::now();
     let ask = Ask {
         key: exchange.key,
         access,
@@ -290,7 +292,7 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
         // Out of line with it, and an answer in case that it only has nothing more to say.
         () = exchange.client.gone() => Err(Failure::Busy(Busy::TimedOut)),
     };
-    exchange.seen.waited(since.elapsed());
+    exchange.seen.waited(clock::since(since));
     turn
 }
 
@@ -306,10 +308,10 @@ async fn forward_in_turn(
     let (reply, answer) = oneshot::channel();
     let under_way = (exchange.gateway.write_begins(), place);
     // In a box, so that it is not moved about on its way into the task.
-    let write = Box::pin(carry_out(Arc::clone(exchange), turn, notes, ahead, body.take(), reply));
+    let mut write = Box::pin(carry_out(Arc::clone(exchange), turn, notes, ahead, body.take(), reply));
     exchange.goes_on.store(true, Ordering::Relaxed);
     tokio::spawn(async move {
-        write.await;
+        poll_fn(|cx| clock::steadily(|| write.as_mut().poll(cx))).await;
         drop(under_way);
     });
     answer.await.unwrap_or(Err(Failure::Lost))

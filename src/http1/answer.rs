@@ -17,9 +17,13 @@ use http::{
     },
 };
 use httpdate::HttpDate;
+use tokio::time::Instant;
 
 use super::request::{Head, digits, lists};
-use crate::core::{fields::Fields, message::response};
+use crate::{
+    clock,
+    core::{fields::Fields, message::response},
+};
 
 /// Room for a line of a head, mostly more than it needs; and for a body that goes out with its head.
 const ABOUT_A_LINE: usize = 48;
@@ -283,22 +287,23 @@ pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &HeaderMap, announced:
 
 /// The date as text, made anew every second.
 struct DateNow {
-    until: SystemTime,
+    until: Option<Instant>,
     text: String,
 }
 
 thread_local! {
-    static DATE_NOW: RefCell<DateNow> = const { RefCell::new(DateNow { until: UNIX_EPOCH, text: String::new() }) };
+    static DATE_NOW: RefCell<DateNow> = const { RefCell::new(DateNow { until: None, text: String::new() }) };
 }
 
 impl DateNow {
     fn text(&mut self) -> &str {
-        let now = SystemTime::now();
-        // Also where the clock was set back.
-        if now >= self.until || self.until.duration_since(now).is_ok_and(|left| left > Duration::from_secs(1)) {
-            let part = now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
-            self.until = now + Duration::from_secs(1) - Duration::from_nanos(part.into());
-            self.text = HttpDate::from(now).to_string();
+        let now = clock::now();
+        // The time of day may be set; until the next second nobody looks.
+        if self.until.is_none_or(|until| now >= until) {
+            let time = SystemTime::now();
+            let part = time.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+            self.until = Some(now + Duration::from_secs(1) - Duration::from_nanos(part.into()));
+            self.text = HttpDate::from(time).to_string();
         }
         &self.text
     }

@@ -23,14 +23,16 @@ use tokio::{
 };
 
 use super::{
-    alarm::Alarm,
     answer::{self, Asked, Framing, Size},
     body::Body,
     outbox::Outbox,
     request::{Bounds, Head, Refusal},
     wire::{NoHead, Rest, Shared},
 };
-use crate::core::message::{Request, Response};
+use crate::{
+    clock::{self, Alarm},
+    core::message::{Request, Response},
+};
 
 /// How much of an answer may wait to be sent to a client that does not read.
 const UNSENT: usize = 64 * 1024;
@@ -209,13 +211,13 @@ impl<H: Handler> Connection<H> {
             drop(wire);
             link.out.release();
             if has_begun {
-                began.get_or_insert_with(Instant::now);
+                began.get_or_insert_with(clock::now);
             } else if is_to_close(cx) {
                 return Poll::Ready(Err(End::Quiet));
             }
             let (deadline, late) = match *began {
                 Some(began) => (began + times.head, End::Late),
-                None => (*idle_since.get_or_insert_with(Instant::now) + times.idle, End::Idle),
+                None => (*idle_since.get_or_insert_with(clock::now) + times.idle, End::Idle),
             };
             link.alarm.poll(cx, deadline).map(|()| Err(late))
         });
@@ -393,7 +395,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
         while !self.out.is_empty() {
             ready!(self.out.poll_write(cx, io))?;
             if let Some(taken) = &mut self.taken {
-                *taken = Instant::now();
+                *taken = clock::now();
             }
         }
         ready!(Pin::new(io).poll_flush(cx))?;
@@ -411,7 +413,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
             return Ok(());
         }
         handler.client_has_ended();
-        let taken = *self.taken.get_or_insert_with(Instant::now);
+        let taken = *self.taken.get_or_insert_with(clock::now);
         if self.alarm.poll(cx, taken + self.half_closed).is_ready() {
             return Err(
                 io::Error::new(io::ErrorKind::TimedOut, "the client has ended its side, and takes nothing").into()

@@ -6,7 +6,7 @@
 //!
 //! What is said from then on is up to `http1` and `http2`.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -23,6 +23,7 @@ use super::{
     socket::{Socket, Stream},
 };
 use crate::{
+    clock,
     config::Limits,
     gateway::{Broken, Client},
     tls,
@@ -72,7 +73,8 @@ pub(super) async fn serve(
     let ended = if open.is_http2 {
         Box::pin(http2::serve(open, &live, &limits, stop)).await.map_err(Broken::from)
     } else {
-        Box::pin(http1::serve(open, &live, &limits, stop)).await
+        let mut served = Box::pin(http1::serve(open, &live, &limits, stop));
+        poll_fn(|cx| clock::steadily(|| served.as_mut().poll(cx))).await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, %peer, "a client's connection ended");

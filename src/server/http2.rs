@@ -6,6 +6,7 @@
 //! stream has a task of its own ([`stream`]). What is left to h2: frames, windows, and which header lists are malformed.
 
 use std::{
+    future::poll_fn,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -30,6 +31,7 @@ use super::{
     last_call, socket, stopped,
 };
 use crate::{
+    clock,
     config::Limits,
     gateway::{Client, Early},
 };
@@ -69,7 +71,7 @@ pub(super) async fn serve(
     let Ok(begun) = begun else { return Ok(()) };
     let mut connection = begun?;
     let mut stopping = pin!(stopped(&mut stop));
-    std::future::poll_fn(|cx| {
+    poll_fn(|cx| {
         if !connection.is_closing && stopping.as_mut().poll(cx).is_ready() {
             connection.close(LAST_CALL);
         }
@@ -178,7 +180,7 @@ impl<'a> Connection<'a> {
         let is_head = request.method() == http::Method::HEAD;
         let (request, tunnel) = stream::received(request, &early);
         let answer = self.live.gateway().handle(Arc::clone(&self.client), request, Some(Arc::clone(&early)));
-        let stream = stream::Stream {
+        let mut stream = stream::Stream {
             answer: Some(Box::pin(answer)),
             respond,
             early,
@@ -188,7 +190,7 @@ impl<'a> Connection<'a> {
             under_way: Some(under_way),
             sending: None,
         };
-        tokio::spawn(stream);
+        tokio::spawn(poll_fn(move |cx| clock::steadily(|| Pin::new(&mut stream).poll(cx))));
     }
 
     /// There are no more requests. Those that are under way are answered, and then it may take so long to go.

@@ -6,12 +6,10 @@
 //! record nothing of what comes through the gateway.
 
 use std::{
+    cell::Cell,
     fmt,
     hash::{BuildHasher, RandomState},
-    sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    str,
 };
 
 use http::{HeaderName, HeaderValue};
@@ -30,9 +28,15 @@ const LENGTH: usize = 55;
 /// The trace that a request belongs to.
 #[derive(Debug, Clone)]
 pub struct Trace {
-    /// Always one that can be read.
-    parent: HeaderValue,
+    parent: Parent,
     state: Vec<HeaderValue>,
+}
+
+/// A `traceparent` that can be read.
+#[derive(Debug, Clone)]
+enum Parent {
+    Given(HeaderValue),
+    Begun([u8; LENGTH]),
 }
 
 /// The 32 digits of a trace's id.
@@ -45,32 +49,42 @@ impl Trace {
     pub fn of(fields: &Fields) -> Self {
         let mut parents = fields.get_all(TRACEPARENT).iter();
         match (parents.next(), parents.next()) {
-            (Some(only), None) if is_valid(only.as_bytes()) => {
-                Self { parent: only.clone(), state: fields.get_all(TRACESTATE).iter().cloned().collect() }
-            }
+            (Some(only), None) if is_valid(only.as_bytes()) => Self {
+                parent: Parent::Given(only.clone()),
+                state: fields.get_all(TRACESTATE).iter().cloned().collect(),
+            },
             (None, _) | (Some(_), _) => Self::begin(),
         }
     }
 
     fn begin() -> Self {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
-        for at in [TRACE_ID.start, TRACE_ID.start + 16, PARENT_ID.start] {
-            write_digits(&mut text[at..at + 16], random());
-        }
-        Self { parent: HeaderValue::from_bytes(&text).expect("digits are plain"), state: Vec::new() }
+        let [first, second, parent] = Numbers::draw();
+        text[TRACE_ID.start..TRACE_ID.start + 16].copy_from_slice(&digits(first));
+        text[TRACE_ID.start + 16..TRACE_ID.end].copy_from_slice(&digits(second));
+        text[PARENT_ID].copy_from_slice(&digits(parent));
+        Self { parent: Parent::Begun(text), state: Vec::new() }
     }
 
     /// Its id.
     #[must_use]
     pub fn id(&self) -> TraceId<'_> {
         // Not all of it: what a later version adds may be any bytes.
-        let digits = std::str::from_utf8(&self.parent.as_bytes()[TRACE_ID]);
+        let parent = match &self.parent {
+            Parent::Given(value) => value.as_bytes(),
+            Parent::Begun(text) => text,
+        };
+        let digits = str::from_utf8(&parent[TRACE_ID]);
         TraceId(digits.expect("it was checked, or written here"))
     }
 
     /// Sets the fields of a request so.
     pub fn write(&self, fields: &mut Fields) {
-        fields.insert(TRACEPARENT, self.parent.clone());
+        let parent = match &self.parent {
+            Parent::Given(value) => value.clone(),
+            Parent::Begun(text) => HeaderValue::from_bytes(text).expect("digits are plain"),
+        };
+        fields.insert(TRACEPARENT, parent);
         fields.remove(TRACESTATE);
         for state in &self.state {
             fields.append(TRACESTATE, state.clone());
@@ -108,17 +122,57 @@ fn is_valid(parent: &[u8]) -> bool {
 }
 
 /// The 16 digits of a number.
-fn write_digits(out: &mut [u8], number: u64) {
-    for (digits, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
-        *digits = [byte >> 4, byte & 15].map(|nibble| b"0123456789abcdef"[usize::from(nibble)]);
+fn digits(number: u64) -> [u8; 16] {
+    let mut out = [0; 16];
+    let (first, second) = out.split_at_mut(8);
+    first.copy_from_slice(&eight_digits((number >> 32) as u32));
+    second.copy_from_slice(&eight_digits(number as u32));
+    out
+}
+
+/// All at once: each in a byte of one number.
+fn eight_digits(number: u32) -> [u8; 8] {
+    let mut each = u64::from(number);
+    each = (each | each << 16) & 0x0000_ffff_0000_ffff;
+    each = (each | each << 8) & 0x00ff_00ff_00ff_00ff;
+    each = (each | each << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // From ten on the fifth bit is set by six more, and the letters begin 39 behind where the figures would end.
+    let letters = (each + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (each + 0x3030_3030_3030_3030 + letters * 39).to_be_bytes()
+}
+
+/// What the ids of a thread are made of.
+struct Numbers {
+    keyed: RandomState,
+    secrets: [u64; 2],
+    drawn: Cell<u64>,
+}
+
+thread_local! {
+    static NUMBERS: Numbers = {
+        let keyed = RandomState::new();
+        Numbers { secrets: ["before", "behind"].map(|secret| keyed.hash_one(secret)), keyed, drawn: Cell::new(0) }
+    };
+}
+
+impl Numbers {
+    /// A trace's two, and its parent's. None is zero, which is no id. The second nobody outside can foretell; the first comes
+    /// no second time, so that no two traces of a thread are one; and the parent's has to differ within its trace alone.
+    fn draw() -> [u64; 3] {
+        NUMBERS.with(|numbers| {
+            let drawn = numbers.drawn.replace(numbers.drawn.get().wrapping_add(1));
+            let unforeseen = numbers.keyed.hash_one(drawn);
+            let [before, behind] = numbers.secrets;
+            [mixed(drawn ^ before) ^ behind, unforeseen, mixed(unforeseen ^ before)].map(|number| number.max(1))
+        })
     }
 }
 
-/// A number that nobody outside can foretell. Never zero, which is no id.
-fn random() -> u64 {
-    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    static DRAWN: AtomicU64 = AtomicU64::new(0);
-    SEED.hash_one(DRAWN.fetch_add(1, Ordering::Relaxed)).max(1)
+/// Another number for each, with no likeness to it (the last step of SplitMix64).
+fn mixed(number: u64) -> u64 {
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }
 
 #[cfg(test)]
@@ -178,5 +232,13 @@ mod tests {
         }
         let again = Trace::of(&Fields::new());
         assert_ne!(Trace::of(&Fields::new()).id().as_str(), again.id().as_str());
+    }
+    #[test]
+    fn an_id_is_in_lower_case_digits_of_all_its_numbers() {
+        for number in [0, 1, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x9999_aaaa_0f0f_f0f0, u64::MAX] {
+            assert_eq!(str::from_utf8(&digits(number)), Ok(&*format!("{number:016x}")));
+        }
+        let drawn: std::collections::HashSet<_> = (0..1000).flat_map(|_| Numbers::draw()).collect();
+        assert_eq!(drawn.len(), 3000);
     }
 }

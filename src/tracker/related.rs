@@ -13,9 +13,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Ask, Broken, Busy, Tracker, Turn};
-use crate::core::{
-    record::{Access, Outcome},
-    resource::Key,
+use crate::{
+    clock,
+    core::{
+        record::{Access, Outcome},
+        resource::Key,
+    },
 };
 
 impl Tracker {
@@ -30,10 +33,10 @@ impl Tracker {
     ///
     /// A future that is dropped leaves the line that it stands in, and gives back the turns that it has.
     pub async fn begin_write_beside(self: &Arc<Self>, ask: Ask, related: &[Key]) -> Result<Turn, Busy> {
-        let since = Instant::now();
+        let since = clock::now();
         let (mut own, mut shared) = (None, Vec::new());
         for asked in self.in_order(ask, related) {
-            let wait = ask.wait.saturating_sub(since.elapsed());
+            let wait = ask.wait.saturating_sub(clock::since(since));
             let turn = self.begin_write(Ask { wait, ..asked }).await?;
             if asked.key == ask.key {
                 own = Some(turn);
@@ -76,7 +79,7 @@ impl Tracker {
             slot.pass_on_from(ask.access);
         });
         if ask.access != Access::Observed {
-            self.watcher.ended(since.elapsed());
+            self.watcher.ended(clock::since(since));
         }
     }
 }

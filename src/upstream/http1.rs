@@ -36,7 +36,10 @@ use super::{
     frames::Sending,
     wire::{Handle, Wire},
 };
-use crate::core::message::{Request, request::Parts};
+use crate::{
+    clock::Alarm,
+    core::message::{Request, request::Parts},
+};
 
 mod body;
 #[cfg(test)]
@@ -70,6 +73,8 @@ pub(super) struct Connection {
     room: usize,
     /// Where requests are written from.
     flat: Vec<u8>,
+    /// Rings where the backend is waited for too long.
+    alarm: Alarm,
     pub(super) peer: Peer,
     pub(super) served: usize,
 }
@@ -109,6 +114,7 @@ impl Connection {
             reads: Reads { next: LEAST_READ, shrinks: false },
             room: 0,
             flat: Vec::new(),
+            alarm: Alarm::default(),
             peer,
             served: 0,
         })
@@ -124,7 +130,7 @@ impl Connection {
         pin!(look).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(true)
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer, for so long as the backend has something to answer.
     ///
     /// # Cancel safety
     ///
@@ -147,15 +153,19 @@ impl Connection {
         let mut informed = 0;
         let head = poll_fn(|cx| {
             self.poll_write(cx, &mut outgoing, progress, &mut sent)?;
-            if !outgoing.has_begun() {
-                // Nobody can have answered that.
-                return Poll::Pending;
-            }
             loop {
-                let head = match ready!(self.poll_head(cx, &mut reader)) {
-                    Ok(head) => head,
+                // Nobody can have answered what has not begun.
+                let head = if outgoing.has_begun() { self.poll_head(cx, &mut reader) } else { Poll::Pending };
+                let head = match head {
+                    Poll::Ready(Ok(head)) => head,
                     // That nothing more was taken came first.
-                    Err(broken) => return Poll::Ready(Err(sent.take().and_then(Result::err).unwrap_or(broken))),
+                    Poll::Ready(Err(broken)) => {
+                        return Poll::Ready(Err(sent.take().and_then(Result::err).unwrap_or(broken)));
+                    }
+                    Poll::Pending => {
+                        ready!(progress.poll_stalled(cx, &mut self.alarm, patience));
+                        return Poll::Ready(Err(Fault::ResponseTimeout));
+                    }
                 };
                 if !head.is_informational() {
                     return Poll::Ready(Ok(head));
@@ -168,7 +178,10 @@ impl Connection {
             }
         })
         .await;
-        let head = head.map_err(|fault| Failed { fault, sent: outgoing.has_begun() })?;
+        let head = head.map_err(|fault| {
+            let sent = outgoing.has_begun() || matches!(fault, Fault::ResponseTimeout);
+            Failed { fault, sent }
+        })?;
         let decoder = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => framing::Decoder::length(0),
             _ => head.body(&method).map_err(|what| Failed { fault: malformed(what), sent: true })?,

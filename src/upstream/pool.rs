@@ -26,7 +26,7 @@ use super::{
     places::{Place, Places, Spare},
     wire::{Watch, Wire},
 };
-use crate::{config::Protocol, tls::upstream::Asks};
+use crate::{clock, config::Protocol, tls::upstream::Asks};
 
 /// How many requests in a row a connection serves for its own worker while others wait for a place.
 const SERVES_BEFORE_OTHERS: usize = 8;
@@ -110,7 +110,7 @@ impl Pool {
         {
             return Ok(ready);
         }
-        let deadline = Instant::now() + self.fleet.config().connect_timeout;
+        let deadline = clock::now() + self.fleet.config().connect_timeout;
         // In a box, since few requests have to wait, and all would have room for it.
         match timeout_at(deadline, Box::pin(self.next(only_http1, deadline))).await {
             Ok(ready) => ready,
@@ -210,7 +210,7 @@ impl Pool {
                 return Some((Ready::Http2(slot), served));
             }
         }
-        let now = Instant::now();
+        let now = clock::now();
         while let Some(mut idle) = kept.http1.pop() {
             if self.is_usable(&mut idle, now) {
                 return Some((Ready::Http1(idle.connection), true));

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     Broken,
@@ -21,6 +21,7 @@ use super::{
     pool::Pool,
     wire::Handle,
 };
+use crate::clock::{self, Alarm};
 
 /// Why an answer broke off.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +45,10 @@ pub struct FromUpstream {
     server: Arc<Server>,
     handle: Handle,
     patience: Duration,
-    /// Runs while the backend is waited for.
-    pause: Option<Pin<Box<Sleep>>>,
-    is_waiting: bool,
+    /// Until when the backend is waited for, if it is.
+    until: Option<Instant>,
+    /// Over HTTP/2; else it is the connection's.
+    alarm: Option<Box<Alarm>>,
 }
 
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl FromUpstream {
 
     /// Of a connection that is no longer HTTP's.
     pub(super) fn without_lease(source: Source, server: Arc<Server>, handle: Handle, patience: Duration) -> Self {
-        Self { source, lease: None, ahead: None, server, handle, patience, pause: None, is_waiting: false }
+        Self { source, lease: None, ahead: None, server, handle, patience, until: None, alarm: None }
     }
 
     /// The way that the request went.
@@ -152,7 +154,7 @@ impl FromUpstream {
             && let Some(pool) = pool.upgrade()
             && !limit.is_zero()
         {
-            pool.give_back(connection, Instant::now() + limit);
+            pool.give_back(connection, clock::now() + limit);
         }
     }
 
@@ -170,7 +172,7 @@ impl FromUpstream {
             self.break_off();
             return Poll::Ready(Some(Err(AnswerError::Idle)));
         };
-        self.is_waiting = false;
+        self.until = None;
         match &frame {
             // An answer that broke off leaves nothing to be used again.
             Some(Err(_)) => self.break_off(),
@@ -183,13 +185,12 @@ impl FromUpstream {
 
     /// Ready once the backend has paused for too long.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = Instant::now() + self.patience;
-        let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if !self.is_waiting {
-            self.is_waiting = true;
-            pause.as_mut().reset(until);
-        }
-        pause.as_mut().poll(cx)
+        let until = *self.until.get_or_insert_with(|| clock::now() + self.patience);
+        let alarm = match &mut self.source {
+            Source::Http1(body) => body.alarm(),
+            Source::Http2(_) | Source::Nothing => None,
+        };
+        alarm.unwrap_or_else(|| self.alarm.get_or_insert_default()).poll(cx, until)
     }
 }
 

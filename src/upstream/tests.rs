@@ -447,6 +447,43 @@ async fn an_answer_that_breaks_off_is_an_error_and_closes() {
     }
 }
 
+/// Its alarm is left to run from one request to the next.
+#[tokio::test]
+async fn each_request_on_a_connection_has_its_own_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let keys = "response_timeout = \"400ms\"\nresponse_idle_timeout = \"200ms\"";
+    let upstream = upstream(listener.local_addr().unwrap(), keys);
+    let millis = Duration::from_millis;
+    let backend = tokio::spawn(async move {
+        let mut backend = accepted(&listener).await;
+        for (pause, answer) in [
+            (millis(0), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+            (millis(250), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+            (millis(0), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na"),
+        ] {
+            reads(&mut backend, "\r\n\r\n").await;
+            tokio::time::sleep(pause).await;
+            backend.write_all(answer.as_bytes()).await.unwrap();
+        }
+        within(backend.read(&mut [0])).await
+    });
+    // Each by a task of its own, so that another is to be woken.
+    let asked = || {
+        let upstream = Arc::clone(&upstream);
+        async move { tokio::spawn(async move { send(&upstream, get(&[])).await }).await.unwrap().unwrap() }
+    };
+    asked().await;
+    tokio::time::sleep(millis(250)).await;
+    asked().await;
+    let mut body = asked().await.into_body();
+    within(body.frame()).await.unwrap().unwrap();
+    let since = Instant::now();
+    assert!(matches!(within(body.frame()).await.unwrap(), Err(AnswerError::Idle)));
+    let waited = since.elapsed();
+    assert!((millis(190)..millis(350)).contains(&waited), "{waited:?}");
+    assert_eq!(backend.await.unwrap().unwrap(), 0, "the connection is closed");
+}
+
 #[tokio::test]
 async fn a_request_that_is_given_up_takes_its_connection_along() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

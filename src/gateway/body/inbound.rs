@@ -18,10 +18,13 @@ use super::{
     super::{client::Client, seen::Incoming, trailers::Trailers},
     BodyError, Broken,
 };
-use crate::core::{
-    fingerprint::{Fingerprint, Printing},
-    message::request::Parts,
-    policy::Policy,
+use crate::{
+    clock,
+    core::{
+        fingerprint::{Fingerprint, Printing},
+        message::request::Parts,
+        policy::Policy,
+    },
 };
 
 /// The limits before a route is known.
@@ -71,7 +74,7 @@ impl Allowance {
 
     /// The client is waited for from now on. Returns until when, and what it has failed to do by then.
     pub(super) fn waits(&mut self) -> (Instant, BodyError) {
-        let since = *self.since.get_or_insert_with(Instant::now);
+        let since = *self.since.get_or_insert_with(clock::now);
         let deserved = self.received.saturating_mul(1000).checked_div(self.rate).map(Duration::from_millis);
         match deserved.map(|time| time.max(self.idle).saturating_sub(self.waited)) {
             Some(left) if left < self.idle => (since + left, BodyError::Slow),
@@ -81,7 +84,7 @@ impl Allowance {
 
     /// The client is not waited for any more.
     pub(super) fn waited(&mut self) {
-        self.waited += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.waited += self.since.take().map_or(Duration::ZERO, clock::since);
     }
 
     /// So much has come.
@@ -260,7 +263,7 @@ impl Inbound {
             return None;
         }
         let mut body = self.body.take()?;
-        let deadline = Instant::now() + time;
+        let deadline = clock::now() + time;
         let mut dropped = 0;
         while dropped <= bytes {
             match timeout_at(deadline, next_frame(&mut body, &self.client)).await {

@@ -13,9 +13,12 @@ use super::{
     framing::{Decoder, Part},
     socket::Socket,
 };
-use crate::upstream::{
-    Broken,
-    wire::{Handle, Wire},
+use crate::{
+    clock::Alarm,
+    upstream::{
+        Broken,
+        wire::{Handle, Wire},
+    },
 };
 
 /// The body of an answer. Dropped before its end, it closes the connection.
@@ -62,6 +65,11 @@ impl Incoming {
             shared.close();
             self.handle.abort();
         }
+    }
+
+    /// The connection's, while it is the body's.
+    pub(in crate::upstream) fn alarm(&mut self) -> Option<&mut Alarm> {
+        self.connection.as_mut().map(|connection| &mut connection.alarm)
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Broken>> {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Rings at a deadline, or before it: it is left to run from one wait to the next, since to set it anew for every request
 /// would cost more than to look at the deadline again when it rings.
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
+pub(crate) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
     /// Who is woken by it.
     waker: Option<Waker>,
@@ -18,7 +18,7 @@ pub(super) struct Alarm {
 
 impl Alarm {
     /// Ready at the deadline of what is waited for now.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         let is_known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if sleep.deadline() <= deadline && is_known && !sleep.is_elapsed() {
