@@ -94,6 +94,11 @@ impl Client {
         }
     }
 
+    /// A place for one more write, if there is one and nobody waits for it.
+    pub(super) fn free_write_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.writes).try_acquire_owned().ok()
+    }
+
     /// Waits for a place for one more write.
     pub(super) async fn write_place(&self) -> OwnedSemaphorePermit {
         Arc::clone(&self.writes).acquire_owned().await.expect("the semaphore is never closed")
