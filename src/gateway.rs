@@ -550,7 +550,7 @@ impl Exchange {
     /// Sends a request to the route's upstream.
     async fn send(
         &self,
-        request: Request<body::Outgoing>,
+        request: Box<Request<body::Outgoing>>,
         progress: &Arc<Progress>,
     ) -> Result<forward::Received, SendError> {
         let upstream = self.gateway.config.routes[self.route].upstream;

@@ -9,7 +9,7 @@
 
 use std::{
     io,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -281,7 +281,7 @@ impl Upstream {
         &self.fleet
     }
 
-    /// Sends a request and waits for the head of its answer. `progress` is moved on by the request's body. With `Upgrade`
+    /// Sends a request and waits for the head of its answer. It is in a box, since it is handed on from step to step. `progress` is moved on by the request's body. With `Upgrade`
     /// it goes by HTTP/1.1 where the configuration leaves a choice; a 101 comes with a [`Tunnel`] in its extensions. Over
     /// HTTP/2 a WebSocket is asked for as RFC 8441 has it, and the answer is shown as the 101 that it stands for.
     ///
@@ -295,7 +295,7 @@ impl Upstream {
     /// unknown.
     pub async fn send<B>(
         &self,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         progress: &Arc<Progress>,
     ) -> Result<Response<FromUpstream>, SendError>
     where
@@ -313,7 +313,7 @@ impl Upstream {
             match self.send_to(at, request, progress).await {
                 Ok(response) => return Ok(response),
                 Err(Failed::Unsent(handed_back, fault)) => {
-                    request = *handed_back;
+                    request = handed_back;
                     last = SendError { fault, sent: false, reused: false, server: Some(at) };
                 }
                 Err(Failed::Over(error)) => return Err(error),
@@ -326,7 +326,7 @@ impl Upstream {
     async fn send_to<B>(
         &self,
         at: usize,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         progress: &Arc<Progress>,
     ) -> Result<Response<FromUpstream>, Failed<B>>
     where
@@ -342,7 +342,7 @@ impl Upstream {
                 Ok(ready) => ready,
                 Err(fault) => {
                     self.fleet.failed(server, &fault, false);
-                    return Err(Failed::Unsent(Box::new(request), fault));
+                    return Err(Failed::Unsent(request, fault));
                 }
             };
             progress.took();
@@ -361,7 +361,7 @@ impl Upstream {
                 // Only a connection that has served before may be found closed; a new one that is has its reasons. One that does
                 // not take an upgrade is not closed, and would be found again.
                 Err(Undone::Unsent(handed_back, fault)) if reused && !matches!(fault, Fault::NoUpgrade) => {
-                    request = *handed_back;
+                    request = handed_back;
                     under_way = server.begin();
                 }
                 Err(Undone::Unsent(handed_back, fault)) => {
@@ -384,7 +384,7 @@ impl Upstream {
         &self,
         pool: &Arc<Pool>,
         connection: Box<http1::Connection>,
-        request: Request<B>,
+        request: Box<Request<B>>,
         asked: &Asked,
         progress: &Arc<Progress>,
         under_way: fleet::Counted,
@@ -393,7 +393,7 @@ impl Upstream {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let answer = connection.send(request, progress, self.config().response_timeout);
+        let answer = pin!(connection.send(request, progress, self.config().response_timeout));
         let http1::Answered { head, body, handle } = match self.in_time(answer, progress).await {
             Some(Ok(answered)) => answered,
             Some(Err(http1::Failed { fault, sent: true })) => return Err(Undone::Sent(fault)),
@@ -420,7 +420,7 @@ impl Upstream {
     async fn tunnel_by_http2<B>(
         &self,
         slot: http2::Slot,
-        request: Request<B>,
+        request: Box<Request<B>>,
         server: &Arc<Server>,
         under_way: fleet::Counted,
     ) -> Result<Response<FromUpstream>, Undone<B>> {
@@ -459,7 +459,7 @@ impl Upstream {
     async fn by_http2<B>(
         &self,
         slot: http2::Slot,
-        request: Request<B>,
+        request: Box<Request<B>>,
         server: &Server,
         progress: &Arc<Progress>,
         under_way: fleet::Counted,
@@ -468,14 +468,15 @@ impl Upstream {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut begun = match slot.begin(request, &server.origin, progress, self.config().response_timeout) {
+        let mut begun = match slot.begin(*request, &server.origin, progress, self.config().response_timeout) {
             Ok(begun) => begun,
             Err(handed_back) => {
                 let (request, error) = *handed_back;
                 return Err(Undone::Unsent(Box::new(request), Fault::Connection(Broken::Http2(error))));
             }
         };
-        let response = match self.in_time(begun.answer(), progress).await {
+        let answered = self.in_time(pin!(begun.answer()), progress).await;
+        let response = match answered {
             Some(answer) => answer.map_err(Undone::Sent)?,
             None => {
                 begun.timed_out();
@@ -492,12 +493,11 @@ impl Upstream {
     }
 
     /// Waits for the head of an answer for as long as the backend has something to answer; `None`: it took too long.
-    async fn in_time<T>(&self, answer: impl Future<Output = T>, progress: &Progress) -> Option<T> {
+    async fn in_time<T>(&self, mut answer: Pin<&mut impl Future<Output = T>>, progress: &Progress) -> Option<T> {
         let patience = self.config().response_timeout;
-        let mut answer = pin!(answer);
         loop {
             let deadline = progress.deadline(patience).unwrap_or_else(|| Instant::now() + patience);
-            match timeout_at(deadline, &mut answer).await {
+            match timeout_at(deadline, answer.as_mut()).await {
                 Ok(answer) => return Some(answer),
                 Err(_) if progress.is_stalled(patience) => return None,
                 Err(_) => {}

@@ -516,13 +516,13 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
     let mut body = Object::begin();
     if is_simple {
         // All of it where the route wants no more.
-        body.text("error", &[&problem.error]);
+        say(&mut body, "error", &problem.error);
     } else {
         describe(&mut body, about, failure, &problem, &path);
         if let Some(current) = conflict {
             body.texts("current_etags", current.iter().map(EntityTag::to_bytes));
             body.texts("if_match", about.if_match());
-            body.text("latest", &[&path]);
+            body.text("latest", &path);
         }
         if let Some(repeat) = repeat {
             repeat.members().write(&mut body);
@@ -536,14 +536,25 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
 
 /// The members of a problem detail, in the order in which a person would read them.
 fn describe(body: &mut Object, about: &About<'_>, failure: &Failure, problem: &Problem, path: &str) {
-    body.text("type", &["urn:ifmatch:", problem.kind]);
-    body.text("title", &[problem.title]);
+    body.words("type", &["urn:ifmatch:", problem.kind]);
+    body.words("title", &[problem.title]);
     body.number("status", problem.status.as_str());
-    body.text("error", &[&problem.error]);
-    body.text("detail", &[detail::of(failure, about.policy).as_deref().unwrap_or(&problem.error)]);
+    say(body, "error", &problem.error);
+    match detail::of(failure, about.policy) {
+        Some(detail) => body.text("detail", &detail),
+        None => say(body, "detail", &problem.error),
+    }
     // What was too long is not sent back.
     if !matches!(failure, Failure::TargetLength(_)) {
-        body.text("instance", &[path]);
+        body.text("instance", path);
+    }
+}
+
+/// A sentence of the gateway's own. What was put together may have something of the client's in it.
+fn say(body: &mut Object, name: &'static str, sentence: &Cow<'static, str>) {
+    match sentence {
+        Cow::Borrowed(sentence) => body.words(name, &[sentence]),
+        Cow::Owned(sentence) => body.text(name, sentence),
     }
 }
 

@@ -379,7 +379,7 @@ async fn carry_out(
     }
     let held = outgoing.held();
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
-    let mut sent = exchange.send(request, &progress).await;
+    let mut sent = exchange.send(Box::new(request), &progress).await;
     versions::strip(&exchange, sent.as_mut().ok());
     let mut received = match sent {
         Ok(received) => received,

@@ -52,7 +52,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn send(upstream: &Upstream, request: Request<Bodies>) -> Result<Response<FromUpstream>, SendError> {
-    within(upstream.send(request, &Arc::default())).await
+    within(upstream.send(Box::new(request), &Arc::default())).await
 }
 
 /// Answers each request on each connection with this text, and says of each connection that it was made.
@@ -449,7 +449,7 @@ async fn a_request_that_is_given_up_takes_its_connection_along() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = upstream(listener.local_addr().unwrap(), "");
     let progress = Arc::default();
-    let mut sent = Box::pin(upstream.send(get(&[]), &progress));
+    let mut sent = Box::pin(upstream.send(Box::new(get(&[])), &progress));
     let mut backend = tokio::select! {
         _ = &mut sent => panic!("nobody answers"),
         backend = accepted(&listener) => backend,

@@ -77,16 +77,16 @@ pub(super) struct Members<'a> {
 impl Members<'_> {
     pub(super) fn write(&self, body: &mut Object) {
         if let Some(field) = self.field {
-            body.text("field", &[field]);
+            body.text("field", field);
         }
         if let Some(existing) = self.existing {
-            body.text("existing", &[existing]);
+            body.text("existing", existing);
         }
         if let Some(status) = &self.original_status {
             body.number("original_status", status.as_str());
         }
         if let Some(location) = self.location {
-            body.text("location", &[location]);
+            body.text("location", location);
         }
     }
 }
