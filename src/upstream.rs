@@ -297,7 +297,7 @@ impl Upstream {
         &self,
         mut request: Box<Request<B>>,
         progress: &Arc<Progress>,
-    ) -> Result<Response<FromUpstream>, SendError>
+    ) -> Result<Response<Box<FromUpstream>>, SendError>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -328,7 +328,7 @@ impl Upstream {
         at: usize,
         mut request: Box<Request<B>>,
         progress: &Arc<Progress>,
-    ) -> Result<Response<FromUpstream>, Failed<B>>
+    ) -> Result<Response<Box<FromUpstream>>, Failed<B>>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -388,7 +388,7 @@ impl Upstream {
         asked: &Asked,
         progress: &Arc<Progress>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream>, Undone<B>>
+    ) -> Result<Response<Box<FromUpstream>>, Undone<B>>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -423,7 +423,7 @@ impl Upstream {
         request: Box<Request<B>>,
         server: &Arc<Server>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream>, Undone<B>> {
+    ) -> Result<Response<Box<FromUpstream>>, Undone<B>> {
         let (head, body) = request.into_parts();
         let unsent = |fault| Undone::Unsent(Box::new(Request::from_parts(head.clone(), body)), fault);
         let mut asking = match slot.ask(&head, &server.origin) {
@@ -463,7 +463,7 @@ impl Upstream {
         server: &Server,
         progress: &Arc<Progress>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream>, Undone<B>>
+    ) -> Result<Response<Box<FromUpstream>>, Undone<B>>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -550,7 +550,7 @@ enum Undone<B> {
     Sent(Fault),
 }
 
-fn with_head(head: http1::head::Head, body: FromUpstream) -> Response<FromUpstream> {
+fn with_head(head: http1::head::Head, body: Box<FromUpstream>) -> Response<Box<FromUpstream>> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.version_mut() = head.version;

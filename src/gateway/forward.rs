@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The backend's answer.
-pub(super) type Received = Response<FromUpstream>;
+pub(super) type Received = Response<Box<FromUpstream>>;
 
 /// Passes a read on and records the tag that its answer shows.
 pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Response<Answer>, Failure> {

@@ -51,7 +51,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), future).await.expect("waited in vain")
 }
 
-async fn send(upstream: &Upstream, request: Request<Bodies>) -> Result<Response<FromUpstream>, SendError> {
+async fn send(upstream: &Upstream, request: Request<Bodies>) -> Result<Response<Box<FromUpstream>>, SendError> {
     within(upstream.send(Box::new(request), &Arc::default())).await
 }
 
@@ -203,7 +203,7 @@ impl Body for Frames {
 
 const ASKS: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
 
-async fn echo(response: &mut Response<FromUpstream>) {
+async fn echo(response: &mut Response<Box<FromUpstream>>) {
     let tunnel = response.extensions_mut().remove::<Tunnel>().expect("a tunnel");
     let mut opened = within(tunnel.open()).await.unwrap();
     for size in [5, 300_000] {
@@ -484,8 +484,8 @@ fn streamed() -> (tokio::sync::mpsc::UnboundedSender<Bytes>, Request<Bodies>) {
 }
 
 /// A request whose answer has begun before its body has ended; the answer's body is still to come.
-async fn answered_early() -> (Response<FromUpstream>, tokio::net::TcpStream, tokio::sync::mpsc::UnboundedSender<Bytes>)
-{
+async fn answered_early()
+-> (Response<Box<FromUpstream>>, tokio::net::TcpStream, tokio::sync::mpsc::UnboundedSender<Bytes>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = upstream(listener.local_addr().unwrap(), "");
     let (give, request) = streamed();
