@@ -312,7 +312,7 @@ impl Gateway {
                 Ok(subject) => subject,
                 Err(failure) => {
                     let limits = Policy::default();
-                    return Box::pin(gateway.refuse(&seen, &head, failure, body, &limits)).await;
+                    return Box::pin(gateway.refuse(&seen, &head, failure, &mut body, &limits)).await;
                 }
             };
             let exchange = Exchange::new(&gateway, Arc::clone(&client), head, subject, early.as_ref(), &seen);
@@ -328,7 +328,7 @@ impl Gateway {
                 Err(failure) => {
                     let is_renamed = matches!(failure, Failure::Busy(Busy::Renamed));
                     let Some(newest) = gateway.newest().filter(|_| is_renamed) else {
-                        return Box::pin(exchange.refuse(failure, body)).await;
+                        return Box::pin(exchange.refuse(failure, &mut body)).await;
                     };
                     gateway = newest;
                     head = exchange.head.clone();
@@ -386,13 +386,13 @@ impl Gateway {
         seen: &Seen,
         head: &Parts,
         failure: Failure,
-        body: body::Inbound,
+        body: &mut body::Inbound,
         limits: &Policy,
     ) -> Response<Answer> {
         seen.failed(&failure);
         habits::refused(seen, &failure);
         let rest =
-            if failure.is_late() { body.into_rest() } else { body.drain(limits.drain_bytes, limits.drain_time).await };
+            if failure.is_late() { body.take_rest() } else { body.drain(limits.drain_bytes, limits.drain_time).await };
         let closes = rest.is_some() || failure.ends_connection();
         if let Some(rest) = rest {
             tokio::spawn(body::linger(rest, limits.drain_time));
@@ -526,7 +526,7 @@ impl Exchange {
         })
     }
 
-    async fn refuse(&self, failure: Failure, body: body::Inbound) -> Response<Answer> {
+    async fn refuse(&self, failure: Failure, body: &mut body::Inbound) -> Response<Answer> {
         let voice = browsers::Voice::of(&failure);
         let refusal = self.gateway.refuse(&self.seen, &self.head, failure, body, self.policy()).await;
         browsers::dress_refusal(self, refusal, voice).await
@@ -552,7 +552,7 @@ impl Exchange {
     /// Sends a request to the route's upstream.
     async fn send(
         &self,
-        request: Request<body::Outgoing>,
+        request: Box<Request<body::Outgoing>>,
         progress: &Arc<Progress>,
     ) -> Result<forward::Received, SendError> {
         let upstream = self.gateway.config.routes[self.route].upstream;

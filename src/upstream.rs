@@ -309,7 +309,7 @@ impl Upstream {
         &self.fleet
     }
 
-    /// Sends a request and waits for the head of its answer. `progress` is moved on by the request's body. With `Upgrade`
+    /// Sends a request and waits for the head of its answer. It is in a box, since it is handed on from step to step. `progress` is moved on by the request's body. With `Upgrade`
     /// it goes by HTTP/1.1 where the configuration leaves a choice; a 101 comes with a [`Tunnel`] in its extensions. Over
     /// HTTP/2 a WebSocket is asked for as RFC 8441 has it, and the answer is shown as the 101 that it stands for.
     ///
@@ -323,9 +323,9 @@ impl Upstream {
     /// unknown.
     pub async fn send<B>(
         &self,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         progress: &Arc<Progress>,
-    ) -> Result<Response<FromUpstream>, SendError>
+    ) -> Result<Response<Box<FromUpstream>>, SendError>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -341,7 +341,7 @@ impl Upstream {
             match self.send_to(at, request, progress).await {
                 Ok(response) => return Ok(response),
                 Err(Failed::Unsent(handed_back, fault)) => {
-                    request = *handed_back;
+                    request = handed_back;
                     last = SendError { fault, sent: false, reused: false, server: Some(at) };
                 }
                 Err(Failed::Over(error)) => return Err(error),
@@ -354,9 +354,9 @@ impl Upstream {
     async fn send_to<B>(
         &self,
         at: usize,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         progress: &Arc<Progress>,
-    ) -> Result<Response<FromUpstream>, Failed<B>>
+    ) -> Result<Response<Box<FromUpstream>>, Failed<B>>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -370,7 +370,7 @@ impl Upstream {
                 Ok(ready) => ready,
                 Err(fault) => {
                     self.fleet.failed(server, &fault, false);
-                    return Err(Failed::Unsent(Box::new(request), fault));
+                    return Err(Failed::Unsent(request, fault));
                 }
             };
             progress.took();
@@ -389,7 +389,7 @@ impl Upstream {
                 // Only a connection that has served before may be found closed; a new one that is has its reasons. One that does
                 // not take an upgrade is not closed, and would be found again.
                 Err(Undone::Unsent(handed_back, fault)) if reused && !matches!(fault, Fault::NoUpgrade) => {
-                    request = *handed_back;
+                    request = handed_back;
                     under_way = server.begin();
                 }
                 Err(Undone::Unsent(handed_back, fault)) => {
@@ -412,11 +412,11 @@ impl Upstream {
         &self,
         pool: &Arc<Pool>,
         connection: Box<http1::Connection>,
-        request: Request<B>,
+        request: Box<Request<B>>,
         asked: &Asked,
         progress: &Arc<Progress>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream>, Undone<B>>
+    ) -> Result<Response<Box<FromUpstream>>, Undone<B>>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -447,10 +447,10 @@ impl Upstream {
     async fn tunnel_by_http2<B>(
         &self,
         slot: http2::Slot,
-        request: Request<B>,
+        request: Box<Request<B>>,
         server: &Arc<Server>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream>, Undone<B>> {
+    ) -> Result<Response<Box<FromUpstream>>, Undone<B>> {
         let (head, body) = request.into_parts();
         let unsent = |fault| Undone::Unsent(Box::new(Request::from_parts(head.clone(), body)), fault);
         let mut asking = match slot.ask(&head, &server.origin) {
@@ -486,16 +486,16 @@ impl Upstream {
     async fn by_http2<B>(
         &self,
         slot: http2::Slot,
-        request: Request<B>,
+        request: Box<Request<B>>,
         server: &Server,
         progress: &Arc<Progress>,
         under_way: fleet::Counted,
-    ) -> Result<Response<FromUpstream>, Undone<B>>
+    ) -> Result<Response<Box<FromUpstream>>, Undone<B>>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut begun = match slot.begin(request, &server.origin, progress, self.config().response_timeout) {
+        let mut begun = match slot.begin(*request, &server.origin, progress, self.config().response_timeout) {
             Ok(begun) => begun,
             Err(handed_back) => {
                 let (request, error) = *handed_back;
@@ -567,7 +567,7 @@ enum Undone<B> {
     Sent(Fault),
 }
 
-fn with_head(head: http1::head::Head, body: FromUpstream) -> Response<FromUpstream> {
+fn with_head(head: http1::head::Head, body: Box<FromUpstream>) -> Response<Box<FromUpstream>> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.version_mut() = head.version;

@@ -3,7 +3,7 @@
 //! A tag is opaque: commas, backslashes and the bytes 0x80 to 0xFF are legal inside its quotes and mean nothing. It is
 //! never decoded, unescaped or compared as text.
 
-use std::{fmt, hash::Hasher};
+use std::fmt;
 
 use http::HeaderValue;
 use siphasher::sip::SipHasher13;
@@ -118,10 +118,7 @@ impl EntityTag {
     /// superseded, which errs towards a conflict.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        let mut hasher = SipHasher13::new();
-        hasher.write_u8(u8::from(self.weak));
-        hasher.write(&self.opaque);
-        hasher.finish()
+        SipHasher13::new_with_keys(u64::from(self.weak), 0).hash(&self.opaque)
     }
 
     /// The tag as it stands in a header field.

@@ -446,21 +446,26 @@ impl Record {
             self.spelling = spelling;
         }
         if let State::Current(old) = std::mem::replace(&mut self.state, state) {
-            self.remember(old.iter().map(|k| k.tag.fingerprint()).collect());
+            for known in &old {
+                self.remember(known.tag.fingerprint());
+            }
         }
         if let State::Current(new) = &self.state {
-            self.superseded.retain(|f| new.iter().all(|k| k.tag.fingerprint() != *f));
+            for known in new {
+                let fingerprint = known.tag.fingerprint();
+                self.superseded.retain(|superseded| *superseded != fingerprint);
+            }
         }
     }
 
-    fn remember(&mut self, fingerprints: Vec<u64>) {
-        for fingerprint in fingerprints {
-            if !self.superseded.contains(&fingerprint) {
-                self.superseded.push(fingerprint);
-            }
+    fn remember(&mut self, fingerprint: u64) {
+        if self.superseded.contains(&fingerprint) {
+            return;
         }
-        let surplus = self.superseded.len().saturating_sub(SUPERSEDED);
-        self.superseded.drain(..surplus);
+        if self.superseded.len() == SUPERSEDED {
+            self.superseded.remove(0);
+        }
+        self.superseded.push(fingerprint);
     }
 }
 

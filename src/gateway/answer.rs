@@ -5,16 +5,13 @@
 
 use std::{borrow::Cow, error::Error, io};
 
-use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, StatusCode, Version,
     header::{
         ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH,
         LINK, RETRY_AFTER,
     },
-    uri::PathAndQuery,
 };
-use serde::Serialize;
 
 use super::{
     body::{Answer, BodyError},
@@ -38,10 +35,12 @@ use crate::{
 };
 
 mod detail;
+mod document;
 mod repeat;
 mod unchanged;
 
 pub(super) use detail::Because;
+use document::Object;
 pub use repeat::{Repeat, Unexaminable};
 pub(super) use unchanged::not_modified;
 
@@ -131,42 +130,39 @@ pub struct Refused {
     pub because: Option<Because>,
 }
 
-/// What an answer needs to know of the request it answers, as the request has it: most need no answer of the gateway's.
+/// What an answer needs to know of the request it answers.
 pub(super) struct About<'a> {
+    head: &'a Parts,
     policy: &'a Policy,
-    target: Option<PathAndQuery>,
-    version: Version,
-    if_match: Vec<HeaderValue>,
-    accept: Vec<HeaderValue>,
 }
 
 impl<'a> About<'a> {
     /// `policy` is the route's, or the default where there is none.
-    pub(super) fn new(head: &Parts, policy: &'a Policy) -> Self {
-        let if_match = [&IF_MATCH].into_iter().chain(&policy.browsers.tag_header);
-        Self {
-            policy,
-            target: head.uri.path_and_query().cloned(),
-            version: head.version,
-            if_match: if_match.flat_map(|name| head.headers.get_all(name)).cloned().collect(),
-            accept: head.headers.get_all(ACCEPT).iter().cloned().collect(),
-        }
+    pub(super) fn new(head: &'a Parts, policy: &'a Policy) -> Self {
+        Self { head, policy }
     }
 
-    fn path(&self) -> String {
-        self.target.as_ref().map_or_else(String::new, |target| reference(target.as_str()))
+    fn path(&self) -> Cow<'a, str> {
+        self.head.uri.path_and_query().map_or(Cow::Borrowed(""), |target| reference(target.as_str()))
     }
 
-    fn if_match(&self) -> Vec<String> {
-        self.if_match.iter().map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect()
+    /// The lines that demand a tag.
+    fn if_match(&self) -> impl Iterator<Item = &'a HeaderValue> {
+        let names = [&IF_MATCH].into_iter().chain(&self.policy.browsers.tag_header);
+        names.flat_map(|name| self.head.headers.get_all(name))
     }
 
     /// The client's choice between the two media types (RFC 9110 §12.5.1); the second only where it rules out the first.
     fn media_type(&self) -> HeaderValue {
         let accepts = |media_type: &str| {
-            self.accept
+            let is_there = |line: &[u8]| {
+                line.windows(media_type.len()).any(|part| part.eq_ignore_ascii_case(media_type.as_bytes()))
+            };
+            self.head
+                .headers
+                .get_all(ACCEPT)
                 .iter()
-                .any(|line| line.to_str().is_ok_and(|line| line.to_ascii_lowercase().contains(media_type)))
+                .any(|line| line.to_str().is_ok_and(|line| is_there(line.as_bytes())))
         };
         let only_json = accepts("application/json")
             && !["application/problem+json", "application/*", "*/*"].iter().any(|other| accepts(other));
@@ -176,9 +172,12 @@ impl<'a> About<'a> {
 
 /// A target as a reference to itself: one that begins with `//` would name a host, quotes and brackets would end the field
 /// that it stands in, and a `\` would keep its own quote from ending it.
-fn reference(target: &str) -> String {
+fn reference(target: &str) -> Cow<'_, str> {
+    if !target.starts_with("//") && !target.bytes().any(|byte| matches!(byte, b'"' | b'<' | b'>' | b'\\')) {
+        return Cow::Borrowed(target);
+    }
     let escaped = target.replace('"', "%22").replace('<', "%3C").replace('>', "%3E").replace('\\', "%5C");
-    if escaped.starts_with("//") { format!("/.{escaped}") } else { escaped }
+    Cow::Owned(if escaped.starts_with("//") { format!("/.{escaped}") } else { escaped })
 }
 
 /// Only `100-continue` is known (RFC 9110 §10.1.1), and only as the whole field.
@@ -197,7 +196,7 @@ struct Problem {
     kind: &'static str,
     title: &'static str,
     /// What to do about it, for a person.
-    error: String,
+    error: Cow<'static, str>,
     /// The error of RFC 9209 §2.3.
     proxy_error: &'static str,
 }
@@ -220,7 +219,7 @@ impl Failure {
     }
 
     fn problem(&self) -> Problem {
-        let wrong = |status, kind, title, error: String| Problem {
+        let wrong = |status, kind, title, error: Cow<'static, str>| Problem {
             status,
             kind,
             title,
@@ -234,20 +233,20 @@ impl Failure {
                 status: StatusCode::CONFLICT,
                 kind: "busy",
                 title: "Another write is under way",
-                error: format!("Conflict: {busy}. Try again in a moment."),
+                error: format!("Conflict: {busy}. Try again in a moment.").into(),
                 proxy_error: "http_request_denied",
             },
             Self::Malformed(malformed) => bad(
                 "malformed-precondition",
                 "A precondition can't be read",
-                format!("{malformed}. Send the tag just as it came in ETag, quotes included."),
+                format!("{malformed}. Send the tag just as it came in ETag, quotes included.").into(),
             ),
-            Self::Target(error) => bad("bad-target", "The path can't be used", format!("{error}.")),
+            Self::Target(error) => bad("bad-target", "The path can't be used", format!("{error}.").into()),
             Self::TargetLength(limit) => wrong(
                 StatusCode::URI_TOO_LONG,
                 "uri-too-long",
                 "The target is too long",
-                format!("The path and the query may have {limit} bytes together. Shorten them."),
+                format!("The path and the query may have {limit} bytes together. Shorten them.").into(),
             ),
             Self::Host => {
                 bad("bad-host", "The host can't be read", "A request must name one host, and in one Host field.".into())
@@ -331,8 +330,8 @@ impl Refused {
             ),
         };
         let error = match &self.tag_header {
-            Some(name) => error.replace("its ETag in If-Match", &format!("its ETag in If-Match or {name}")),
-            None => error.to_owned(),
+            Some(name) => error.replace("its ETag in If-Match", &format!("its ETag in If-Match or {name}")).into(),
+            None => error.into(),
         };
         Problem { status, kind, title, error, proxy_error: "http_request_denied" }
     }
@@ -390,7 +389,7 @@ fn late_problem(sent: Sent) -> Problem {
         status: StatusCode::GATEWAY_TIMEOUT,
         kind: "request-timeout",
         title: "The request took too long",
-        error: format!("The request could not be completed in time. {}", sent.advice(sent == Sent::Write)),
+        error: format!("The request could not be completed in time. {}", sent.advice(sent == Sent::Write)).into(),
         proxy_error: "http_response_timeout",
     }
 }
@@ -402,7 +401,7 @@ fn body_problem(error: &BodyError, advice: &str) -> Problem {
         BodyError::Idle | BodyError::Slow => ("body", "The request's body came too slowly"),
         BodyError::Broken(_) | BodyError::Gone | BodyError::Short => ("body", "The request's body can't be read"),
     };
-    let (status, error) = (error.status(), format!("The request could not be completed: {error}. {advice}"));
+    let (status, error) = (error.status(), format!("The request could not be completed: {error}. {advice}").into());
     Problem { status, kind, title, error, proxy_error: "http_request_error" }
 }
 
@@ -452,7 +451,7 @@ fn upstream_problem(error: &SendError, sent: Sent) -> Problem {
             (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The service did not answer", "http_response_timeout")
         }
     };
-    Problem { status, kind, title, error: format!("The request could not be completed. {advice}"), proxy_error }
+    Problem { status, kind, title, error: format!("The request could not be completed. {advice}").into(), proxy_error }
 }
 
 /// The error of RFC 9209 §2.3 for a connection that could not be secured.
@@ -485,73 +484,32 @@ pub(super) fn build(about: &About<'_>, failure: Failure, closes: bool) -> Respon
     } else {
         problem_details(about, &failure)
     };
-    if closes && about.version <= Version::HTTP_11 {
+    if closes && about.head.version <= Version::HTTP_11 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// The members of a problem detail, in the order in which a person would read them.
-#[derive(Serialize)]
-struct Details<'a> {
-    #[serde(rename = "type")]
-    kind: String,
-    title: &'static str,
-    status: u16,
-    error: &'a str,
-    detail: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<&'a str>,
-    #[serde(flatten)]
-    conflict: Option<Conflict<'a>>,
-    #[serde(flatten)]
-    repeat: Option<repeat::Members<'a>>,
-}
-
-/// All of a body where the route wants no more.
-#[derive(Serialize)]
-struct Simple<'a> {
-    error: &'a str,
-}
-
-#[derive(Serialize)]
-struct Conflict<'a> {
-    current_etags: Vec<String>,
-    if_match: &'a [String],
-    latest: &'a str,
-}
-
 fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
     let problem = failure.problem();
     let conflict = if let Failure::Refused(refused) = failure { refused.told() } else { None };
-    let (path, if_match) = (about.path(), about.if_match());
     let repeat = if let Failure::Repeat(repeat) = failure { Some(repeat) } else { None };
-    let details = Details {
-        kind: format!("urn:ifmatch:{}", problem.kind),
-        title: problem.title,
-        status: problem.status.as_u16(),
-        error: &problem.error,
-        detail: detail::of(failure, about.policy).map_or(Cow::Borrowed(problem.error.as_str()), Cow::Owned),
-        // What was too long is not sent back.
-        instance: (!matches!(failure, Failure::TargetLength(_))).then_some(&path),
-        conflict: conflict.map(|current| Conflict {
-            current_etags: current.iter().map(ToString::to_string).collect(),
-            if_match: &if_match,
-            latest: &path,
-        }),
-        repeat: repeat.map(Repeat::members),
-    };
-    let mut fields = Fields::new();
+    let path = about.path();
+    let mut fields = Fields::with_capacity(6);
     if let Some([only]) = conflict.map(Vec::as_slice) {
         fields.insert(ETAG, only.to_header_value());
     }
-    fields.extend(detail::retry_after(failure, about.policy).map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))));
+    if let Some(seconds) = detail::retry_after(failure, about.policy) {
+        fields.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     if let Failure::OtherVersion(Some(tag)) = failure {
         fields.insert(ETAG, tag.to_header_value());
     }
-    if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure {
-        let link = format!("<{path}>; rel=\"latest-version\"; anchor=\"{path}\"");
-        fields.extend(HeaderValue::from_str(&link).ok().map(|link| (LINK, link)));
+    if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure
+        && let Ok(link) =
+            HeaderValue::try_from(["<", &path, ">; rel=\"latest-version\"; anchor=\"", &path, "\""].concat())
+    {
+        fields.insert(LINK, link);
     }
     if let Some(repeat) = repeat {
         repeat.link(&path, &mut fields);
@@ -560,13 +518,49 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
     fields.insert(CONTENT_TYPE, if is_simple { JSON } else { about.media_type() });
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
-    let simple = Simple { error: &problem.error };
-    let body = if is_simple { serde_json::to_vec(&simple) } else { serde_json::to_vec(&details) };
-    let body = body.expect("strings and numbers can be written as JSON");
-    let mut response = Response::new(Answer::own(Bytes::from(body)));
+    let mut body = Object::begin();
+    if is_simple {
+        // All of it where the route wants no more.
+        say(&mut body, "error", &problem.error);
+    } else {
+        describe(&mut body, about, failure, &problem, &path);
+        if let Some(current) = conflict {
+            body.texts("current_etags", current.iter().map(EntityTag::to_bytes));
+            body.texts("if_match", about.if_match());
+            body.text("latest", &path);
+        }
+        if let Some(repeat) = repeat {
+            repeat.members().write(&mut body);
+        }
+    }
+    let mut response = Response::new(Answer::own(body.end()));
     *response.status_mut() = problem.status;
     *response.headers_mut() = fields;
     response
+}
+
+/// The members of a problem detail, in the order in which a person would read them.
+fn describe(body: &mut Object, about: &About<'_>, failure: &Failure, problem: &Problem, path: &str) {
+    body.words("type", &["urn:ifmatch:", problem.kind]);
+    body.words("title", &[problem.title]);
+    body.number("status", problem.status.as_str());
+    say(body, "error", &problem.error);
+    match detail::of(failure, about.policy) {
+        Some(detail) => body.text("detail", &detail),
+        None => say(body, "detail", &problem.error),
+    }
+    // What was too long is not sent back.
+    if !matches!(failure, Failure::TargetLength(_)) {
+        body.text("instance", path);
+    }
+}
+
+/// A sentence of the gateway's own. What was put together may have something of the client's in it.
+fn say(body: &mut Object, name: &'static str, sentence: &Cow<'static, str>) {
+    match sentence {
+        Cow::Borrowed(sentence) => body.words(name, &[sentence]),
+        Cow::Owned(sentence) => body.text(name, sentence),
+    }
 }
 
 /// An answer that was given before. `Proxy-Status` says that the backend has not seen this request.
@@ -594,7 +588,8 @@ pub(super) fn tell(mut response: Response<Answer>, details: &str) -> Response<An
 }
 
 fn proxy_status(error: &str, details: &str) -> HeaderValue {
-    HeaderValue::try_from(format!("ifmatch; error={error}; details=\"{details}\"")).expect("plain ASCII")
+    let status = ["ifmatch; error=", error, "; details=\"", details, "\""].concat();
+    HeaderValue::try_from(status).expect("plain ASCII")
 }
 
 /// The backend's own 401 or 403 to a probe, for the write that it was made for. A probe's HEAD has no body to relay.

@@ -209,7 +209,8 @@ async fn last_word(exchange: &Exchange, origin: &HeaderValue, voice: Voice) -> O
     if known.is_some() || voice == Voice::Before {
         return known;
     }
-    let received = ask(exchange, origin).await?;
+    // In a box: every refusal would have room for it.
+    let received = Box::pin(ask(exchange, origin)).await?;
     // Whatever was said meanwhile is newer.
     if let Some(newer) = known_word(exchange, origin) {
         return Some(newer);

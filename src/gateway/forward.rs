@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The backend's answer.
-pub(super) type Received = Response<FromUpstream>;
+pub(super) type Received = Response<Box<FromUpstream>>;
 
 /// Passes a read on and records the tag that its answer shows.
 pub(super) async fn read(exchange: &Exchange, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
@@ -76,7 +76,7 @@ pub(super) async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result
         if let Some(server) = avoid {
             request.extensions_mut().insert(Avoid(server));
         }
-        match exchange.send(request, &progress).await {
+        match exchange.send(Box::new(request), &progress).await {
             Ok(received) => return Ok((received, !held.is_some_and(|held| held.give_up()))),
             Err(error) if attempts > 0 && error.may_repeat_read(exchange.upstream().config().servers.len()) => {
                 outgoing = Outgoing::Empty;

@@ -30,6 +30,10 @@ struct Related {
 /// Without those that share the write's own turn, which says enough.
 fn related(exchange: &Exchange) -> Vec<Related> {
     let gateway = &exchange.gateway;
+    let names_none = gateway.config.routes.iter().all(|route| route.also_changes.is_empty());
+    if names_none && !exchange.head.headers.contains_key(DESTINATION) {
+        return Vec::new();
+    }
     let targets = declared(exchange).into_iter().chain(destinations(exchange));
     let found = targets.filter_map(|target| gateway.resource(&exchange.asked, &target, &exchange.head.headers));
     let related = found.map(|(route, key)| Related { route, key });
@@ -40,10 +44,7 @@ fn related(exchange: &Exchange) -> Vec<Related> {
 /// spellings share a turn; then it changes what that route names. So it does where its path is one of each.
 fn declared(exchange: &Exchange) -> Vec<Target> {
     let routes = &exchange.gateway.config.routes;
-    let mut declaring = routes.iter().enumerate().filter(|(_, route)| !route.also_changes.is_empty()).peekable();
-    if declaring.peek().is_none() {
-        return Vec::new();
-    }
+    let declaring = routes.iter().enumerate().filter(|(_, route)| !route.also_changes.is_empty());
     let written = exchange.target.path();
     let segments = lenient_segments(written);
     let mut targets = Vec::new();

@@ -74,6 +74,11 @@ impl Trailers {
         Self { announced: trailers.keys().cloned().collect(), ..Self::default() }
     }
 
+    /// Whether any may come that pass.
+    pub(super) fn may_let_through(&self) -> bool {
+        self.others || self.are_announced()
+    }
+
     /// Whether any were announced that may pass.
     pub(super) fn are_announced(&self) -> bool {
         !self.announced.is_empty()

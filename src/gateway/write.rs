@@ -5,11 +5,14 @@
 //! forwarded and settled.
 //!
 //! Until the write is sent, a connection that breaks ends all of it: the turn goes to the next in line. From then on it
-//! runs in a task of its own ([`carry_out`]) that owns the turn; the client's connection only waits for word from it.
+//! ([`carry_out`]) owns the turn and comes to its end, whoever goes away: what waits for its answer drives it, and where that
+//! is dropped it goes on in a task of its own ([`Carried`]).
 
 use std::{
-    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -61,7 +64,8 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
         Mode::Enforce => {
             let demand = Demand::of(exchange);
             let is_told = rollout::arrives(exchange, demand.as_ref());
-            rollout::answered(exchange, is_told, enforced(exchange, demand?, body).await)
+            let demand = demand?;
+            rollout::answered(exchange, is_told, enforced(exchange, &demand, body).await)
         }
     };
     match answer {
@@ -72,7 +76,7 @@ pub(super) async fn write(exchange: &Arc<Exchange>, body: &mut Inbound) -> Resul
     }
 }
 
-async fn enforced(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
+async fn enforced(exchange: &Arc<Exchange>, demand: &Demand, body: &mut Inbound) -> Result<Response<Answer>, Failure> {
     match repeats::begin(exchange, &demand.preconditions, body).await? {
         Begun::Answered(response) => Ok(*response),
         Begun::Runs(notes) if demand.is_guarded() => guarded(exchange, demand, notes, body).await,
@@ -82,7 +86,7 @@ async fn enforced(exchange: &Arc<Exchange>, demand: Demand, body: &mut Inbound) 
 
 async fn guarded(
     exchange: &Arc<Exchange>,
-    demand: Demand,
+    demand: &Demand,
     mut notes: Option<Box<Notes>>,
     body: &mut Inbound,
 ) -> Result<Response<Answer>, Failure> {
@@ -296,7 +300,7 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
     turn
 }
 
-/// Hands the write to a task of its own and waits for its answer.
+/// Carries the write out from here on, whether or not anybody waits for its answer.
 async fn forward_in_turn(
     exchange: &Arc<Exchange>,
     turn: Turn,
@@ -305,19 +309,57 @@ async fn forward_in_turn(
     body: &mut Inbound,
     place: OwnedSemaphorePermit,
 ) -> Result<Response<Answer>, Failure> {
-    let (reply, answer) = oneshot::channel();
     let under_way = (exchange.gateway.write_begins(), place);
-    // In a box, so that it is not moved about on its way into the task.
-    let mut write = Box::pin(carry_out(Arc::clone(exchange), turn, notes, ahead, body.take(), reply));
     exchange.goes_on.store(true, Ordering::Relaxed);
-    tokio::spawn(async move {
-        poll_fn(|cx| clock::steadily(|| write.as_mut().poll(cx))).await;
-        drop(under_way);
-    });
-    answer.await.unwrap_or(Err(Failure::Lost))
+    Carried::begin(carry_out(Arc::clone(exchange), turn, notes, ahead, body.take(), under_way)).await
 }
 
-type Reply = oneshot::Sender<Result<Response<Answer>, Failure>>;
+/// What a stop waits for, and the client's place for a write. Kept until the turn is over.
+type Kept = (super::UnderWay, OwnedSemaphorePermit);
+
+type Answered = Result<Response<Answer>, Failure>;
+
+/// A write that is being carried out. Whoever waits for its answer drives it, without another task's cost; dropped before
+/// that, it goes on in a task of its own.
+struct Carried<F: Future<Output = Answered> + Send + 'static> {
+    /// `None` once it is over. In a box, so that it can be handed on in the midst of it.
+    write: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future<Output = Answered> + Send + 'static> Carried<F> {
+    fn begin(write: F) -> Self {
+        Self { write: Some(Box::pin(write)) }
+    }
+}
+
+impl<F: Future<Output = Answered> + Send + 'static> Future for Carried<F> {
+    type Output = Answered;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
+        // It is put back only if it goes on: one that has panicked must not be polled again, by a task neither.
+        let Some(mut write) = self.write.take() else { return Poll::Ready(Err(Failure::Lost)) };
+        // As in a task of its own: a panic ends the write, as in doubt, and not what carries other requests.
+        match catch_unwind(AssertUnwindSafe(|| write.as_mut().poll(cx))) {
+            Ok(Poll::Ready(answered)) => Poll::Ready(answered),
+            Ok(Poll::Pending) => {
+                self.write = Some(write);
+                Poll::Pending
+            }
+            Err(_) => Poll::Ready(Err(Failure::Lost)),
+        }
+    }
+}
+
+impl<F: Future<Output = Answered> + Send + 'static> Drop for Carried<F> {
+    /// Without a runtime it can't go on, and its turn is given up as in doubt.
+    fn drop(&mut self) {
+        if let Some(write) = self.write.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(write);
+        }
+    }
+}
 
 /// Sends a write and settles its turn with what became of it, whether or not the client is still there. The turn is
 /// settled before the client hears of it: the client's next write may follow at once.
@@ -327,11 +369,9 @@ async fn carry_out(
     mut notes: Option<Box<Notes>>,
     ahead: Ahead,
     rest: Option<Inbound>,
-    reply: Reply,
-) {
-    if let Err(TurnLost) = turn.confirm().await {
-        return answer(reply, Err(Failure::Busy(Busy::TimedOut)));
-    }
+    under_way: Kept,
+) -> Answered {
+    turn.confirm().await.map_err(|TurnLost| Failure::Busy(Busy::TimedOut))?;
     let sending = rollout::sending(&exchange).await;
     let (mut outgoing, progress, ended) = forward::outgoing(&exchange, ahead, rest);
     if let Some(notes) = &mut notes {
@@ -339,9 +379,10 @@ async fn carry_out(
     }
     let held = outgoing.held();
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
-    let mut sent = exchange.send(request, &progress).await;
+    let mut sent = exchange.send(Box::new(request), &progress).await;
     versions::strip(&exchange, sent.as_mut().ok());
-    match sent {
+    let mut received = match sent {
+        Ok(received) => received,
         Err(error) => {
             let (trace, method, path) = (exchange.seen.trace_id(), &exchange.head.method, exchange.target.path());
             let upstream = &exchange.upstream().config().name;
@@ -357,55 +398,51 @@ async fn carry_out(
                 repeats::release(notes);
                 turn.settle(Outcome::NotApplied).await;
             }
-            answer(reply, Err(Failure::Upstream(error, Sent::Write)));
+            return Err(Failure::Upstream(error, Sent::Write));
         }
-        Ok(mut received) => {
-            note_changes(&exchange, &received).await;
-            let mut outcome = outcome(&exchange, &received);
-            if matches!(outcome, None | Some(Outcome::InDoubt)) {
-                exchange.seen.in_doubt();
-            }
-            if held.is_some_and(|held| held.give_up()) {
-                // Nothing of the body is under way, and nothing ever will be.
-                let response = forward::pass_on_without_body(&exchange, received);
-                let response = repeats::settle(notes, &exchange, outcome.as_ref(), false, response);
-                rollout::sent(sending, &exchange, outcome.as_ref(), Some(response.status())).await;
-                settle(turn, outcome).await;
-                return answer(reply, Ok(response));
-            }
-            let connection = received.body().connection().clone();
-            let mut under_way = Some(UnderWay { ended, broke_off: false, progress, connection });
-            let still_under_way = under_way.take_if(|body| !body.is_over());
-            let is_whole = still_under_way.is_none();
-            if is_whole && exchange.policy().versions.reads_after_write {
-                outcome = Box::pin(versions::after_write(&exchange, &turn, outcome, &mut received)).await;
-            }
-            let response = forward::pass_on(&exchange, received);
-            let response = repeats::settle(notes, &exchange, outcome.as_ref(), is_whole, response);
-            let certain = outcome.as_ref().filter(|_| is_whole);
-            rollout::sent(sending, &exchange, certain, Some(response.status())).await;
-            if let Some(body) = still_under_way {
-                // The backend answered before it had the whole body. The client may wait for that answer before it goes
-                // on, or gives up, so it gets it now; the turn ends when the body does.
-                answer(reply, Ok(response));
-                if outcome.as_ref().is_some_and(stands_without_body) {
-                    body.end_within(exchange.policy().drain_time).await;
-                    settle(turn, outcome).await;
-                } else {
-                    let whole = body.end(exchange.upstream().config().response_timeout).await;
-                    settle(turn, outcome.filter(|_| whole)).await;
-                }
-            } else {
-                settle(turn, outcome).await;
-                answer(reply, Ok(response));
-            }
-        }
+    };
+    note_changes(&exchange, &received).await;
+    let mut outcome = outcome(&exchange, &received);
+    if matches!(outcome, None | Some(Outcome::InDoubt)) {
+        exchange.seen.in_doubt();
     }
+    if held.is_some_and(|held| held.give_up()) {
+        // Nothing of the body is under way, and nothing ever will be.
+        let response = forward::pass_on_without_body(&exchange, received);
+        let response = repeats::settle(notes, &exchange, outcome.as_ref(), false, response);
+        rollout::sent(sending, &exchange, outcome.as_ref(), Some(response.status())).await;
+        settle(turn, outcome).await;
+        return Ok(response);
+    }
+    let connection = received.body().connection().clone();
+    let mut body = Some(UnderWay { ended, broke_off: false, progress, connection });
+    let still_under_way = body.take_if(|body| !body.is_over());
+    let is_whole = still_under_way.is_none();
+    if is_whole && exchange.policy().versions.reads_after_write {
+        outcome = Box::pin(versions::after_write(&exchange, &turn, outcome, &mut received)).await;
+    }
+    let response = forward::pass_on(&exchange, received);
+    let response = repeats::settle(notes, &exchange, outcome.as_ref(), is_whole, response);
+    let certain = outcome.as_ref().filter(|_| is_whole);
+    rollout::sent(sending, &exchange, certain, Some(response.status())).await;
+    match still_under_way {
+        // The backend answered before it had the whole body. The client may wait for that answer before it goes on, or
+        // gives up, so it gets it now; the turn ends when the body does.
+        Some(body) => drop(tokio::spawn(settle_after(exchange, turn, outcome, body, under_way))),
+        None => settle(turn, outcome).await,
+    }
+    Ok(response)
 }
 
-/// The client may have hung up, which changes nothing any more.
-fn answer(reply: Reply, answer: Result<Response<Answer>, Failure>) {
-    let _ = reply.send(answer);
+/// Settles the turn of a write that was answered, once its body is over.
+async fn settle_after(exchange: Arc<Exchange>, turn: Turn, outcome: Option<Outcome>, body: UnderWay, _under_way: Kept) {
+    if outcome.as_ref().is_some_and(stands_without_body) {
+        body.end_within(exchange.policy().drain_time).await;
+        settle(turn, outcome).await;
+    } else {
+        let whole = body.end(exchange.upstream().config().response_timeout).await;
+        settle(turn, outcome.filter(|_| whole)).await;
+    }
 }
 
 /// `None`: in doubt, and the backend may still be at work.
@@ -561,5 +598,73 @@ async fn represent(exchange: &Exchange, refused: Box<Refused>) -> Result<Respons
         Err(Failure::Represented(Box::new(received), refused))
     } else {
         Err(Failure::Refused(refused))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// A write that waits for word in its midst, and tells of its end. Dropped before that, it says so.
+    struct Scene {
+        go_on: Arc<Notify>,
+        ended: oneshot::Receiver<()>,
+    }
+
+    impl Scene {
+        fn begin(panics: bool) -> (Self, Carried<impl Future<Output = Answered> + Send + 'static>) {
+            let go_on = Arc::new(Notify::new());
+            let (end, ended) = oneshot::channel();
+            let word = Arc::clone(&go_on);
+            let write = async move {
+                word.notified().await;
+                assert!(!panics, "as it should");
+                // Whoever listens is told by the drop of it otherwise.
+                let _ = end.send(());
+                Err(Failure::NoRoute)
+            };
+            (Self { go_on, ended }, Carried::begin(write))
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_write_has_its_answer() {
+        let (mut scene, write) = Scene::begin(false);
+        scene.go_on.notify_one();
+        assert!(matches!(write.await, Err(Failure::NoRoute)));
+        assert_eq!(scene.ended.try_recv(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_write_goes_on_that_nobody_waits_for() {
+        for is_begun in [false, true] {
+            let (scene, mut write) = Scene::begin(false);
+            if is_begun {
+                assert!(timeout(Duration::ZERO, &mut write).await.is_err(), "it waits for word");
+            }
+            drop(write);
+            tokio::task::yield_now().await;
+            scene.go_on.notify_one();
+            assert_eq!(scene.ended.await, Ok(()), "{is_begun}");
+        }
+    }
+
+    /// By whoever polled it, and once.
+    #[tokio::test]
+    async fn a_write_that_panics_is_lost_and_not_carried_on() {
+        let (scene, mut write) = Scene::begin(true);
+        scene.go_on.notify_one();
+        assert!(matches!((&mut write).await, Err(Failure::Lost)));
+        assert!(scene.ended.await.is_err(), "what it held is dropped");
+        assert!(matches!((&mut write).await, Err(Failure::Lost)));
+    }
+
+    #[test]
+    fn without_a_runtime_a_write_ends_with_who_waits_for_it() {
+        let (mut scene, write) = Scene::begin(false);
+        drop(write);
+        assert_eq!(scene.ended.try_recv(), Err(TryRecvError::Closed));
     }
 }

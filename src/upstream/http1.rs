@@ -137,7 +137,7 @@ impl Connection {
     /// Dropping the future closes the connection.
     pub(super) async fn send<B>(
         mut self: Box<Self>,
-        request: Request<B>,
+        request: Box<Request<B>>,
         progress: &Arc<Progress>,
         patience: Duration,
     ) -> Result<Answered, Failed>

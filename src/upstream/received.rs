@@ -75,9 +75,11 @@ pub(super) enum Held {
 }
 
 impl FromUpstream {
-    pub(super) fn new(source: Source, lease: Lease, handle: Handle, patience: Duration) -> Self {
+    /// In a box, since it is handed on from step to step with its head.
+    pub(super) fn new(source: Source, lease: Lease, handle: Handle, patience: Duration) -> Box<Self> {
         let server = Arc::clone(lease.under_way.server());
-        let mut new = Self { lease: Some(lease), ..Self::without_lease(source, server, handle, patience) };
+        let mut new = Self::without_lease(source, server, handle, patience);
+        new.lease = Some(lease);
         if new.source.is_end_stream() {
             new.end();
         }
@@ -85,8 +87,8 @@ impl FromUpstream {
     }
 
     /// Of a connection that is no longer HTTP's.
-    pub(super) fn without_lease(source: Source, server: Arc<Server>, handle: Handle, patience: Duration) -> Self {
-        Self { source, lease: None, ahead: None, server, handle, patience, until: None, alarm: None }
+    pub(super) fn without_lease(source: Source, server: Arc<Server>, handle: Handle, patience: Duration) -> Box<Self> {
+        Box::new(Self { source, lease: None, ahead: None, server, handle, patience, until: None, alarm: None })
     }
 
     /// The way that the request went.

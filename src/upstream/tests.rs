@@ -54,8 +54,8 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), future).await.expect("waited in vain")
 }
 
-async fn send(upstream: &Upstream, request: Request<Bodies>) -> Result<Response<FromUpstream>, SendError> {
-    within(upstream.send(request, &Arc::default())).await
+async fn send(upstream: &Upstream, request: Request<Bodies>) -> Result<Response<Box<FromUpstream>>, SendError> {
+    within(upstream.send(Box::new(request), &Arc::default())).await
 }
 
 /// Answers each request on each connection with this text, and says of each connection that it was made.
@@ -206,7 +206,7 @@ impl Body for Frames {
 
 const ASKS: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
 
-async fn echo(response: &mut Response<FromUpstream>) {
+async fn echo(response: &mut Response<Box<FromUpstream>>) {
     let tunnel = response.extensions_mut().remove::<Tunnel>().expect("a tunnel");
     let mut opened = within(tunnel.open()).await.unwrap();
     for size in [5, 300_000] {
@@ -489,7 +489,7 @@ async fn a_request_that_is_given_up_takes_its_connection_along() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = upstream(listener.local_addr().unwrap(), "");
     let progress = Arc::default();
-    let mut sent = Box::pin(upstream.send(get(&[]), &progress));
+    let mut sent = Box::pin(upstream.send(Box::new(get(&[])), &progress));
     let mut backend = tokio::select! {
         _ = &mut sent => panic!("nobody answers"),
         backend = accepted(&listener) => backend,
@@ -524,8 +524,8 @@ fn streamed() -> (tokio::sync::mpsc::UnboundedSender<Bytes>, Request<Bodies>) {
 }
 
 /// A request whose answer has begun before its body has ended; the answer's body is still to come.
-async fn answered_early() -> (Response<FromUpstream>, tokio::net::TcpStream, tokio::sync::mpsc::UnboundedSender<Bytes>)
-{
+async fn answered_early()
+-> (Response<Box<FromUpstream>>, tokio::net::TcpStream, tokio::sync::mpsc::UnboundedSender<Bytes>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = upstream(listener.local_addr().unwrap(), "");
     let (give, request) = streamed();
@@ -594,7 +594,7 @@ async fn no_answer_has_others_before_it_without_end() {
             backend.write_all(OK.as_bytes()).await.unwrap();
             backend
         };
-        let (answer, _backend) = tokio::join!(within(upstream.send(get(&[]), &progress)), backend);
+        let (answer, _backend) = tokio::join!(within(upstream.send(Box::new(get(&[])), &progress)), backend);
         assert_eq!(told.load(Ordering::SeqCst), MOST_INFORMATIONAL);
         match answer {
             Ok(_) => assert!(is_whole),

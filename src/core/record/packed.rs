@@ -45,6 +45,9 @@ impl Packed {
             && record.under_way == UnderWay::Nothing
             && record.turnless.is_nothing()
             && known.variant != Some(0);
+        if !is_plain {
+            return None;
+        }
         let rest = Rest {
             spelling: narrow(record.spelling)?,
             caller: narrow(known.caller)?,
@@ -53,7 +56,7 @@ impl Packed {
             seen: narrow(known.seen)?,
             variant: narrow(known.variant.unwrap_or(0))?,
         };
-        is_plain.then(|| Self::with(rest, &known.tag))
+        Some(Self::with(rest, &known.tag))
     }
 
     fn with(rest: Rest, tag: &EntityTag) -> Self {

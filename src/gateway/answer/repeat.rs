@@ -1,9 +1,8 @@
 //! What is said to a request that may have come before, or that would create what is there already.
 
 use http::{HeaderValue, StatusCode, header::LINK};
-use serde::Serialize;
 
-use super::{Problem, reference};
+use super::{Problem, document::Object, reference};
 use crate::core::{fields::Fields, idempotency::MalformedKey};
 
 /// Why such a request is neither carried out nor answered again.
@@ -67,16 +66,29 @@ pub enum Unexaminable {
 }
 
 /// The members of the answer that are about this.
-#[derive(Serialize, Default)]
+#[derive(Default)]
 pub(super) struct Members<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     existing: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    original_status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    original_status: Option<StatusCode>,
     location: Option<&'a str>,
+}
+
+impl Members<'_> {
+    pub(super) fn write(&self, body: &mut Object) {
+        if let Some(field) = self.field {
+            body.text("field", field);
+        }
+        if let Some(existing) = self.existing {
+            body.text("existing", existing);
+        }
+        if let Some(status) = &self.original_status {
+            body.number("original_status", status.as_str());
+        }
+        if let Some(location) = self.location {
+            body.text("location", location);
+        }
+    }
 }
 
 impl Repeat {
@@ -87,7 +99,7 @@ impl Repeat {
                 StatusCode::BAD_REQUEST,
                 "malformed-idempotency-key",
                 "The Idempotency-Key can't be read",
-                format!("{}. Send one key, in quotes.", capitalised(&why.to_string())),
+                format!("{}. Send one key, in quotes.", capitalised(&why.to_string())).into(),
             ),
             Self::Running => (
                 StatusCode::CONFLICT,
@@ -121,25 +133,25 @@ impl Repeat {
                 StatusCode::CONFLICT,
                 "duplicate",
                 "The resource exists",
-                format!("Conflict: there is a resource with this value of {field} already."),
+                format!("Conflict: there is a resource with this value of {field} already.").into(),
             ),
             Self::DuplicateInDoubt { field } => (
                 StatusCode::CONFLICT,
                 "duplicate",
                 "The resource may exist",
-                format!("Conflict: an earlier attempt to create a resource with this value of {field} may have succeeded."),
+                format!("Conflict: an earlier attempt to create a resource with this value of {field} may have succeeded.").into(),
             ),
             Self::Unexaminable(why) => (
                 why.status(),
                 "unexaminable",
                 "The body can't be examined",
-                format!("{}. What is created here must have values that are new, so they have to be found.", capitalised(&why.to_string())),
+                format!("{}. What is created here must have values that are new, so they have to be found.", capitalised(&why.to_string())).into(),
             ),
             Self::LookupFailed(status) => (
                 StatusCode::CONFLICT,
                 "unverifiable",
                 "Whether the resource exists can't be learned",
-                format!("Conflict: whether there is such a resource can't be learned; asked for it, the service answered {}. Try again later.", status.as_u16()),
+                format!("Conflict: whether there is such a resource can't be learned; asked for it, the service answered {}. Try again later.", status.as_u16()).into(),
             ),
         };
         let is_bad = status != StatusCode::CONFLICT;
@@ -159,7 +171,7 @@ impl Repeat {
             }
             Self::DuplicateInDoubt { field } => Members { field: Some(field), ..Members::default() },
             Self::NotKept { status, location } => {
-                Members { original_status: Some(status.as_u16()), location: location.as_deref(), ..Members::default() }
+                Members { original_status: Some(*status), location: location.as_deref(), ..Members::default() }
             }
             Self::MalformedKey(_)
             | Self::Running

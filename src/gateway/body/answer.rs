@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
@@ -20,14 +21,14 @@ use crate::upstream::{self, AnswerError, FromUpstream};
 pub struct Answer {
     source: Source,
     /// What of the backend's may stand behind it.
-    trailers: Trailers,
+    trailers: Option<Box<Trailers>>,
     cut: Option<Cut>,
 }
 
 #[derive(Debug)]
 enum Source {
     Own(Bytes),
-    Backend(FromUpstream),
+    Backend(Box<FromUpstream>),
     /// The backend's, while it is written down.
     Recorded(Box<Recorded>),
     /// None, although its length is said: what a 304 says is that of the representation (RFC 9110 §8.6). hyper says only
@@ -52,7 +53,7 @@ impl Answer {
     }
 
     /// The backend's, without its trailers.
-    pub(in crate::gateway) fn backend(body: FromUpstream) -> Self {
+    pub(in crate::gateway) fn backend(body: Box<FromUpstream>) -> Self {
         Self::of(Source::Backend(body))
     }
 
@@ -61,13 +62,18 @@ impl Answer {
         Self::of(Source::Elsewhere(length))
     }
 
+    /// Those of the backend's trailers that pass, if there are any.
+    fn filter(&self, came: &HeaderMap) -> Option<Result<Frame<Bytes>, AnswerError>> {
+        self.trailers.as_ref()?.filter(came).map(|trailers| Ok(Frame::trailers(trailers)))
+    }
+
     fn of(source: Source) -> Self {
-        Self { source, trailers: Trailers::default(), cut: None }
+        Self { source, trailers: None, cut: None }
     }
 
     /// With these trailers.
     pub(in crate::gateway) fn let_through(mut self, trailers: Trailers) -> Self {
-        self.trailers = trailers;
+        self.trailers = trailers.may_let_through().then(|| Box::new(trailers));
         self
     }
 
@@ -108,7 +114,7 @@ impl Body for Answer {
                     Ok(trailers) => {
                         // Nothing follows; looking for it gives the connection back.
                         let _ = Pin::new(body).poll_frame(cx);
-                        Poll::Ready(self.trailers.filter(&trailers).map(|trailers| Ok(Frame::trailers(trailers))))
+                        Poll::Ready(self.filter(&trailers))
                     }
                     Err(frame) => Poll::Ready(Some(Ok(frame))),
                 },
@@ -118,7 +124,7 @@ impl Body for Answer {
                 Some(Ok(frame)) => match frame.into_trailers() {
                     Ok(trailers) => {
                         let _ = body.poll_frame(cx);
-                        Poll::Ready(self.trailers.filter(&trailers).map(|trailers| Ok(Frame::trailers(trailers))))
+                        Poll::Ready(self.filter(&trailers))
                     }
                     Err(frame) => Poll::Ready(Some(Ok(frame))),
                 },

@@ -246,8 +246,8 @@ impl Inbound {
     }
 
     /// What is left of a body whose sender is not waited for any more. None of a client that was not asked for it.
-    pub(in crate::gateway) fn into_rest(self) -> Option<Incoming> {
-        self.body.filter(|body| !self.awaits_continue && !body.is_end_stream())
+    pub(in crate::gateway) fn take_rest(&mut self) -> Option<Incoming> {
+        self.body.take().filter(|body| !self.awaits_continue && !body.is_end_stream())
     }
 
     /// Puts back what was read ahead, for somebody else to read.
@@ -258,18 +258,27 @@ impl Inbound {
     /// Reads and drops what a refused request still sends, so that the answer is not destroyed on its way by the reset
     /// that follows closing on unread bytes. Returns the body if there was more than `bytes` of it, or more than came
     /// within `time`. Of a client that was not asked for its body nothing is read.
-    pub(in crate::gateway) async fn drain(mut self, bytes: u64, time: Duration) -> Option<Incoming> {
+    pub(in crate::gateway) async fn drain(&mut self, bytes: u64, time: Duration) -> Option<Incoming> {
         if self.awaits_continue {
             return None;
         }
         let mut body = self.body.take()?;
-        let deadline = clock::now() + time;
-        let mut dropped = 0;
+        let (mut deadline, mut dropped) = (None, 0);
         while dropped <= bytes {
-            match timeout_at(deadline, next_frame(&mut body, &self.client)).await {
-                Ok(Ok(Some(Ok(frame)))) => dropped += frame.data_ref().map_or(0, |data| data.len() as u64),
-                Ok(Ok(Some(Err(_)) | None) | Err(_)) => return None,
-                Err(_) => break,
+            if body.is_end_stream() {
+                return None;
+            }
+            let next = match at_once(next_frame(&mut body, &self.client)).await {
+                Some(next) => next,
+                None => {
+                    let until = *deadline.get_or_insert_with(|| Instant::now() + time);
+                    let Ok(next) = timeout_at(until, next_frame(&mut body, &self.client)).await else { break };
+                    next
+                }
+            };
+            match next {
+                Ok(Some(Ok(frame))) => dropped += frame.data_ref().map_or(0, |data| data.len() as u64),
+                Ok(Some(Err(_)) | None) | Err(_) => return None,
             }
         }
         Some(body)

@@ -26,7 +26,7 @@ pub(in crate::gateway) trait Keep: Send {
 /// The backend's body, and what has come of it.
 pub(super) struct Recorded {
     /// `None` once it has been taken away.
-    body: Option<FromUpstream>,
+    body: Option<Box<FromUpstream>>,
     recording: Option<Recording>,
     linger_time: Duration,
 }
@@ -38,7 +38,7 @@ struct Recording {
 }
 
 impl Recorded {
-    pub(super) fn new(body: FromUpstream, limit: usize, linger_time: Duration, keep: Box<dyn Keep>) -> Self {
+    pub(super) fn new(body: Box<FromUpstream>, limit: usize, linger_time: Duration, keep: Box<dyn Keep>) -> Self {
         let is_too_long = body.size_hint().lower() > limit as u64;
         let recording = Recording { content: BytesMut::new(), limit, keep };
         let mut recorded = Self { body: None, recording: Some(recording), linger_time };
