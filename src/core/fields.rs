@@ -37,7 +37,7 @@ impl Names for HeaderName {
         self == name
     }
 
-    #[inline]
+    #[inline(always)]
     fn mark(&self) -> u64 {
         mark(self.as_str())
     }
@@ -48,7 +48,7 @@ impl Names for str {
         name == self
     }
 
-    #[inline]
+    #[inline(always)]
     fn mark(&self) -> u64 {
         mark(self)
     }
@@ -59,7 +59,7 @@ impl<N: Names + ?Sized> Names for &N {
         (**self).is(name)
     }
 
-    #[inline]
+    #[inline(always)]
     fn mark(&self) -> u64 {
         (**self).mark()
     }
@@ -72,12 +72,14 @@ pub trait Name {
 }
 
 impl Name for HeaderName {
+    #[inline]
     fn into_name(self) -> HeaderName {
         self
     }
 }
 
 impl Name for &HeaderName {
+    #[inline]
     fn into_name(self) -> HeaderName {
         self.clone()
     }
@@ -90,7 +92,7 @@ impl Name for &'static str {
 }
 
 /// One bit by a name's length, its first byte and its last, in whatever case.
-#[inline]
+#[inline(always)]
 const fn mark(name: &str) -> u64 {
     let name = name.as_bytes();
     let (Some(first), Some(last)) = (name.first(), name.last()) else { return 1 };
@@ -135,37 +137,41 @@ impl Fields {
         self.marks = 0;
     }
 
-    /// Those from the first with this name on.
+    /// Those from the first with this name on. Where it is asked for by a constant, its mark is one, too.
+    #[inline(always)]
     fn from_first(&self, name: &impl Names) -> &[(HeaderName, HeaderValue)] {
-        if self.marks & name.mark() == 0 {
-            return &[];
-        }
+        if self.marks & name.mark() == 0 { &[] } else { self.look_for(name) }
+    }
+
+    #[inline(never)]
+    fn look_for(&self, name: &impl Names) -> &[(HeaderName, HeaderValue)] {
         let first = self.row.iter().position(|(there, _)| name.is(there));
         first.map_or(&[], |first| &self.row[first..])
     }
 
     /// The first value of a field.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn get(&self, name: impl Names) -> Option<&HeaderValue> {
         self.from_first(&name).first().map(|(_, value)| value)
     }
 
     /// All values of a field.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn get_all(&self, name: impl Names) -> Values<'_> {
         Values { row: self.from_first(&name) }
     }
 
     /// Whether there is such a field.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn contains_key(&self, name: impl Names) -> bool {
         !self.from_first(&name).is_empty()
     }
 
     /// Puts a field behind all others.
+    #[inline]
     pub fn append(&mut self, name: impl Name, value: HeaderValue) {
         let name = name.into_name();
         self.marks |= name.mark();
@@ -173,20 +179,28 @@ impl Fields {
     }
 
     /// Puts a field in the place of all with its name, the first of which gives it its place.
+    #[inline]
     pub fn insert(&mut self, name: impl Name, value: HeaderValue) {
         let name = name.into_name();
-        let mut value = Some(value);
-        if self.marks & name.mark() != 0 {
-            self.row.retain_mut(|(there, old)| {
-                if *there != name {
-                    return true;
-                }
-                value.take().is_some_and(|new| {
-                    *old = new;
-                    true
-                })
-            });
+        if self.marks & name.mark() == 0 {
+            self.append(name, value);
+        } else {
+            self.replace(name, value);
         }
+    }
+
+    #[inline(never)]
+    fn replace(&mut self, name: HeaderName, value: HeaderValue) {
+        let mut value = Some(value);
+        self.row.retain_mut(|(there, old)| {
+            if *there != name {
+                return true;
+            }
+            value.take().is_some_and(|new| {
+                *old = new;
+                true
+            })
+        });
         if let Some(value) = value {
             self.append(name, value);
         }

@@ -35,7 +35,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &Fields, keep_preconditi
         Mode::Observe | Mode::Warn | Mode::Off => exchange.is_read() && exchange.wish.is_some(),
     };
     let browsers = browsers::rules(exchange);
-    let named = Named::by(headers);
+    let named = Named::by(headers.get_all(CONNECTION));
     let mut out = Fields::with_capacity(headers.len() + ADDED);
     out.insert(HOST, exchange.host.clone());
     let mut cookies = Vec::new();
@@ -117,14 +117,10 @@ pub(super) fn describe_body(headers: &mut Fields, method: &Method, body: &Outgoi
 
 /// The fields of a response as the client gets them.
 pub(super) fn for_client(mut headers: Fields, version: Version) -> Fields {
-    let named = Named::by(&headers);
+    let connection: Vec<_> = headers.get_all(CONNECTION).cloned().collect();
+    let named = Named::by(connection.iter());
     let chunked = headers.contains_key(TRANSFER_ENCODING);
-    let stays = |name: &&HeaderName| is_hop_by_hop(name) || named.contains(name) || chunked && *name == CONTENT_LENGTH;
-    // Seldom more than one: to take them away costs less than to copy the others.
-    let left_behind: Vec<_> = headers.keys().filter(stays).cloned().collect();
-    for name in left_behind {
-        headers.remove(name);
-    }
+    headers.retain(|name, _| !is_hop_by_hop(name) && !named.contains(name) && !(chunked && *name == CONTENT_LENGTH));
     headers.append(VIA, via(version));
     headers
 }
@@ -207,8 +203,7 @@ fn folds_into_protected(name: &HeaderName, partition: &[HeaderName]) -> bool {
 struct Named<'a>(Vec<&'a [u8]>);
 
 impl<'a> Named<'a> {
-    fn by(headers: &'a Fields) -> Self {
-        let lines = headers.get_all(CONNECTION).iter();
+    fn by(lines: impl Iterator<Item = &'a HeaderValue>) -> Self {
         let tokens = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
         Self(
             tokens
