@@ -7,7 +7,7 @@
 //!
 //! Deliberately absent: the time of day, and any wait but that of an [`Alarm`].
 
-use std::{cell::Cell, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{cell::Cell, pin::pin, task::Poll, time::Duration};
 
 use tokio::time::{Instant, error::Elapsed};
 
@@ -67,21 +67,16 @@ pub(crate) fn since(then: Instant) -> Duration {
     now().saturating_duration_since(then)
 }
 
-/// As tokio's, but where nothing has to be waited for there is no alarm.
+/// As tokio's, without an alarm where there is nothing to wait for.
 ///
 /// # Cancel safety
 ///
 /// That of the future.
 pub(crate) async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
-    timeout_at(now() + time, future).await
-}
-
-/// See [`timeout`].
-pub(crate) async fn timeout_at<T>(deadline: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     let mut future = pin!(future);
-    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+    match std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
         Poll::Ready(done) => Ok(done),
-        Poll::Pending => tokio::time::timeout_at(deadline, future).await,
+        Poll::Pending => tokio::time::timeout(time, future).await,
     }
 }
 
@@ -101,7 +96,7 @@ mod tests {
             }
         });
         let mut seen = Vec::new();
-        poll_fn(|cx| {
+        std::future::poll_fn(|cx| {
             steadily(|| {
                 let before = since(began);
                 // It moves the clock before it waits.

@@ -1,7 +1,10 @@
 //! A client's body: what it may take, read ahead, put back, or read and dropped.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{Arc, LazyLock},
+    task::Poll,
     time::Duration,
 };
 
@@ -9,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version, header::EXPECT, request::Parts};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     super::{client::Client, seen::Incoming, trailers::Trailers},
@@ -179,10 +182,16 @@ impl Inbound {
             if ahead.len() > limit {
                 return Ok(Ahead { bytes: ahead.joined(), trailers: None });
             }
-            let (until, late) = self.allowance.waits();
-            let frame = clock::timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
-            self.allowance.waited();
-            match frame? {
+            let frame = match at_once(next_frame(body, &self.client)).await {
+                Some(frame) => frame?,
+                None => {
+                    let (until, late) = self.allowance.waits();
+                    let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
+                    self.allowance.waited();
+                    frame?
+                }
+            };
+            match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         self.allowance.took(data.len())?;
@@ -218,7 +227,7 @@ impl Inbound {
         self.awaits_continue = false;
         while let Some(body) = self.body.as_mut().filter(|body| !body.is_end_stream()) {
             let (until, late) = self.allowance.waits();
-            let frame = clock::timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
+            let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
             self.allowance.waited();
             match frame? {
                 Some(Ok(frame)) => {
@@ -256,7 +265,7 @@ impl Inbound {
         let deadline = clock::now() + time;
         let mut dropped = 0;
         while dropped <= bytes {
-            match clock::timeout_at(deadline, next_frame(&mut body, &self.client)).await {
+            match timeout_at(deadline, next_frame(&mut body, &self.client)).await {
                 Ok(Ok(Some(Ok(frame)))) => dropped += frame.data_ref().map_or(0, |data| data.len() as u64),
                 Ok(Ok(Some(Err(_)) | None) | Err(_)) => return None,
                 Err(_) => break,
@@ -307,6 +316,18 @@ async fn next_frame(body: &mut Incoming, client: &Client) -> Result<Option<Resul
         frame = body.frame() => Ok(frame),
         () = client.gone() => Err(BodyError::Gone),
     }
+}
+
+/// What is there already: most bodies come with their heads, and no clock need run for them. Only for what may be dropped.
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 pub(super) async fn gone(client: Arc<Client>) {
