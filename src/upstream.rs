@@ -373,6 +373,8 @@ impl Upstream {
                     return Err(Failed::Unsent(request, fault));
                 }
             };
+            // What was computed up to here is not the backend's time.
+            clock::exactly();
             progress.took();
             let sent = match ready {
                 Ready::Http1(connection) => self.by_http1(pool, connection, request, &asked, progress, under_way).await,

@@ -5,7 +5,10 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// Rings at a deadline, or before it: it is left to run from one wait to the next, since to set it anew for every request
 /// would cost more than to look at the deadline again when it rings.
@@ -31,7 +34,8 @@ impl Alarm {
             if sleep.deadline() > deadline {
                 sleep.as_mut().reset(deadline);
             }
-            ready!(sleep.as_mut().poll(cx));
+            // Also for a task that has done as much as tokio lets one do at once: it would not be set then, and never ring.
+            ready!(Pin::new(&mut unconstrained(sleep.as_mut())).poll(cx));
             if sleep.deadline() >= deadline {
                 return Poll::Ready(());
             }
@@ -42,9 +46,12 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, time::Duration};
+    use std::{future::poll_fn, pin::pin, time::Duration};
 
-    use tokio::time::timeout;
+    use tokio::{
+        task::{consume_budget, coop::has_budget_remaining},
+        time::timeout,
+    };
 
     use super::*;
 
@@ -65,5 +72,19 @@ mod tests {
         let head = Instant::now() + 10 * SECOND;
         poll_fn(|cx| alarm.poll(cx, head)).await;
         assert_eq!(began.elapsed().as_secs(), 95);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_rings_also_for_who_has_done_much_at_once() {
+        let mut alarm = Alarm::default();
+        let deadline = Instant::now() + SECOND;
+        let rings = poll_fn(|cx| {
+            while has_budget_remaining() {
+                let _ = pin!(consume_budget()).poll(cx);
+            }
+            alarm.poll(cx, deadline)
+        });
+        timeout(5 * SECOND, rings).await.expect("it rings");
+        assert!(Instant::now() >= deadline);
     }
 }

@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
     sync::oneshot,
-    time::{Sleep, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -26,6 +26,7 @@ use super::{
     trailers::Trailers,
 };
 use crate::{
+    clock::Alarm,
     core::{
         fingerprint::{Fingerprint, Printing},
         policy::Policy,
@@ -114,9 +115,9 @@ pub(super) struct Stream {
     /// Held back until the backend asks for it.
     until_asked: Option<UntilAsked>,
     allowance: Allowance,
-    /// Runs while the client is waited for, and what it then has failed to do.
-    patience: Pin<Box<Sleep>>,
-    late: Option<BodyError>,
+    /// Until when the client is waited for, while it is, and what it then has failed to do.
+    late: Option<(Instant, BodyError)>,
+    alarm: Alarm,
     /// How long what is left of it is read after it was dropped.
     linger_time: Duration,
     /// How long what is left of it is read after the client was refused for it.
@@ -156,8 +157,8 @@ impl Outgoing {
             awaits_continue: rest.awaits_continue,
             until_asked,
             allowance: rest.allowance,
-            patience: Box::pin(sleep(Duration::ZERO)),
             late: None,
+            alarm: Alarm::default(),
             linger_time: policy.linger_time,
             drain_time: policy.drain_time,
             progress: Arc::clone(progress),
@@ -241,17 +242,15 @@ impl Stream {
             let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
             self.awaits_continue = false;
             let Poll::Ready(frame) = Pin::new(&mut *rest).poll_frame(cx) else {
-                if self.late.is_none() {
-                    let (until, late) = self.allowance.waits();
-                    self.patience.as_mut().reset(until);
-                    self.late = Some(late);
+                let (until, _) = *self.late.get_or_insert_with(|| {
                     self.progress.waits_for_client();
-                }
+                    self.allowance.waits()
+                });
                 if self.gone.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Some(Err(BodyError::Gone)));
                 }
-                ready!(self.patience.as_mut().poll(cx));
-                return Poll::Ready(self.late.take().map(Err));
+                ready!(self.alarm.poll(cx, until));
+                return Poll::Ready(self.late.take().map(|(_, late)| Err(late)));
             };
             self.late = None;
             self.allowance.waited();

@@ -13,12 +13,15 @@ use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep, sleep},
+    time::Instant,
 };
 use tokio_rustls::server::TlsStream;
 
 use super::limits::Place;
-use crate::upstream::limit_unsent;
+use crate::{
+    clock::{self, Alarm},
+    upstream::limit_unsent,
+};
 
 /// A client's TCP connection.
 #[derive(Debug)]
@@ -26,9 +29,9 @@ pub(super) struct Socket {
     stream: TcpStream,
     /// How long it may take nothing.
     patience: Duration,
-    /// Runs while it takes nothing.
-    until: Option<Pin<Box<Sleep>>>,
-    blocked: bool,
+    /// Until when it may take nothing, while it does not.
+    until: Option<Instant>,
+    alarm: Alarm,
     /// Whether it goes on with something else than HTTP, which has limits of its own.
     is_tunnel: bool,
     _place: Place,
@@ -39,7 +42,7 @@ impl Socket {
         if let Err(error) = stream.set_nodelay(true).and_then(|()| limit_unsent(&stream)) {
             tracing::debug!(%error, "an option of a connection could not be set");
         }
-        Self { stream, patience, until: None, blocked: false, is_tunnel: false, _place: place }
+        Self { stream, patience, until: None, alarm: Alarm::default(), is_tunnel: false, _place: place }
     }
 
     pub(super) fn stream(&self) -> &TcpStream {
@@ -48,16 +51,11 @@ impl Socket {
 
     fn has_taken(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() || self.is_tunnel {
-            self.blocked = false;
+            self.until = None;
             return written;
         }
-        let patience = self.patience;
-        let until = self.until.get_or_insert_with(|| Box::pin(sleep(patience)));
-        if !self.blocked {
-            self.blocked = true;
-            until.as_mut().reset(Instant::now() + patience);
-        }
-        ready!(until.as_mut().poll(cx));
+        let until = *self.until.get_or_insert_with(|| clock::now() + self.patience);
+        ready!(self.alarm.poll(cx, until));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client took nothing for send_timeout")))
     }
 }

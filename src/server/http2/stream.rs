@@ -21,13 +21,11 @@ use http::{
 };
 use http_body::{Body, Frame};
 use http_body_util::Empty;
-use tokio::{
-    sync::oneshot,
-    time::{Sleep, sleep},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{UnderWay, body::FromStream, tunnel::Tunnel};
 use crate::{
+    clock::{self, Alarm},
     core::message::{Request, Response, response::Parts},
     gateway::{Delivery, Early, FromClient, Upgrade, Upgraded},
     server::date,
@@ -58,8 +56,9 @@ pub(super) struct Sending {
     /// What is left of a piece of it.
     rest: Bytes,
     is_last: bool,
-    /// Runs while the client takes nothing.
-    until: Option<Pin<Box<Sleep>>>,
+    /// Until when the client may take nothing, while it does not.
+    until: Option<Instant>,
+    alarm: Alarm,
 }
 
 /// What becomes a tunnel if a CONNECT is granted.
@@ -182,7 +181,14 @@ impl<F: Future<Output = Response<Delivery>>> Stream<F> {
             let _ = open.send(Box::new(tunnel));
             return None;
         }
-        has_body.then(|| Sending { out, body, rest: Bytes::new(), is_last: false, until: None })
+        has_body.then(|| Sending {
+            out,
+            body,
+            rest: Bytes::new(),
+            is_last: false,
+            until: None,
+            alarm: Alarm::default(),
+        })
     }
 
     /// Whether a body follows this head, which says how long that is as far as it is known.
@@ -244,8 +250,8 @@ impl Sending {
                 }
                 Poll::Ready(None) => return Poll::Ready(Err(Stopped::There)),
                 Poll::Pending => {
-                    let until = self.until.get_or_insert_with(|| Box::pin(sleep(patience)));
-                    ready!(until.as_mut().poll(cx));
+                    let until = *self.until.get_or_insert_with(|| clock::now() + patience);
+                    ready!(self.alarm.poll(cx, until));
                     return Poll::Ready(Err(Stopped::Late));
                 }
             }
