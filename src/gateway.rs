@@ -37,6 +37,7 @@ use crate::{
 
 mod answer;
 mod body;
+mod boxed;
 mod browsers;
 mod client;
 mod dav;
@@ -60,6 +61,7 @@ mod versions;
 mod write;
 
 use answer::Sent;
+use boxed::boxed;
 
 pub use answer::{Failure, Repeat, Unexaminable};
 pub use body::{Answer, Broken, FromClient};
@@ -285,7 +287,8 @@ impl Gateway {
         let offers_switch = tunnel::is_offered(&request);
         let (head, body) = request.into_parts();
         // In boxes: both would be moved about, and have room kept for them on every connection, idle ones too.
-        let answer = Box::pin(self.answer(Arc::clone(&client), Box::new(head), body, early, seen));
+        let (of, head) = (Arc::clone(&client), Box::new(head));
+        let answer = boxed(move || self.answer(of, head, body, early, seen));
         async move {
             let mut response = answer.await;
             client.informational.close().await;
@@ -312,7 +315,7 @@ impl Gateway {
                 Ok(subject) => subject,
                 Err(failure) => {
                     let limits = Policy::default();
-                    return Box::pin(gateway.refuse(&seen, &head, failure, &mut body, &limits)).await;
+                    return boxed(|| gateway.refuse(&seen, &head, failure, &mut body, &limits)).await;
                 }
             };
             let exchange = Exchange::new(&gateway, Arc::clone(&client), head, subject, early.as_ref(), &seen);
@@ -328,7 +331,7 @@ impl Gateway {
                 Err(failure) => {
                     let is_renamed = matches!(failure, Failure::Busy(Busy::Renamed));
                     let Some(newest) = gateway.newest().filter(|_| is_renamed) else {
-                        return Box::pin(exchange.refuse(failure, &mut body)).await;
+                        return boxed(|| exchange.refuse(failure, &mut body)).await;
                     };
                     gateway = newest;
                     head = exchange.head.clone();
@@ -466,7 +469,7 @@ async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Res
         forward::read(exchange, body).await
     } else {
         // In a box, so that a read has no room for it.
-        Box::pin(write::write(exchange, body)).await
+        boxed(|| write::write(exchange, body)).await
     }
 }
 

@@ -124,13 +124,13 @@ impl EntityTag {
     /// The tag as it stands in a header field.
     #[must_use]
     pub fn to_header_value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.to_bytes()).expect("every byte of a tag may stand in a field value")
+        HeaderValue::try_from(self.to_bytes()).expect("every byte of a tag may stand in a field value")
     }
 
     /// The tag as bytes, quotes and `W/` included.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.opaque.len() + 4);
+        let mut bytes = Vec::with_capacity(self.opaque.len() + if self.weak { 4 } else { 2 });
         if self.weak {
             bytes.extend_from_slice(b"W/");
         }
@@ -154,8 +154,19 @@ impl fmt::Debug for EntityTag {
     }
 }
 
+/// What may stand inside the quotes, looked up: three comparisons of each byte cost more.
+static ETAGC: [bool; 256] = {
+    let mut legal = [false; 256];
+    let mut byte = 0;
+    while byte < legal.len() {
+        legal[byte] = matches!(byte, 0x21 | 0x23..=0x7E | 0x80..=0xFF);
+        byte += 1;
+    }
+    legal
+};
+
 fn is_etagc(byte: u8) -> bool {
-    matches!(byte, 0x21 | 0x23..=0x7E | 0x80..=0xFF)
+    ETAGC[usize::from(byte)]
 }
 
 /// An opaque part without the mark of a compressing intermediary. A part that is nothing but a mark stays whole.

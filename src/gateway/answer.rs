@@ -521,7 +521,7 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
     let mut body = Object::begin();
     if is_simple {
         // All of it where the route wants no more.
-        say(&mut body, "error", &problem.error);
+        problem.tell(&mut body, "error");
     } else {
         describe(&mut body, about, failure, &problem, &path);
         if let Some(current) = conflict {
@@ -544,10 +544,10 @@ fn describe(body: &mut Object, about: &About<'_>, failure: &Failure, problem: &P
     body.words("type", &["urn:ifmatch:", problem.kind]);
     body.words("title", &[problem.title]);
     body.number("status", problem.status.as_str());
-    say(body, "error", &problem.error);
+    problem.tell(body, "error");
     match detail::of(failure, about.policy) {
         Some(detail) => body.text("detail", &detail),
-        None => say(body, "detail", &problem.error),
+        None => problem.tell(body, "detail"),
     }
     // What was too long is not sent back.
     if !matches!(failure, Failure::TargetLength(_)) {
@@ -555,11 +555,13 @@ fn describe(body: &mut Object, about: &About<'_>, failure: &Failure, problem: &P
     }
 }
 
-/// A sentence of the gateway's own. What was put together may have something of the client's in it.
-fn say(body: &mut Object, name: &'static str, sentence: &Cow<'static, str>) {
-    match sentence {
-        Cow::Borrowed(sentence) => body.words(name, &[sentence]),
-        Cow::Owned(sentence) => body.text(name, sentence),
+impl Problem {
+    /// Says what to do about it. A sentence that was put together may have something of the client's in it.
+    fn tell(&self, body: &mut Object, name: &'static str) {
+        match &self.error {
+            Cow::Borrowed(error) => body.words(name, &[error]),
+            Cow::Owned(error) => body.text(name, error),
+        }
     }
 }
 

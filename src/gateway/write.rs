@@ -29,6 +29,7 @@ use super::{
     Exchange,
     answer::{Because, Failure, Refused, Sent},
     body::{Ahead, Answer, Inbound},
+    boxed::boxed,
     browsers, dav,
     forward::{self, Received, Tagged},
     headers::METHOD_OVERRIDES,
@@ -311,7 +312,8 @@ async fn forward_in_turn(
 ) -> Result<Response<Answer>, Failure> {
     let under_way = (exchange.gateway.write_begins(), place);
     exchange.goes_on.store(true, Ordering::Relaxed);
-    Carried::begin(carry_out(Arc::clone(exchange), turn, notes, ahead, body.take(), under_way)).await
+    let (exchange, rest) = (Arc::clone(exchange), body.take());
+    Carried::begin(move || carry_out(exchange, turn, notes, ahead, rest, under_way)).await
 }
 
 /// What a stop waits for, and the client's place for a write. Kept until the turn is over.
@@ -327,8 +329,8 @@ struct Carried<F: Future<Output = Answered> + Send + 'static> {
 }
 
 impl<F: Future<Output = Answered> + Send + 'static> Carried<F> {
-    fn begin(write: F) -> Self {
-        Self { write: Some(Box::pin(write)) }
+    fn begin(write: impl FnOnce() -> F) -> Self {
+        Self { write: Some(boxed(write)) }
     }
 }
 
@@ -625,7 +627,7 @@ mod tests {
                 let _ = end.send(());
                 Err(Failure::NoRoute)
             };
-            (Self { go_on, ended }, Carried::begin(write))
+            (Self { go_on, ended }, Carried::begin(|| write))
         }
     }
 

@@ -84,9 +84,21 @@ impl Object {
     }
 }
 
-/// What may not stand in a text as it is (RFC 8259 §7).
+/// What may not stand in a text as it is (RFC 8259 §7), looked up: three comparisons of each byte cost more.
+static ESCAPED: [bool; 256] = {
+    let mut escaped = [false; 256];
+    let mut byte = 0;
+    while byte < b' ' {
+        escaped[byte as usize] = true;
+        byte += 1;
+    }
+    escaped[b'"' as usize] = true;
+    escaped[b'\\' as usize] = true;
+    escaped
+};
+
 fn needs_escape(byte: u8) -> bool {
-    byte < b' ' || byte == b'"' || byte == b'\\'
+    ESCAPED[usize::from(byte)]
 }
 
 fn escape(out: &mut Vec<u8>, byte: u8) {
