@@ -104,12 +104,14 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     };
     let (_backend, backend) = process::backend(None)?;
     let certificate = Certificate::make()?;
-    let runtime = runtime()?;
     for (workers, settings, steps) in [(1, "", PLAIN), (2, SETTINGS, SET)] {
         let setting = Setting { backend, workers, cores: None, certificate: certificate.clone() };
         let mut proxy = Proxy::with(Peer::Ifmatch, &setting, settings)?;
+        // One for each, since connections end with it, and the gateway waits for that.
+        let runtime = runtime()?;
         let sent = runtime.block_on(async { timeout(LIMIT, send(&proxy, &certificate, steps, requests)).await });
         sent.map_err(|_| format!("the requests took more than {} s", LIMIT.as_secs()))?.map_err(text)?;
+        drop(runtime);
         // Only a program that comes to its end writes down what it has counted.
         if !proxy.process.stop().is_some_and(|status| status.success()) {
             return Err("ifmatch did not stop in good order".to_owned());
