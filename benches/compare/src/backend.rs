@@ -1,7 +1,8 @@
 //! A backend that costs next to nothing: raw bytes, one thread, a new tag for each write and no memory of it.
 //!
 //! `GET` shows one tag for ever, so whoever writes reads once, and then goes by what its writes were answered. Paths under
-//! `/large` are 1 MiB, all others 1 KiB. A write under `/slow/N/` takes N milliseconds.
+//! `/large` are 1 MiB, those under `/missing` are not there, all others 1 KiB; those under `/chunked` come in chunks. A write
+//! under `/slow/N/` takes N milliseconds.
 
 use std::{
     cell::Cell,
@@ -17,9 +18,12 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 
-use crate::wire::{content_length, head_length};
+use crate::wire::{LAST_CHUNK, content_length, field, head_length, is_chunked};
 
 const LARGE: usize = 1024 * 1024;
+/// What reads show.
+const TAG: &[u8] = b"\"0000000000000000\"";
+const TAG_FIELD: &str = "ETag: \"0000000000000000\"\r\n";
 
 /// Serves for ever, and tells its address on standard output.
 pub(crate) fn serve() -> Result<(), String> {
@@ -54,15 +58,24 @@ async fn answer_all(mut stream: TcpStream, written: &Cell<u64>) -> io::Result<()
             }
         };
         let pause = answer_to(&input[..length], &mut output, written);
-        let mut rest = length + content_length(&input[..length]).unwrap_or(0);
-        while rest > input.len() {
-            rest -= input.len();
-            input.clear();
-            if stream.read_buf(&mut input).await? == 0 {
-                return Ok(());
+        if is_chunked(&input[..length]) {
+            while !input.ends_with(LAST_CHUNK) {
+                if stream.read_buf(&mut input).await? == 0 {
+                    return Ok(());
+                }
             }
+            input.clear();
+        } else {
+            let mut rest = length + content_length(&input[..length]).unwrap_or(0);
+            while rest > input.len() {
+                rest -= input.len();
+                input.clear();
+                if stream.read_buf(&mut input).await? == 0 {
+                    return Ok(());
+                }
+            }
+            input.drain(..rest);
         }
-        input.drain(..rest);
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
@@ -77,16 +90,7 @@ fn answer_to(head: &[u8], output: &mut Vec<u8>, written: &Cell<u64>) -> Option<D
     let method = words.next().unwrap_or_default();
     let path = words.next().unwrap_or_default();
     if method == b"GET" || method == b"HEAD" {
-        let length = if path.starts_with(b"/large") { LARGE } else { 1024 };
-        let _ = write!(
-            output,
-            "HTTP/1.1 200 OK\r\nServer: backend\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\nETag: \"{:016x}\"\r\n\r\n",
-            0
-        );
-        if method == b"GET" {
-            output.resize(output.len() + length, b'x');
-        }
+        answer_to_read(method, path, field(head, b"if-none-match"), output);
         return None;
     }
     written.set(written.get() + 1);
@@ -97,4 +101,30 @@ fn answer_to(head: &[u8], output: &mut Vec<u8>, written: &Cell<u64>) -> Option<D
     );
     let pause = path.strip_prefix(b"/slow/")?.split(|&byte| byte == b'/').next()?;
     str::from_utf8(pause).ok()?.parse().ok().map(Duration::from_millis)
+}
+
+fn answer_to_read(method: &[u8], path: &[u8], known: Option<&[u8]>, output: &mut Vec<u8>) {
+    let length = if path.starts_with(b"/large") { LARGE } else { 1024 };
+    let (status, tag) = match known {
+        _ if path.starts_with(b"/missing") => ("404 Not Found", ""),
+        Some(TAG) => ("304 Not Modified", TAG_FIELD),
+        Some(_) | None => ("200 OK", TAG_FIELD),
+    };
+    let _ = write!(
+        output,
+        "HTTP/1.1 {status}\r\nServer: backend\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\n\
+         Content-Type: application/json\r\n{tag}"
+    );
+    if status.starts_with("304") {
+        output.extend_from_slice(b"\r\n");
+    } else if path.starts_with(b"/chunked") {
+        let _ = write!(output, "Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n");
+        output.resize(output.len() + length, b'x');
+        output.extend_from_slice(LAST_CHUNK);
+    } else {
+        let _ = write!(output, "Content-Length: {length}\r\n\r\n");
+        if method == b"GET" {
+            output.resize(output.len() + length, b'x');
+        }
+    }
 }

@@ -19,8 +19,8 @@ const ROUNDS: usize = 10;
 pub(crate) fn run() -> Result<(), String> {
     peers::install()?;
     process::stay_on(&[1])?;
-    let (_backend, backend) = process::backend("1")?;
-    let setting = Setting { backend, workers: 1, cores: "0", certificate: Certificate::make()? };
+    let (_backend, backend) = process::backend(Some("1"))?;
+    let setting = Setting { backend, workers: 1, cores: Some("0"), certificate: Certificate::make()? };
     let proxies = [Proxy::start(Peer::Ifmatch, &setting)?, Proxy::start(Peer::Nginx, &setting)?];
     let by_wrk = median((0..ROUNDS).map_while(|_| ratio_by_wrk(&proxies).ok()));
     let ours = runtime()?.block_on(ratio_by_us(&proxies)).map_err(text)?;

@@ -39,8 +39,8 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     peers::install()?;
     process::allow_files()?;
     process::stay_on(&[1])?;
-    let (_backend, backend) = process::backend("1")?;
-    let setting = Setting { backend, workers: 1, cores: "0", certificate: Certificate::make()? };
+    let (_backend, backend) = process::backend(Some("1"))?;
+    let setting = Setting { backend, workers: 1, cores: Some("0"), certificate: Certificate::make()? };
     let runtime = runtime()?;
     for part in parts {
         let done = match part {
@@ -147,7 +147,7 @@ async fn waiters(setting: &Setting) -> io::Result<()> {
 async fn balance(setting: &Setting) -> io::Result<()> {
     println!("\nGET 1 KiB over few HTTP/2 connections to two workers: the busier worker's part of the CPU time\n");
     println!("| connections | on average | worst of {TRIES} |\n|---|---|---|");
-    let setting = Setting { workers: 2, cores: "0-1", certificate: setting.certificate.clone(), ..*setting };
+    let setting = Setting { workers: 2, cores: Some("0-1"), certificate: setting.certificate.clone(), ..*setting };
     let proxy = Proxy::start(Peer::Ifmatch, &setting).map_err(io::Error::other)?;
     for connections in [2, 4, 8, 16] {
         let mut parts = Vec::new();

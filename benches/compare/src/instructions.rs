@@ -5,15 +5,12 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use tokio::task::JoinSet;
-
 use crate::{
-    load::Client,
+    load,
     process::{self, Process},
     shape::Shape,
 };
@@ -70,7 +67,7 @@ struct Count {
 }
 
 fn count(shape: Shape, requests: usize, asked: &Asked) -> Result<Count, String> {
-    let (_backend, backend) = process::backend("0-1")?;
+    let (_backend, backend) = process::backend(None)?;
     let address = process::free_address().map_err(|error| error.to_string())?;
     let admin = process::free_address().map_err(|error| error.to_string())?;
     let config = format!(
@@ -86,7 +83,7 @@ fn count(shape: Shape, requests: usize, asked: &Asked) -> Result<Count, String> 
     process::wait_for(address)?;
     let each = requests / asked.connections;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(drive(address, shape, asked.connections, each))?;
+    runtime.block_on(load::drive(address, shape, asked.connections, each)).map_err(|error| error.to_string())?;
     drop(runtime);
     gateway.stop();
     let instructions = total(&file)?;
@@ -94,28 +91,6 @@ fn count(shape: Shape, requests: usize, asked: &Asked) -> Result<Count, String> 
         let _ = fs::remove_file(&file);
     }
     Ok(Count { requests: (each * asked.connections) as u64, instructions, file })
-}
-
-/// So many requests by each of so many connections.
-async fn drive(to: SocketAddr, shape: Shape, connections: usize, each: usize) -> Result<(), String> {
-    let mut clients = JoinSet::new();
-    for number in 0..connections {
-        clients.spawn(async move {
-            let mut client = Client::new(to, shape, number);
-            client.prepare().await?;
-            for _ in 0..each {
-                let status = client.request().await?;
-                if shape.is_wrong(status, true) {
-                    return Err(std::io::Error::other(format!("{status} to a {}", shape.title())));
-                }
-            }
-            Ok(())
-        });
-    }
-    while let Some(done) = clients.join_next().await {
-        done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    }
-    Ok(())
 }
 
 /// What callgrind counted in all.

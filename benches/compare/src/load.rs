@@ -1,37 +1,20 @@
 //! A client: one connection, one request after the other, the current tag carried along.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-};
+use std::{io, net::SocketAddr};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
-};
+use tokio::task::JoinSet;
 
 use crate::{
+    connection::Connection,
     shape::{DIGITS, Shape, Tag},
-    wire::{content_length, field, head_length},
 };
 
 /// A connection that is kept, for requests of one shape to one resource.
 #[derive(Debug)]
 pub(crate) struct Client {
-    to: SocketAddr,
-    from: Ipv4Addr,
-    /// `None` before the first request, and after an answer with `Connection: close`.
-    stream: Option<TcpStream>,
-    input: Vec<u8>,
+    connection: Connection,
     request: Vec<u8>,
     tag_at: Option<usize>,
-}
-
-/// An answer, as far as it matters.
-#[derive(Debug, Clone, Copy)]
-struct Answer {
-    status: u16,
-    tag: Option<Tag>,
 }
 
 impl Client {
@@ -40,20 +23,19 @@ impl Client {
         Self::on(to, shape, &shape.path(number), number)
     }
 
-    /// One of a number of clients, of which no more come from one address than ifmatch allows by default.
+    /// One of a number of clients.
     pub(crate) fn on(to: SocketAddr, shape: Shape, path: &str, number: usize) -> Self {
         let (request, tag_at) = shape.request(path);
-        let host = u8::try_from(2 + number / 256).expect("at most 50,000 clients");
-        let input = Vec::with_capacity(if shape.is_large() { 256 * 1024 } else { 4 * 1024 });
-        Self { to, from: Ipv4Addr::new(127, 0, 1, host), stream: None, input, request, tag_at }
+        let room = if shape.is_large() { 256 * 1024 } else { 4 * 1024 };
+        Self { connection: Connection::new(to, number, room), request, tag_at }
     }
 
     /// Connects, and reads what its writes are to replace.
     pub(crate) async fn prepare(&mut self) -> io::Result<()> {
         let path = self.request.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
         let read = [b"GET ", path, b" HTTP/1.1\r\nHost: api.example.com\r\n\r\n"].concat();
-        let answer = self.exchange(&read).await?;
-        self.note(answer);
+        self.connection.exchange(&read).await?;
+        self.carry();
         Ok(())
     }
 
@@ -63,7 +45,9 @@ impl Client {
         if let Some(end) = self.request.windows(6).position(|window| window == b" HTTP/") {
             self.request[end - DIGITS..end].copy_from_slice(digits.as_bytes());
         }
-        self.note(Answer { status: 0, tag: Some(tag) });
+        if let Some(at) = self.tag_at {
+            self.request[at..at + tag.len()].copy_from_slice(&tag);
+        }
     }
 
     /// The tag that its next write is to replace.
@@ -73,61 +57,38 @@ impl Client {
 
     /// Sends the request, reads the answer, and returns its status.
     pub(crate) async fn request(&mut self) -> io::Result<u16> {
-        let request = std::mem::take(&mut self.request);
-        let answer = self.exchange(&request).await;
-        self.request = request;
-        let answer = answer?;
-        self.note(answer);
-        Ok(answer.status)
+        let status = self.connection.exchange(&self.request).await?;
+        self.carry();
+        Ok(status)
     }
 
-    fn note(&mut self, answer: Answer) {
-        if let (Some(at), Some(tag)) = (self.tag_at, answer.tag) {
-            self.request[at..at + tag.len()].copy_from_slice(&tag);
+    fn carry(&mut self) {
+        if let (Some(at), Some(digits)) = (self.tag_at, self.connection.tag().get(1..1 + size_of::<Tag>())) {
+            self.request[at..at + digits.len()].copy_from_slice(digits);
         }
-    }
-
-    async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => connect(self.from, self.to).await?,
-        };
-        stream.write_all(request).await?;
-        let length = loop {
-            if let Some(length) = head_length(&self.input) {
-                break length;
-            }
-            if stream.read_buf(&mut self.input).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        };
-        let head = &self.input[..length];
-        let status = head.get(9..12).and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
-        let status = status.ok_or(io::ErrorKind::InvalidData)?;
-        let tag = field(head, b"etag").and_then(|tag| tag.get(1..17)?.try_into().ok());
-        let closes = field(head, b"connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
-        let body = if status == 204 { Some(0) } else { content_length(head) };
-        let mut rest = length + body.ok_or(io::ErrorKind::InvalidData)?;
-        while rest > self.input.len() {
-            rest -= self.input.len();
-            self.input.clear();
-            if stream.read_buf(&mut self.input).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        self.input.clear();
-        if !closes {
-            self.stream = Some(stream);
-        }
-        Ok(Answer { status, tag })
     }
 }
 
-async fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::from((from, 0)))?;
-    let stream = socket.connect(to).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// So many requests by each of so many connections.
+pub(crate) async fn drive(to: SocketAddr, shape: Shape, connections: usize, each: usize) -> io::Result<()> {
+    let mut clients = JoinSet::new();
+    for number in 0..connections {
+        clients.spawn(async move {
+            let mut client = Client::new(to, shape, number);
+            client.prepare().await?;
+            for _ in 0..each {
+                shape.check(client.request().await?)?;
+            }
+            Ok(())
+        });
+    }
+    all(clients).await
+}
+
+/// Waits for all of them, or for the first that fails.
+pub(crate) async fn all(mut clients: JoinSet<io::Result<()>>) -> io::Result<()> {
+    while let Some(done) = clients.join_next().await {
+        done.map_err(io::Error::other)??;
+    }
+    Ok(())
 }

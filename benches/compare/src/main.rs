@@ -6,6 +6,7 @@
 
 mod backend;
 mod check;
+mod connection;
 mod growth;
 mod instructions;
 mod load;
@@ -15,6 +16,7 @@ mod rounds;
 mod secure;
 mod shape;
 mod table;
+mod train;
 mod wire;
 
 use std::{env, process::ExitCode};
@@ -27,6 +29,8 @@ Usage: benches/compare/run COMMAND
   growth [connections] [waiters] [balance] [records] [--records N]
              what a request costs as they grow; with N records at most, by default 10,000,000, which takes
              as long as so many GETs
+  train [--requests N]
+             shows ifmatch what is usual, so many requests of each kind, and stops it: for build/optimized
   wrk        whether wrk finds the same ratio to nginx (apt install wrk)
   instructions [SHAPE..] [--requests N] [--connections N] [--profile]
              user instructions a request, counted by callgrind (apt install valgrind); --profile also
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         "backend" => backend::serve(),
         "table" => table::run(&words),
         "growth" => growth::run(&words),
+        "train" => train::run(&words),
         "wrk" => check::run(),
         "instructions" => instructions::run(&words),
         "" => Err(USAGE.to_owned()),

@@ -47,8 +47,8 @@ impl Peer {
 pub(crate) struct Setting {
     pub(crate) backend: SocketAddr,
     pub(crate) workers: usize,
-    /// The cores that they run on, as `taskset` takes them.
-    pub(crate) cores: &'static str,
+    /// The cores that they run on, as `taskset` takes them; any, if there are none.
+    pub(crate) cores: Option<&'static str>,
     pub(crate) certificate: Certificate,
 }
 

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -58,8 +58,8 @@ impl Process {
         Ok(kibibytes * 1024)
     }
 
-    /// Asks it to stop, and waits until it has.
-    pub(crate) fn stop(&mut self) {
+    /// Asks it to stop, waits until it has, and says how it did.
+    pub(crate) fn stop(&mut self) -> Option<ExitStatus> {
         let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid
             && kill_process(pid, Signal::TERM).is_ok()
@@ -69,6 +69,7 @@ impl Process {
                 thread::sleep(Duration::from_millis(10));
             }
         }
+        self.0.try_wait().ok().flatten()
     }
 }
 
@@ -109,8 +110,9 @@ pub(crate) fn allow_files() -> Result<(), String> {
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).map_err(|error| format!("open files: {error}"))
 }
 
-/// A command, on these cores only.
-pub(crate) fn pinned(cores: &str, program: &str) -> Command {
+/// A command, on these cores only, or on any.
+pub(crate) fn pinned(cores: Option<&str>, program: &str) -> Command {
+    let Some(cores) = cores else { return Command::new(program) };
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", cores, program]);
     command
@@ -121,8 +123,8 @@ pub(crate) fn ifmatch() -> String {
     env::var("IFMATCH_BIN").unwrap_or_else(|_| "target/release/ifmatch".to_owned())
 }
 
-/// Starts the backend, and says where it listens.
-pub(crate) fn backend(cores: &str) -> Result<(Process, SocketAddr), String> {
+/// Starts the backend, on these cores or on any, and says where it listens.
+pub(crate) fn backend(cores: Option<&str>) -> Result<(Process, SocketAddr), String> {
     let this = env::current_exe().map_err(|error| error.to_string())?;
     let mut command = pinned(cores, &this.to_string_lossy());
     let mut process = Process::start(command.arg("backend").stdout(Stdio::piped()))?;

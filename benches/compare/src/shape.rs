@@ -1,5 +1,7 @@
 //! The requests that are measured.
 
+use std::io;
+
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -95,6 +97,14 @@ impl Shape {
             Self::Put | Self::Fields | Self::Stale | Self::PutLarge => 204,
         };
         status != right
+    }
+
+    /// Fails on an answer that ifmatch must not give.
+    pub(crate) fn check(self, status: u16) -> io::Result<()> {
+        if self.is_wrong(status, true) {
+            return Err(io::Error::other(format!("{status} to a {}", self.title())));
+        }
+        Ok(())
     }
 
     /// The path of one of the resources that requests of this shape are for; no two shapes share one.

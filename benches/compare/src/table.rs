@@ -56,8 +56,8 @@ fn proxies(setting: &Setting) -> Result<Vec<Proxy>, String> {
 
 async fn cpu(certificate: &Certificate) -> Result<(), String> {
     process::stay_on(&[1])?;
-    let (_backend, backend) = process::backend("1")?;
-    let setting = Setting { backend, workers: 1, cores: "0", certificate: certificate.clone() };
+    let (_backend, backend) = process::backend(Some("1"))?;
+    let setting = Setting { backend, workers: 1, cores: Some("0"), certificate: certificate.clone() };
     let proxies = proxies(&setting)?;
     let each: Vec<&Proxy> = proxies.iter().collect();
     println!("\nCPU a request: microseconds, and ifmatch's part of each peer's (± half the quartiles' distance)\n");
@@ -89,8 +89,8 @@ async fn cpu(certificate: &Certificate) -> Result<(), String> {
 
 async fn cores(certificate: &Certificate) -> Result<(), String> {
     process::stay_on(&[0, 1])?;
-    let (_backend, backend) = process::backend("0-1")?;
-    let setting = Setting { backend, workers: 2, cores: "0-1", certificate: certificate.clone() };
+    let (_backend, backend) = process::backend(Some("0-1"))?;
+    let setting = Setting { backend, workers: 2, cores: Some("0-1"), certificate: certificate.clone() };
     let proxies = proxies(&setting)?;
     let each: Vec<&Proxy> = proxies.iter().collect();
     println!("\nTwo workers on two cores, which backend and load share: requests a second\n");
@@ -125,8 +125,8 @@ fn row(title: &str, slices: &[Vec<Slice>], figure: fn(Slice) -> f64, digits: usi
 
 async fn memory(certificate: &Certificate) -> Result<(), String> {
     process::stay_on(&[1])?;
-    let (_backend, backend) = process::backend("1")?;
-    let setting = Setting { backend, workers: 1, cores: "0", certificate: certificate.clone() };
+    let (_backend, backend) = process::backend(Some("1"))?;
+    let setting = Setting { backend, workers: 1, cores: Some("0"), certificate: certificate.clone() };
     println!("\nMemory of an idle connection, of {IDLE} that have carried one request each: bytes\n");
     println!("| | bytes |\n|---|---|");
     for peer in Peer::ALL {
@@ -143,8 +143,8 @@ async fn memory(certificate: &Certificate) -> Result<(), String> {
 
 async fn delay(certificate: &Certificate) -> Result<(), String> {
     process::stay_on(&[1])?;
-    let (_backend, backend) = process::backend("1")?;
-    let setting = Setting { backend, workers: 1, cores: "0", certificate: certificate.clone() };
+    let (_backend, backend) = process::backend(Some("1"))?;
+    let setting = Setting { backend, workers: 1, cores: Some("0"), certificate: certificate.clone() };
     let proxies = proxies(&setting)?;
     println!("\nWhat a proxy adds to the median delay at {RATE} requests a second: microseconds\n");
     let mut chance = Chance::new();

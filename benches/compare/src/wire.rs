@@ -14,6 +14,14 @@ pub(crate) fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
+/// Whether the body comes in chunks.
+pub(crate) fn is_chunked(head: &[u8]) -> bool {
+    field(head, b"transfer-encoding").is_some()
+}
+
+/// How such a body ends. What is sent here has nothing like it within.
+pub(crate) const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+
 /// What `Content-Length` says.
 pub(crate) fn content_length(head: &[u8]) -> Option<usize> {
     str::from_utf8(field(head, b"content-length")?).ok()?.parse().ok()
