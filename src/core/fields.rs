@@ -353,3 +353,100 @@ impl From<Fields> for HeaderMap {
         map
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Two of them have the same mark.
+    const NAMES: [&str; 5] = ["etag", "x-a", "x-b", "content-length", "ea-g"];
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Append(usize, u16),
+        Insert(usize, u16),
+        AddMissing(usize, u16),
+        Remove(usize),
+        Clear,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let field = || (0..NAMES.len(), any::<u16>());
+        prop_oneof![
+            4 => field().prop_map(|(name, value)| Step::Append(name, value)),
+            2 => field().prop_map(|(name, value)| Step::Insert(name, value)),
+            2 => field().prop_map(|(name, value)| Step::AddMissing(name, value)),
+            2 => (0..NAMES.len()).prop_map(Step::Remove),
+            1 => Just(Step::Clear),
+        ]
+    }
+
+    fn all(fields: &Fields, name: &str) -> Vec<HeaderValue> {
+        fields.get_all(name).cloned().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_found_is_what_a_map_would_find(steps in prop::collection::vec(step(), 0..30)) {
+            let (mut fields, mut map) = (Fields::new(), HeaderMap::new());
+            for step in steps {
+                match step {
+                    Step::Append(name, value) => {
+                        fields.append(NAMES[name], value.into());
+                        map.append(NAMES[name], value.into());
+                    }
+                    Step::Insert(name, value) => {
+                        fields.insert(NAMES[name], value.into());
+                        map.insert(NAMES[name], value.into());
+                    }
+                    Step::AddMissing(name, value) => {
+                        fields.add_missing(NAMES[name], || value.into());
+                        map.entry(NAMES[name]).or_insert_with(|| value.into());
+                    }
+                    Step::Remove(name) => prop_assert_eq!(fields.remove(NAMES[name]), map.remove(NAMES[name])),
+                    Step::Clear => {
+                        fields.clear();
+                        map.clear();
+                    }
+                }
+                prop_assert_eq!((fields.len(), fields.is_empty()), (map.len(), map.is_empty()));
+                for name in NAMES {
+                    prop_assert_eq!(fields.get(name), map.get(name));
+                    prop_assert_eq!(fields.contains_key(HeaderName::from_static(name)), map.contains_key(name));
+                    prop_assert_eq!(all(&fields, name), map.get_all(name).iter().cloned().collect::<Vec<_>>());
+                }
+                prop_assert_eq!(&HeaderMap::from(fields.clone()), &map);
+            }
+            let again = Fields::from(map);
+            prop_assert!(NAMES.iter().all(|name| all(&fields, name) == all(&again, name)));
+        }
+    }
+
+    #[test]
+    fn fields_keep_their_order_and_their_place() {
+        let lines = [("b", "1"), ("a", "2"), ("b", "3"), ("c", "4")];
+        let mut fields: Fields = lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        let told = |fields: &Fields| {
+            fields.iter().map(|(name, value)| format!("{name}{}", value.to_str().unwrap())).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&fields), ["b1", "a2", "b3", "c4"]);
+        fields.insert("b", HeaderValue::from_static("5"));
+        assert_eq!(told(&fields), ["b5", "a2", "c4"]);
+        fields.retain(|name, _| name != "a");
+        assert_eq!(told(&fields), ["b5", "c4"]);
+    }
+
+    #[test]
+    fn a_mark_is_the_same_in_whatever_case() {
+        for name in ["ETag", "Content-Length", "X-Ünlike", ""] {
+            assert_eq!(name.mark(), name.to_ascii_lowercase().mark(), "{name}");
+            assert_eq!(name.mark().count_ones(), 1, "{name}");
+        }
+        assert_eq!(NAMES[0].mark(), NAMES[4].mark());
+    }
+}
