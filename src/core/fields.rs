@@ -98,7 +98,7 @@ const fn mark(name: &str) -> u64 {
     let (Some(first), Some(last)) = (name.first(), name.last()) else { return 1 };
     // Without the bit that tells cases apart.
     let (first, last) = ((*first | 0x20) as usize, (*last | 0x20) as usize);
-    1 << ((name.len() + 7 * first + 13 * last) % 64)
+    1 << ((name.len() + 15 * first + 9 * last) % 64)
 }
 
 impl Fields {

@@ -13,7 +13,7 @@ use http::{
 use http_body::Body;
 
 use super::{Exchange, body::Outgoing, browsers, forwarded, versions};
-use crate::core::{fields::Fields, policy::Mode, precondition, resource::CREDENTIALS};
+use crate::core::{fields::Fields, policy::Mode, resource::CREDENTIALS};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
@@ -37,32 +37,32 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &Fields, keep_preconditi
     let browsers = browsers::rules(exchange);
     let named = Named::by(headers.get_all(CONNECTION));
     let mut out = Fields::with_capacity(headers.len() + ADDED);
-    out.insert(HOST, exchange.host.clone());
+    out.append(HOST, exchange.host.clone());
     let mut cookies = Vec::new();
     for (name, value) in headers {
         let is_named = named.contains(name) && !partition.contains(name);
-        if is_hop_by_hop(name) || is_set_here(name) || is_named || folds_into_protected(name, partition) {
-            continue;
-        }
-        if !keep_preconditions && precondition::FIELDS.contains(name) {
+        if is_named || folds_into_protected(name, partition) {
             continue;
         }
         if browsers.is_some_and(|browsers| browsers.is_tag_header(name)) {
             continue;
         }
-        // Nobody has judged what it would mean on another method.
-        if is_method_override(name) && exchange.head.method != Method::POST && takes_overrides {
-            continue;
-        }
-        if name == COOKIE {
-            cookies.push(value);
-            continue;
+        match Meaning::of(name) {
+            Meaning::OfThisHop | Meaning::SetHere => continue,
+            Meaning::Precondition if !keep_preconditions => continue,
+            // Nobody has judged what it would mean on another method.
+            Meaning::Override if exchange.head.method != Method::POST && takes_overrides => continue,
+            Meaning::Cookies => {
+                cookies.push(value);
+                continue;
+            }
+            Meaning::Precondition | Meaning::Override | Meaning::Other => {}
         }
         out.append(name.clone(), value.clone());
     }
     match cookies.as_slice() {
         [] => {}
-        [only] => drop(out.insert(COOKIE, (*only).clone())),
+        [only] => out.append(COOKIE, (*only).clone()),
         // HTTP/2 may send one field a cookie; HTTP/1 backends know one field (RFC 9113 §8.2.3).
         several => {
             let parts: Vec<_> = several.iter().map(|part| part.as_bytes()).collect();
@@ -73,10 +73,6 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &Fields, keep_preconditi
     exchange.seen.trace().write(&mut out);
     forwarded::add(&mut out, exchange);
     out
-}
-
-fn is_method_override(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-") && METHOD_OVERRIDES.contains(name)
 }
 
 /// The fields of a probe: those of the caller that decide what it may see and which representation it is shown.
@@ -136,11 +132,24 @@ fn via(version: Version) -> HeaderValue {
     }
 }
 
-/// The fields of one hop (RFC 9110 §7.6.1), and those that the gateway answers itself.
-pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
+/// What a field is to who passes it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// It is of one hop (RFC 9110 §7.6.1), or the gateway answers it itself.
+    OfThisHop,
+    /// The gateway writes it itself into a request.
+    SetHere,
+    Precondition,
+    /// One of [`METHOD_OVERRIDES`].
+    Override,
+    Cookies,
+    Other,
+}
+
+impl Meaning {
+    fn of(name: &HeaderName) -> Self {
+        match name.as_str() {
+            "connection"
             | "keep-alive"
             | "proxy-connection"
             | "http2-settings"
@@ -149,13 +158,25 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
             | "transfer-encoding"
             | "upgrade"
             | "proxy-authenticate"
-            | "proxy-authorization"
-    )
+            | "proxy-authorization" => Self::OfThisHop,
+            "host" | "content-length" | "expect" => Self::SetHere,
+            "if-match" | "if-none-match" | "if-unmodified-since" => Self::Precondition,
+            "x-http-method-override" | "x-http-method" | "x-method-override" => Self::Override,
+            "cookie" => Self::Cookies,
+            _ if forwarded::is_forwarding(name) => Self::SetHere,
+            _ => Self::Other,
+        }
+    }
 }
 
-/// The request fields that the gateway writes itself.
+/// Whether a field is of one hop, or one that the gateway answers itself.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    Meaning::of(name) == Meaning::OfThisHop
+}
+
+/// Whether the gateway writes this field of a request itself.
 pub(super) fn is_set_here(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "host" | "content-length" | "expect") || forwarded::is_forwarding(name)
+    Meaning::of(name) == Meaning::SetHere
 }
 
 /// The fields that decide what a message means or who sent it: no `Connection` takes one away.
@@ -216,5 +237,21 @@ impl<'a> Named<'a> {
 
     fn contains(&self, name: &HeaderName) -> bool {
         self.0.iter().any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes())) && !is_protected(name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::precondition;
+
+    #[test]
+    fn what_is_judged_elsewhere_has_its_meaning_here() {
+        let all = |names: &[HeaderName], meaning| names.iter().all(|name| Meaning::of(name) == meaning);
+        assert!(all(&precondition::FIELDS, Meaning::Precondition));
+        assert!(all(&METHOD_OVERRIDES, Meaning::Override));
+        assert!(all(&[HOST, CONTENT_LENGTH, http::header::FORWARDED, forwarded::X_FORWARDED_HOST], Meaning::SetHere));
+        assert!(all(&[CONNECTION, TRANSFER_ENCODING, http::header::TE, http::header::UPGRADE], Meaning::OfThisHop));
+        assert!(all(&[http::header::ETAG, http::header::IF_RANGE, ORIGIN], Meaning::Other));
     }
 }
