@@ -5,7 +5,7 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::{HeaderValue, header::IF_MATCH};
+use http::header::IF_MATCH;
 use ifmatch::{
     core::{
         etag::EntityTag,
@@ -14,6 +14,7 @@ use ifmatch::{
         precondition::Demands,
         record::{Access, Outcome, Record, Seen, Source, Stamp},
         resource::{Key, Namer, Target},
+        value::FieldValue,
         verdict,
     },
     tracker::{Ask, Tracker},
@@ -25,7 +26,7 @@ fn tag() -> EntityTag {
 
 fn preconditions() -> Fields {
     let mut headers = Fields::new();
-    headers.insert(IF_MATCH, HeaderValue::from_static("\"5d8c72a5edda8\""));
+    headers.insert(IF_MATCH, FieldValue::from_static("\"5d8c72a5edda8\""));
     headers
 }
 

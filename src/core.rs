@@ -2,7 +2,7 @@
 //!
 //! Plain data and functions. There is no I/O here, no clock, no lock and nothing asynchronous: time and randomness come
 //! in as arguments, so that every rule can be tested in a table and the whole can be simulated. Of the outside world only
-//! the types of `http` come in; a test holds this folder to it.
+//! the types of `http` and `bytes` come in; a test holds this folder to it.
 
 pub mod browsers;
 pub mod dav;
@@ -20,6 +20,7 @@ pub mod record;
 pub mod repeats;
 pub mod resource;
 pub mod rollout;
+pub mod value;
 pub mod verdict;
 pub mod version;
 

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
 use crate::{
     clock,
@@ -25,6 +25,7 @@ use crate::{
         policy::Policy,
         record::Stamp,
         resource::{Key, Namer, Target},
+        value::FieldValue,
     },
     memory::{Memory, Origins},
     telemetry::{Telemetry, metrics::Connected, report::Report},
@@ -139,9 +140,9 @@ struct Exchange {
     preceding: Option<Preceding>,
     target: Target,
     /// The host that the client asked, as it wrote it.
-    asked: HeaderValue,
+    asked: FieldValue,
     /// The `Host` that the backend gets.
-    host: HeaderValue,
+    host: FieldValue,
     /// The route's place in the configuration.
     route: usize,
     /// Which resource it is about.
@@ -404,7 +405,7 @@ impl Gateway {
     }
 
     /// The key of a resource that `route` leads to, for a request with these fields.
-    fn key(&self, fields: &Fields, host: &HeaderValue, target: &Target, route: usize) -> Key {
+    fn key(&self, fields: &Fields, host: &FieldValue, target: &Target, route: usize) -> Key {
         let route = &self.config.routes[route];
         let upstream = self.names.scope(route.upstream);
         let host = host.to_str().unwrap_or_default();
@@ -413,7 +414,7 @@ impl Gateway {
 
     /// The resource that a request for this target with these fields would be about: its route, and its key.
     #[must_use]
-    pub fn resource(&self, asked: &HeaderValue, target: &Target, fields: &Fields) -> Option<(usize, Key)> {
+    pub fn resource(&self, asked: &FieldValue, target: &Target, fields: &Fields) -> Option<(usize, Key)> {
         let route = route::find(&self.config.routes, asked, target)?;
         Some((route, self.key(fields, &self.forwarded_host(route, asked), target, route)))
     }
@@ -431,13 +432,12 @@ impl Gateway {
     }
 
     /// The `Host` that the backend gets of a request that asked for this one.
-    fn forwarded_host(&self, route: usize, asked: &HeaderValue) -> HeaderValue {
+    fn forwarded_host(&self, route: usize, asked: &FieldValue) -> FieldValue {
         let upstream = &self.config.upstreams[self.config.routes[route].upstream];
         match (upstream.host, asked.is_empty()) {
             (HostRule::Preserve, false) => asked.clone(),
             (HostRule::Preserve, true) | (HostRule::Rewrite, _) => {
-                HeaderValue::from_str(upstream.servers[0].authority.as_str())
-                    .expect("an authority may stand in a field")
+                FieldValue::try_from(upstream.servers[0].authority.as_str()).expect("an authority may stand in a field")
             }
         }
     }
@@ -476,7 +476,7 @@ async fn carry(exchange: &Arc<Exchange>, body: &mut body::Inbound) -> Result<Res
 /// What a request names, once it is found to be one that can be understood.
 struct Subject {
     wish: Option<Wish>,
-    asked: HeaderValue,
+    asked: FieldValue,
     target: Target,
     route: usize,
 }

@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, StatusCode, Version,
+    HeaderName, Method, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
     uri::Authority,
 };
@@ -33,6 +33,7 @@ use crate::{
     core::{
         fields::Fields,
         message::{Request, Response},
+        value::FieldValue,
     },
 };
 
@@ -474,7 +475,7 @@ impl Upstream {
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 *response.version_mut() = Version::HTTP_2;
                 *response.headers_mut() = fields;
-                response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+                response.headers_mut().insert(UPGRADE, FieldValue::from_static("websocket"));
                 response.extensions_mut().insert(Tunnel::over_http2(stream));
                 Ok(response)
             }

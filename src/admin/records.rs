@@ -4,8 +4,8 @@
 //! request's is, so a route that keeps resources apart by header fields needs these, too: `header=Name:value`, once for
 //! each. All values are percent-encoded; a `+` is a `+`.
 
-use crate::core::fields::Fields;
-use http::{HeaderName, HeaderValue, StatusCode, Uri, header::HOST, uri::Authority};
+use crate::core::{fields::Fields, value::FieldValue};
+use http::{HeaderName, StatusCode, Uri, header::HOST, uri::Authority};
 use serde_json::{Value, json};
 
 use crate::{
@@ -36,7 +36,7 @@ pub(super) fn named(gateway: &Gateway, query: Option<&str>) -> Result<Named, Unn
     let Question { target, host, fields } = Question::read(query.unwrap_or_default()).map_err(bad)?;
     let (host, target) = located(&target, host).map_err(bad)?;
     let target = Target::from_path_and_query(&target).map_err(|error| bad(format!("target: {error}")))?;
-    let asked = HeaderValue::try_from(&host).map_err(|_| bad("the host is not one".to_owned()))?;
+    let asked = FieldValue::try_from(host.as_str()).map_err(|_| bad("the host is not one".to_owned()))?;
     let Some((route, key)) = gateway.resource(&asked, &target, &fields) else {
         return Err((StatusCode::NOT_FOUND, "no route leads there".to_owned()));
     };
@@ -91,9 +91,9 @@ impl Question {
     }
 }
 
-fn field(written: &str) -> Option<(HeaderName, HeaderValue)> {
+fn field(written: &str) -> Option<(HeaderName, FieldValue)> {
     let (name, value) = written.split_once(':')?;
-    Some((name.trim().parse().ok()?, HeaderValue::from_str(value.trim()).ok()?))
+    Some((name.trim().parse().ok()?, FieldValue::try_from(value.trim()).ok()?))
 }
 
 /// The host and the path that a target names.

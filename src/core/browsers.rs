@@ -4,14 +4,14 @@
 //! adds names to it; an answer that does not let an origin in is left as it is. Nothing here makes a decision anew.
 
 use http::{
-    HeaderName, HeaderValue, Method,
+    HeaderName, Method,
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
         ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
     },
 };
 
-use super::fields::Fields;
+use super::{fields::Fields, value::FieldValue};
 
 /// What a page of another origin must be able to read in order to write, to learn of a conflict and to recover.
 const READ: [&str; 3] = ["ETag", "Retry-After", "Link"];
@@ -68,8 +68,8 @@ impl Browsers {
         if others.len() == asked.len() {
             return;
         }
-        match HeaderValue::try_from(others.join(&b","[..])) {
-            Ok(others) if !others.is_empty() => drop(preflight.insert(ACCESS_CONTROL_REQUEST_HEADERS, others)),
+        match FieldValue::try_from(others.join(&b","[..])) {
+            Ok(others) if !others.is_empty() => preflight.insert(ACCESS_CONTROL_REQUEST_HEADERS, others),
             Ok(_) | Err(_) => drop(preflight.remove(ACCESS_CONTROL_REQUEST_HEADERS)),
         }
     }
@@ -101,14 +101,14 @@ impl Browsers {
 /// The origin of the page that a request comes from; `None` where there is none, or several. One that asks for several methods
 /// comes from no page: nobody knows by which of them the backend judges.
 #[must_use]
-pub fn origin(request: &Fields) -> Option<&HeaderValue> {
+pub fn origin(request: &Fields) -> Option<&FieldValue> {
     let may_ask = request.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter().nth(1).is_none();
     line(request, &ORIGIN).filter(|_| may_ask)
 }
 
 /// The method that a preflight asks for; `None`: it is no preflight.
 #[must_use]
-pub fn preflight<'a>(method: &Method, request: &'a Fields) -> Option<&'a HeaderValue> {
+pub fn preflight<'a>(method: &Method, request: &'a Fields) -> Option<&'a FieldValue> {
     let asked = request.get(ACCESS_CONTROL_REQUEST_METHOD);
     asked.filter(|_| asks_for_leave(method, request) && origin(request).is_some())
 }
@@ -138,7 +138,7 @@ pub struct Allowed {
 impl Allowed {
     /// Whether an answer lets this origin in: in one field, by its very bytes, or by `*`.
     #[must_use]
-    pub fn by(answer: &Fields, origin: &HeaderValue) -> Option<Self> {
+    pub fn by(answer: &Fields, origin: &FieldValue) -> Option<Self> {
         let said = only(answer, &ACCESS_CONTROL_ALLOW_ORIGIN)?;
         let any = said == b"*";
         let credentials = only(answer, &ACCESS_CONTROL_ALLOW_CREDENTIALS) == Some(b"true");
@@ -148,21 +148,21 @@ impl Allowed {
     /// Whether it lets every origin in.
     #[must_use]
     pub fn anybody(answer: &Fields) -> Option<Self> {
-        Self::by(answer, &HeaderValue::from_static("*"))
+        Self::by(answer, &FieldValue::from_static("*"))
     }
 
     /// Says the same in another answer.
-    pub fn tell(self, answer: &mut Fields, origin: &HeaderValue) {
+    pub fn tell(self, answer: &mut Fields, origin: &FieldValue) {
         if self.credentials {
-            answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, FieldValue::from_static("true"));
         }
         if self.any {
-            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, FieldValue::from_static("*"));
             return;
         }
         answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         if !list(answer, &VARY).iter().any(|name| *name == b"*" || is_same("Origin", name)) {
-            answer.append(VARY, HeaderValue::from_static("Origin"));
+            answer.append(VARY, FieldValue::from_static("Origin"));
         }
     }
 
@@ -177,13 +177,13 @@ impl Allowed {
             return;
         }
         let all: Vec<_> = there.into_iter().chain(missing.iter().map(|name| name.as_bytes())).collect();
-        if let Ok(all) = HeaderValue::try_from(all.join(&b", "[..])) {
+        if let Ok(all) = FieldValue::try_from(all.join(&b", "[..])) {
             answer.insert(field, all);
         }
     }
 }
 
-fn line<'a>(fields: &'a Fields, name: &HeaderName) -> Option<&'a HeaderValue> {
+fn line<'a>(fields: &'a Fields, name: &HeaderName) -> Option<&'a FieldValue> {
     let mut lines = fields.get_all(name).iter();
     lines.next().filter(|_| lines.next().is_none())
 }
@@ -206,12 +206,12 @@ fn is_same(name: &str, other: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const PAGE: HeaderValue = HeaderValue::from_static("https://page.example");
+    const PAGE: FieldValue = FieldValue::from_static("https://page.example");
 
     fn map(fields: &[(&'static str, &'static str)]) -> Fields {
         let mut map = Fields::new();
         for (name, value) in fields {
-            map.append(*name, HeaderValue::from_static(value));
+            map.append(*name, FieldValue::from_static(value));
         }
         map
     }
@@ -246,7 +246,7 @@ mod tests {
         }
         assert_eq!(Allowed::anybody(&map(&[(origin, "*")])), allowed(true, false));
         assert_eq!(Allowed::anybody(&map(&[(origin, "https://page.example")])), None);
-        let null = HeaderValue::from_static("null");
+        let null = FieldValue::from_static("null");
         assert_eq!(Allowed::by(&map(&[(origin, "null")]), &null), allowed(false, false));
     }
 
@@ -266,7 +266,7 @@ mod tests {
         ] {
             let mut answer = Fields::new();
             for line in before {
-                answer.append(expose, HeaderValue::from_static(line));
+                answer.append(expose, FieldValue::from_static(line));
             }
             with_tag_header().expose(by, &mut answer);
             let lines: Vec<_> = answer.get_all(expose).iter().collect();
@@ -315,7 +315,7 @@ mod tests {
     fn what_is_a_preflight_and_of_whom() {
         let (origin_field, asked) = (("origin", "https://page.example"), ("access-control-request-method", "PUT"));
         let whole = map(&[origin_field, asked]);
-        assert_eq!(preflight(&Method::OPTIONS, &whole), Some(&HeaderValue::from_static("PUT")));
+        assert_eq!(preflight(&Method::OPTIONS, &whole), Some(&FieldValue::from_static("PUT")));
         assert_eq!(preflight(&Method::PUT, &whole), None);
         assert_eq!(preflight(&Method::OPTIONS, &map(&[origin_field])), None);
         assert_eq!(preflight(&Method::OPTIONS, &map(&[asked])), None);

@@ -5,10 +5,9 @@
 
 use std::fmt;
 
-use http::HeaderValue;
 use siphasher::sip::SipHasher13;
 
-use super::policy::Comparison;
+use super::{policy::Comparison, value::FieldValue};
 
 /// An entity tag: `"opaque"` or `W/"opaque"`.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -123,8 +122,8 @@ impl EntityTag {
 
     /// The tag as it stands in a header field.
     #[must_use]
-    pub fn to_header_value(&self) -> HeaderValue {
-        HeaderValue::try_from(self.to_bytes()).expect("every byte of a tag may stand in a field value")
+    pub fn to_header_value(&self) -> FieldValue {
+        FieldValue::try_from(self.to_bytes()).expect("every byte of a tag may stand in a field value")
     }
 
     /// The tag as bytes, quotes and `W/` included.

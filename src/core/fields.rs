@@ -8,10 +8,12 @@ use std::{ops::Index, slice};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::value::FieldValue;
+
 /// The fields of a message.
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
-    row: Vec<(HeaderName, HeaderValue)>,
+    row: Vec<(HeaderName, FieldValue)>,
     /// The marks of all names that are or were there.
     marks: u64,
 }
@@ -139,12 +141,12 @@ impl Fields {
 
     /// Those from the first with this name on. Where it is asked for by a constant, its mark is one, too.
     #[inline(always)]
-    fn from_first(&self, name: &impl Names) -> &[(HeaderName, HeaderValue)] {
+    fn beginning_with(&self, name: &impl Names) -> &[(HeaderName, FieldValue)] {
         if self.marks & name.mark() == 0 { &[] } else { self.look_for(name) }
     }
 
     #[inline(never)]
-    fn look_for(&self, name: &impl Names) -> &[(HeaderName, HeaderValue)] {
+    fn look_for(&self, name: &impl Names) -> &[(HeaderName, FieldValue)] {
         let first = self.row.iter().position(|(there, _)| name.is(there));
         first.map_or(&[], |first| &self.row[first..])
     }
@@ -152,27 +154,27 @@ impl Fields {
     /// The first value of a field.
     #[inline(always)]
     #[must_use]
-    pub fn get(&self, name: impl Names) -> Option<&HeaderValue> {
-        self.from_first(&name).first().map(|(_, value)| value)
+    pub fn get(&self, name: impl Names) -> Option<&FieldValue> {
+        self.beginning_with(&name).first().map(|(_, value)| value)
     }
 
     /// All values of a field.
     #[inline(always)]
     #[must_use]
     pub fn get_all(&self, name: impl Names) -> Values<'_> {
-        Values { row: self.from_first(&name) }
+        Values { row: self.beginning_with(&name) }
     }
 
     /// Whether there is such a field.
     #[inline(always)]
     #[must_use]
     pub fn contains_key(&self, name: impl Names) -> bool {
-        !self.from_first(&name).is_empty()
+        !self.beginning_with(&name).is_empty()
     }
 
     /// Puts a field behind all others.
     #[inline]
-    pub fn append(&mut self, name: impl Name, value: HeaderValue) {
+    pub fn append(&mut self, name: impl Name, value: FieldValue) {
         let name = name.into_name();
         self.marks |= name.mark();
         self.row.push((name, value));
@@ -180,7 +182,7 @@ impl Fields {
 
     /// Puts a field in the place of all with its name, the first of which gives it its place.
     #[inline]
-    pub fn insert(&mut self, name: impl Name, value: HeaderValue) {
+    pub fn insert(&mut self, name: impl Name, value: FieldValue) {
         let name = name.into_name();
         if self.marks & name.mark() == 0 {
             self.append(name, value);
@@ -190,7 +192,7 @@ impl Fields {
     }
 
     #[inline(never)]
-    fn replace(&mut self, name: HeaderName, value: HeaderValue) {
+    fn replace(&mut self, name: HeaderName, value: FieldValue) {
         let mut value = Some(value);
         self.row.retain_mut(|(there, old)| {
             if *there != name {
@@ -207,7 +209,7 @@ impl Fields {
     }
 
     /// Puts a field behind all others, where there is none with its name.
-    pub fn add_missing(&mut self, name: impl Name, value: impl FnOnce() -> HeaderValue) {
+    pub fn add_missing(&mut self, name: impl Name, value: impl FnOnce() -> FieldValue) {
         let name = name.into_name();
         if !self.contains_key(&name) {
             self.append(name, value());
@@ -215,7 +217,7 @@ impl Fields {
     }
 
     /// Takes a field away, however often it stands there. Returns its first value.
-    pub fn remove(&mut self, name: impl Names) -> Option<HeaderValue> {
+    pub fn remove(&mut self, name: impl Names) -> Option<FieldValue> {
         let mut first = None;
         if self.marks & name.mark() != 0 {
             self.row.retain_mut(|(there, value)| {
@@ -230,7 +232,7 @@ impl Fields {
     }
 
     /// Keeps those of which this is true.
-    pub fn retain(&mut self, mut stays: impl FnMut(&HeaderName, &HeaderValue) -> bool) {
+    pub fn retain(&mut self, mut stays: impl FnMut(&HeaderName, &FieldValue) -> bool) {
         self.row.retain(|(name, value)| stays(name, value));
     }
 
@@ -249,7 +251,7 @@ impl Fields {
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'a> {
     /// From the next one on.
-    row: &'a [(HeaderName, HeaderValue)],
+    row: &'a [(HeaderName, FieldValue)],
 }
 
 impl<'a> Values<'a> {
@@ -261,9 +263,9 @@ impl<'a> Values<'a> {
 }
 
 impl<'a> Iterator for Values<'a> {
-    type Item = &'a HeaderValue;
+    type Item = &'a FieldValue;
 
-    fn next(&mut self) -> Option<&'a HeaderValue> {
+    fn next(&mut self) -> Option<&'a FieldValue> {
         let ((name, value), behind) = self.row.split_first()?;
         let next = behind.iter().position(|(there, _)| there == name);
         self.row = next.map_or(&[], |next| &behind[next..]);
@@ -273,10 +275,10 @@ impl<'a> Iterator for Values<'a> {
 
 /// All fields, in order.
 #[derive(Debug, Clone)]
-pub struct Iter<'a>(slice::Iter<'a, (HeaderName, HeaderValue)>);
+pub struct Iter<'a>(slice::Iter<'a, (HeaderName, FieldValue)>);
 
 impl<'a> Iterator for Iter<'a> {
-    type Item = (&'a HeaderName, &'a HeaderValue);
+    type Item = (&'a HeaderName, &'a FieldValue);
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
@@ -285,7 +287,7 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 impl<'a> IntoIterator for &'a Fields {
-    type Item = (&'a HeaderName, &'a HeaderValue);
+    type Item = (&'a HeaderName, &'a FieldValue);
     type IntoIter = Iter<'a>;
 
     fn into_iter(self) -> Iter<'a> {
@@ -294,8 +296,8 @@ impl<'a> IntoIterator for &'a Fields {
 }
 
 impl IntoIterator for Fields {
-    type Item = (HeaderName, HeaderValue);
-    type IntoIter = std::vec::IntoIter<(HeaderName, HeaderValue)>;
+    type Item = (HeaderName, FieldValue);
+    type IntoIter = std::vec::IntoIter<(HeaderName, FieldValue)>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.row.into_iter()
@@ -303,24 +305,24 @@ impl IntoIterator for Fields {
 }
 
 impl<N: Names> Index<N> for Fields {
-    type Output = HeaderValue;
+    type Output = FieldValue;
 
     /// The first value of a field that is there.
-    fn index(&self, name: N) -> &HeaderValue {
+    fn index(&self, name: N) -> &FieldValue {
         self.get(name).expect("the field is there")
     }
 }
 
-impl Extend<(HeaderName, HeaderValue)> for Fields {
-    fn extend<I: IntoIterator<Item = (HeaderName, HeaderValue)>>(&mut self, fields: I) {
+impl Extend<(HeaderName, FieldValue)> for Fields {
+    fn extend<I: IntoIterator<Item = (HeaderName, FieldValue)>>(&mut self, fields: I) {
         for (name, value) in fields {
             self.append(name, value);
         }
     }
 }
 
-impl FromIterator<(HeaderName, HeaderValue)> for Fields {
-    fn from_iter<I: IntoIterator<Item = (HeaderName, HeaderValue)>>(fields: I) -> Self {
+impl FromIterator<(HeaderName, FieldValue)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (HeaderName, FieldValue)>>(fields: I) -> Self {
         let mut all = Self::new();
         all.extend(fields);
         all
@@ -336,7 +338,7 @@ impl From<HeaderMap> for Fields {
             // A name is told only once for all its values.
             last = name.or(last);
             if let Some(name) = &last {
-                fields.append(name.clone(), value);
+                fields.append(name.clone(), value.into());
             }
         }
         fields
@@ -348,7 +350,7 @@ impl From<Fields> for HeaderMap {
     fn from(fields: Fields) -> Self {
         let mut map = Self::with_capacity(fields.len());
         for (name, value) in fields {
-            map.append(name, value);
+            map.append(name, HeaderValue::from(value));
         }
         map
     }
@@ -383,7 +385,7 @@ mod tests {
         ]
     }
 
-    fn all(fields: &Fields, name: &str) -> Vec<HeaderValue> {
+    fn all(fields: &Fields, name: &str) -> Vec<FieldValue> {
         fields.get_all(name).cloned().collect()
     }
 
@@ -394,18 +396,18 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Append(name, value) => {
-                        fields.append(NAMES[name], value.into());
-                        map.append(NAMES[name], value.into());
+                        fields.append(NAMES[name], u64::from(value).into());
+                        map.append(NAMES[name], HeaderValue::from(value));
                     }
                     Step::Insert(name, value) => {
-                        fields.insert(NAMES[name], value.into());
+                        fields.insert(NAMES[name], u64::from(value).into());
                         map.insert(NAMES[name], value.into());
                     }
                     Step::AddMissing(name, value) => {
-                        fields.add_missing(NAMES[name], || value.into());
+                        fields.add_missing(NAMES[name], || u64::from(value).into());
                         map.entry(NAMES[name]).or_insert_with(|| value.into());
                     }
-                    Step::Remove(name) => prop_assert_eq!(fields.remove(NAMES[name]), map.remove(NAMES[name])),
+                    Step::Remove(name) => prop_assert_eq!(fields.remove(NAMES[name]), map.remove(NAMES[name]).map(FieldValue::from)),
                     Step::Clear => {
                         fields.clear();
                         map.clear();
@@ -413,9 +415,9 @@ mod tests {
                 }
                 prop_assert_eq!((fields.len(), fields.is_empty()), (map.len(), map.is_empty()));
                 for name in NAMES {
-                    prop_assert_eq!(fields.get(name), map.get(name));
+                    prop_assert_eq!(fields.get(name).cloned(), map.get(name).cloned().map(FieldValue::from));
                     prop_assert_eq!(fields.contains_key(HeaderName::from_static(name)), map.contains_key(name));
-                    prop_assert_eq!(all(&fields, name), map.get_all(name).iter().cloned().collect::<Vec<_>>());
+                    prop_assert_eq!(all(&fields, name), map.get_all(name).iter().cloned().map(FieldValue::from).collect::<Vec<_>>());
                 }
                 prop_assert_eq!(&HeaderMap::from(fields.clone()), &map);
             }
@@ -427,15 +429,13 @@ mod tests {
     #[test]
     fn fields_keep_their_order_and_their_place() {
         let lines = [("b", "1"), ("a", "2"), ("b", "3"), ("c", "4")];
-        let mut fields: Fields = lines
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect();
+        let mut fields: Fields =
+            lines.iter().map(|(name, value)| (HeaderName::from_static(name), FieldValue::from_static(value))).collect();
         let told = |fields: &Fields| {
             fields.iter().map(|(name, value)| format!("{name}{}", value.to_str().unwrap())).collect::<Vec<_>>()
         };
         assert_eq!(told(&fields), ["b1", "a2", "b3", "c4"]);
-        fields.insert("b", HeaderValue::from_static("5"));
+        fields.insert("b", FieldValue::from_static("5"));
         assert_eq!(told(&fields), ["b5", "a2", "c4"]);
         fields.retain(|name, _| name != "a");
         assert_eq!(told(&fields), ["b5", "c4"]);

@@ -79,11 +79,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::core::value::FieldValue;
 
     fn parsed(lines: &[&[u8]]) -> Result<Option<Vec<u8>>, MalformedKey> {
         let mut headers = Fields::new();
         for line in lines {
-            headers.append(&IDEMPOTENCY_KEY, http::HeaderValue::from_bytes(line).expect("a value"));
+            headers.append(&IDEMPOTENCY_KEY, FieldValue::from_bytes(line).expect("a value"));
         }
         parse(&headers)
     }

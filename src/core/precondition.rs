@@ -195,15 +195,16 @@ fn parse_date(headers: &Fields) -> Option<HttpDate> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::core::value::FieldValue;
 
     fn headers(field: &HeaderName, lines: &[&[u8]]) -> Fields {
         let mut map = Fields::new();
         for line in lines {
-            map.append(field, HeaderValue::from_bytes(line).expect("a field value"));
+            map.append(field, FieldValue::from_bytes(line).expect("a field value"));
         }
         map
     }
@@ -281,7 +282,7 @@ mod tests {
         assert_eq!(read(&[b"Sat, 29 Oct 1994 19:43:31 GMT", b"Sat, 29 Oct 1994 19:43:31 GMT"]), None);
 
         let mut both = headers(&IF_UNMODIFIED_SINCE, &[b"Sat, 29 Oct 1994 19:43:31 GMT"]);
-        both.insert(IF_MATCH, HeaderValue::from_static("\"a\""));
+        both.insert(IF_MATCH, FieldValue::from_static("\"a\""));
         let demands = Demands::parse(&both).expect("well-formed");
         assert_eq!((demands.if_match, demands.if_unmodified_since), (Some(tags(&["\"a\""])), None));
     }
@@ -292,7 +293,7 @@ mod tests {
         let read = |fields: &[(&HeaderName, &'static str)]| {
             let mut map = Fields::new();
             for (name, value) in fields {
-                map.append(*name, HeaderValue::from_static(value));
+                map.append(*name, FieldValue::from_static(value));
             }
             Demands::parse(&map)?.and_in(&map, &field)
         };
@@ -333,7 +334,7 @@ mod tests {
 
         #[test]
         fn a_field_that_is_present_is_never_read_as_absent(value in proptest::collection::vec(any::<u8>(), 0..20)) {
-            if let Ok(value) = HeaderValue::from_bytes(&value) {
+            if let Ok(value) = FieldValue::from_bytes(&value) {
                 let mut map = Fields::new();
                 map.insert(IF_MATCH, value);
                 prop_assert!(!matches!(Demands::parse(&map), Ok(demands) if demands.if_match.is_none()));

@@ -13,13 +13,13 @@
 use std::{borrow::Cow, hash::Hasher, string::FromUtf8Error};
 
 use http::{
-    HeaderName, HeaderValue,
+    HeaderName,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, HOST, VARY},
     uri::PathAndQuery,
 };
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::{fields::Fields, policy::QueryRule};
+use super::{fields::Fields, policy::QueryRule, value::FieldValue};
 
 mod authority;
 mod segments;
@@ -402,7 +402,7 @@ fn put_values(hasher: &mut SipHasher13, name: &HeaderName, headers: &Fields) {
     let values = || headers.get_all(name).iter();
     if name == COOKIE && values().nth(1).is_some() {
         // HTTP/2 may send a field for each, and the backend gets one all the same (RFC 9113 §8.2.3).
-        put(hasher, &values().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]));
+        put(hasher, &values().map(FieldValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]));
         hasher.write_usize(1);
         return;
     }

@@ -127,13 +127,12 @@ pub fn foresee(judged: Verdict, demands: &Demands, view: View<'_>) -> Foreseen {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::{
         super::{
             etag::EntityTag,
             policy::Verify,
             record::{Access, Outcome, Record, Source, Stamp},
+            value::FieldValue,
             verdict::judge,
         },
         *,
@@ -172,7 +171,7 @@ mod tests {
             (&record, "\"x\"", Verify::Never, Foreseen::Refuse(Refusal::Unverifiable)),
         ] {
             let mut fields = Fields::new();
-            fields.insert(http::header::IF_MATCH, HeaderValue::from_static(if_match));
+            fields.insert(http::header::IF_MATCH, FieldValue::from_static(if_match));
             let demands = Demands::parse(&fields).expect("well-formed");
             let (policy, view) = (Policy { verify, ..Policy::default() }, record.view(SOURCE, None));
             let judged = judge(&policy, &demands, true, view, None);
@@ -200,8 +199,8 @@ mod tests {
             header: pattern.map(|pattern| (http::header::USER_AGENT, Pattern(pattern.to_owned()))),
         };
         let mut fields = Fields::new();
-        fields.append(http::header::USER_AGENT, HeaderValue::from_static("curl/8"));
-        fields.append(http::header::USER_AGENT, HeaderValue::from_static("nightly-job/2"));
+        fields.append(http::header::USER_AGENT, FieldValue::from_static("curl/8"));
+        fields.append(http::header::USER_AGENT, FieldValue::from_static("nightly-job/2"));
         for (network, pattern, expected) in [
             (Some(1), None, true),
             (Some(2), None, false),

@@ -7,7 +7,8 @@ use std::{
 };
 
 /// Crates that code here may name.
-const CRATES: [&str; 9] = ["std", "super", "self", "crate", "blake3", "http", "httpdate", "siphasher", "thiserror"];
+const CRATES: [&str; 10] =
+    ["std", "super", "self", "crate", "blake3", "bytes", "http", "httpdate", "siphasher", "thiserror"];
 
 /// Parts of `std` that it may not.
 const MODULES: [&str; 8] = ["sync", "net", "fs", "io", "thread", "env", "process", "os"];

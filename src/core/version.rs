@@ -8,12 +8,12 @@
 //! no scalar, a date of which nobody knows whether the resource changed again within its second.
 
 use http::{
-    HeaderName, HeaderValue,
+    HeaderName,
     header::{CONTENT_LANGUAGE, CONTENT_TYPE, DATE, LAST_MODIFIED},
 };
 use httpdate::HttpDate;
 
-use super::{etag::EntityTag, fields::Fields, pointer::Pointer, policy::Comparison};
+use super::{etag::EntityTag, fields::Fields, pointer::Pointer, policy::Comparison, value::FieldValue};
 
 mod json;
 
@@ -199,7 +199,7 @@ fn date(fields: &Fields, name: &HeaderName) -> Option<HttpDate> {
 }
 
 /// A field's only line.
-fn only<'a>(fields: &'a Fields, name: &HeaderName) -> Option<&'a HeaderValue> {
+fn only<'a>(fields: &'a Fields, name: &HeaderName) -> Option<&'a FieldValue> {
     let mut lines = fields.get_all(name).iter();
     lines.next().filter(|_| lines.next().is_none())
 }

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, error::Error, io};
 
 use http::{
-    HeaderName, HeaderValue, StatusCode, Version,
+    HeaderName, StatusCode, Version,
     header::{
         ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH,
         LINK, RETRY_AFTER,
@@ -27,6 +27,7 @@ use crate::{
         precondition::Malformed,
         profile::ConflictBody,
         resource::TargetError,
+        value::FieldValue,
         verdict::Refusal,
     },
     memory::Recorded,
@@ -44,7 +45,7 @@ use document::Object;
 pub use repeat::{Repeat, Unexaminable};
 pub(super) use unchanged::not_modified;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const JSON: FieldValue = FieldValue::from_static("application/json");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Why a request gets an answer of the gateway's own.
@@ -147,13 +148,13 @@ impl<'a> About<'a> {
     }
 
     /// The lines that demand a tag.
-    fn if_match(&self) -> impl Iterator<Item = &'a HeaderValue> {
+    fn if_match(&self) -> impl Iterator<Item = &'a FieldValue> {
         let names = [&IF_MATCH].into_iter().chain(&self.policy.browsers.tag_header);
         names.flat_map(|name| self.head.headers.get_all(name))
     }
 
     /// The client's choice between the two media types (RFC 9110 §12.5.1); the second only where it rules out the first.
-    fn media_type(&self) -> HeaderValue {
+    fn media_type(&self) -> FieldValue {
         let accepts = |media_type: &str| {
             let is_there = |line: &[u8]| {
                 line.windows(media_type.len()).any(|part| part.eq_ignore_ascii_case(media_type.as_bytes()))
@@ -166,7 +167,7 @@ impl<'a> About<'a> {
         };
         let only_json = accepts("application/json")
             && !["application/problem+json", "application/*", "*/*"].iter().any(|other| accepts(other));
-        if only_json { JSON } else { HeaderValue::from_static("application/problem+json") }
+        if only_json { JSON } else { FieldValue::from_static("application/problem+json") }
     }
 }
 
@@ -485,7 +486,7 @@ pub(super) fn build(about: &About<'_>, failure: Failure, closes: bool) -> Respon
         problem_details(about, &failure)
     };
     if closes && about.head.version <= Version::HTTP_11 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, FieldValue::from_static("close"));
     }
     response
 }
@@ -500,14 +501,14 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
         fields.insert(ETAG, only.to_header_value());
     }
     if let Some(seconds) = detail::retry_after(failure, about.policy) {
-        fields.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        fields.insert(RETRY_AFTER, FieldValue::from(seconds));
     }
     if let Failure::OtherVersion(Some(tag)) = failure {
         fields.insert(ETAG, tag.to_header_value());
     }
     if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure
         && let Ok(link) =
-            HeaderValue::try_from(["<", &path, ">; rel=\"latest-version\"; anchor=\"", &path, "\""].concat())
+            FieldValue::try_from(["<", &path, ">; rel=\"latest-version\"; anchor=\"", &path, "\""].concat())
     {
         fields.insert(LINK, link);
     }
@@ -516,7 +517,7 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
     }
     let is_simple = about.policy.service.conflict_body == ConflictBody::Simple;
     fields.insert(CONTENT_TYPE, if is_simple { JSON } else { about.media_type() });
-    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(CACHE_CONTROL, FieldValue::from_static("no-store"));
     fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
     let mut body = Object::begin();
     if is_simple {
@@ -575,7 +576,7 @@ pub(super) fn again(recorded: &Recorded, with_content: bool) -> Response<Answer>
     }
     let details = if with_content { "replayed" } else { "replayed without its content" };
     let status = format!("ifmatch; details=\"{details}\"");
-    fields.append(PROXY_STATUS, HeaderValue::try_from(status).expect("plain ASCII"));
+    fields.append(PROXY_STATUS, FieldValue::try_from(status).expect("plain ASCII"));
     let mut response = Response::new(Answer::own(recorded.content()));
     *response.status_mut() = recorded.status();
     *response.headers_mut() = fields;
@@ -585,13 +586,13 @@ pub(super) fn again(recorded: &Recorded, with_content: bool) -> Response<Answer>
 /// The backend's own answer, with a word of the gateway's to the client. There is no `error` in it: there was none.
 pub(super) fn tell(mut response: Response<Answer>, details: &str) -> Response<Answer> {
     let status = format!("ifmatch; details=\"{details}\"");
-    response.headers_mut().append(PROXY_STATUS, HeaderValue::try_from(status).expect("plain ASCII"));
+    response.headers_mut().append(PROXY_STATUS, FieldValue::try_from(status).expect("plain ASCII"));
     response
 }
 
-fn proxy_status(error: &str, details: &str) -> HeaderValue {
+fn proxy_status(error: &str, details: &str) -> FieldValue {
     let status = ["ifmatch; error=", error, "; details=\"", details, "\""].concat();
-    HeaderValue::try_from(status).expect("plain ASCII")
+    FieldValue::try_from(status).expect("plain ASCII")
 }
 
 /// The backend's own 401 or 403 to a probe, for the write that it was made for. A probe's HEAD has no body to relay.
@@ -612,10 +613,10 @@ fn represent(about: &About<'_>, received: Received, refused: &Refused) -> Respon
     let problem = refused.problem();
     let (head, body) = received.into_parts();
     let mut fields = headers::for_client(head.headers, head.version);
-    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    fields.insert("preference-applied", HeaderValue::from_static("return=representation"));
+    fields.insert(CACHE_CONTROL, FieldValue::from_static("no-store"));
+    fields.insert("preference-applied", FieldValue::from_static("return=representation"));
     fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
-    if let Ok(path) = HeaderValue::from_str(&about.path()) {
+    if let Ok(path) = FieldValue::try_from(&*about.path()) {
         fields.insert(http::header::CONTENT_LOCATION, path);
     }
     let mut response = Response::new(Answer::backend(body));

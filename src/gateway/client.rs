@@ -15,20 +15,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderValue;
+
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::informational::Queue;
+use crate::core::value::FieldValue;
 
 /// A client, for as long as its connection lives.
 #[derive(Debug)]
 pub struct Client {
     /// Its address, as `X-Forwarded-For` has it.
-    pub(super) address: HeaderValue,
+    pub(super) address: FieldValue,
     /// The same as `Forwarded` has it: `for=…`, and the protocol.
-    pub(super) forwarded: HeaderValue,
+    pub(super) forwarded: FieldValue,
     /// All of that element, for the host that was asked last.
-    element: Mutex<Option<(HeaderValue, HeaderValue)>>,
+    element: Mutex<Option<(FieldValue, FieldValue)>>,
     /// The address itself.
     pub(super) ip: IpAddr,
     /// Whether its connection is secured.
@@ -53,7 +54,7 @@ impl Client {
             IpAddr::V4(ip) => format!("for={ip};proto={proto}"),
             IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={proto}"),
         };
-        let plain = |text: String| HeaderValue::try_from(text).expect("an address is plain ASCII");
+        let plain = |text: String| FieldValue::try_from(text).expect("an address is plain ASCII");
         Arc::new(Self {
             address: plain(ip.to_string()),
             forwarded: plain(forwarded),
@@ -81,14 +82,14 @@ impl Client {
     }
 
     /// Its element of `Forwarded` in a request for this host, made by `make` unless the one before was for the same.
-    pub(super) fn element(&self, asked: &HeaderValue, make: impl FnOnce() -> HeaderValue) -> HeaderValue {
+    pub(super) fn element(&self, asked: &FieldValue, make: impl FnOnce() -> FieldValue) -> FieldValue {
         let mut last = self.element.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
             Some((host, element)) if host == asked => element.clone(),
             Some(_) | None => {
                 let element = make();
                 // A copy: the host itself may be a part of all that was read with it.
-                *last = HeaderValue::from_bytes(asked.as_bytes()).ok().map(|host| (host, element.clone()));
+                *last = FieldValue::from_bytes(asked.as_bytes()).ok().map(|host| (host, element.clone()));
                 element
             }
         }

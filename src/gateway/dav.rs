@@ -1,13 +1,12 @@
 //! WebDAV's `If` (RFC 4918 §10.4) as a precondition of a write, where the route says that it is one. The backend gets the
 //! field in any case, at least what it says of locks, which only the backend knows.
 
-use http::HeaderValue;
-
 use super::{Exchange, answer::Failure, route};
 use crate::core::{
     dav,
     fields::Fields,
     precondition::{self, Demands},
+    value::FieldValue,
 };
 
 /// What it demands of the target's tags.
@@ -20,7 +19,7 @@ pub(super) fn demand(exchange: &Exchange) -> Result<Option<dav::Demand>, Failure
     // is longer than a target may be, into which nobody looks.
     let is_target = |reference: &[u8]| {
         reference.len() > longest
-            || HeaderValue::from_bytes(reference).is_ok_and(|reference| route::is_of_target(exchange, &reference))
+            || FieldValue::from_bytes(reference).is_ok_and(|reference| route::is_of_target(exchange, &reference))
     };
     Demands::parse_if(&exchange.head.headers, is_target).map_err(Failure::Malformed)
 }
@@ -33,8 +32,8 @@ pub(super) fn leave_tags_behind(exchange: &Exchange, fields: &mut Fields) {
     if exchange.is_read() || !matches!(demand(exchange), Ok(Some(_))) {
         return;
     }
-    match field.without_tags().map(HeaderValue::try_from) {
-        Some(Ok(left)) => drop(fields.insert(precondition::IF, left)),
+    match field.without_tags().map(FieldValue::try_from) {
+        Some(Ok(left)) => fields.insert(precondition::IF, left),
         Some(Err(_)) => {}
         None => drop(fields.remove(precondition::IF)),
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderValue, Method, StatusCode, Version,
+    Method, StatusCode, Version,
     header::{AGE, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPECT, TE},
 };
 use http_body::Body;
@@ -27,6 +27,7 @@ use crate::{
         message::{Request, Response},
         policy::Mode,
         record::{Seen, Stamp},
+        value::FieldValue,
     },
     upstream::{Avoid, FromUpstream, Progress},
 };
@@ -100,16 +101,16 @@ pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Re
     headers::describe_body(&mut fields, &method, &body);
     body.trailers().announce(&mut fields);
     if trailers::are_accepted(&exchange.head.headers) {
-        fields.insert(TE, HeaderValue::from_static("trailers"));
+        fields.insert(TE, FieldValue::from_static("trailers"));
         if speaks_http1(exchange) {
-            fields.append(CONNECTION, HeaderValue::from_static("te"));
+            fields.append(CONNECTION, FieldValue::from_static("te"));
         }
     }
     if let Some(wish) = &exchange.wish {
         wish.ask(&mut fields);
     }
     if body.held().is_some() {
-        fields.insert(EXPECT, HeaderValue::from_static("100-continue"));
+        fields.insert(EXPECT, FieldValue::from_static("100-continue"));
     }
     assemble(exchange, method, fields, body)
 }
@@ -191,7 +192,7 @@ pub(super) fn pass_on_without_body(exchange: &Exchange, received: Received) -> R
     let connection = received.body().connection().clone();
     let mut response = pass_on(exchange, received).map(|body| body.cutting(connection));
     if exchange.head.version != Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, FieldValue::from_static("close"));
     }
     response
 }

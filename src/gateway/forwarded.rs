@@ -8,19 +8,19 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderName, HeaderValue, header::FORWARDED};
+use http::{HeaderName, header::FORWARDED};
 
 use super::{Exchange, client::Client};
 use crate::{
     config::{ForwardedRule, Forwarding},
-    core::fields::Fields,
+    core::{fields::Fields, value::FieldValue},
 };
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const HTTP: HeaderValue = HeaderValue::from_static("http");
-const HTTPS: HeaderValue = HeaderValue::from_static("https");
+const HTTP: FieldValue = FieldValue::from_static("http");
+const HTTPS: FieldValue = FieldValue::from_static("https");
 /// Of a longer chain only its end is looked at and passed on.
 const MAX_HOPS: usize = 32;
 /// The same in bytes.
@@ -87,7 +87,7 @@ fn believes(forwarding: &Forwarding, client: &Client) -> bool {
 }
 
 /// This hop, as `Forwarded` has it.
-fn own_element(client: &Client, asked: &HeaderValue) -> HeaderValue {
+fn own_element(client: &Client, asked: &FieldValue) -> FieldValue {
     let mut element = Vec::with_capacity(client.forwarded.len() + asked.len() + ";host=\"\"".len());
     element.extend_from_slice(client.forwarded.as_bytes());
     if !asked.is_empty() {
@@ -95,12 +95,12 @@ fn own_element(client: &Client, asked: &HeaderValue) -> HeaderValue {
         element.extend_from_slice(asked.as_bytes());
         element.push(b'"');
     }
-    HeaderValue::try_from(element).expect("it is made of what stands in fields")
+    FieldValue::try_from(element).expect("it is made of what stands in fields")
 }
 
 fn put(out: &mut Fields, name: HeaderName, value: Vec<u8>) {
-    match HeaderValue::try_from(value) {
-        Ok(value) => drop(out.insert(name, value)),
+    match FieldValue::try_from(value) {
+        Ok(value) => out.insert(name, value),
         Err(_) => drop(out.remove(name)),
     }
 }

@@ -4,7 +4,7 @@
 //! the backend decides by ([`is_protected`]), nor pass one in by writing `_` for `-`, as CGI-like backends fold them.
 
 use http::{
-    HeaderName, HeaderValue, Method, Version,
+    HeaderName, Method, Version,
     header::{
         ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, ORIGIN, TRANSFER_ENCODING,
         USER_AGENT, VIA,
@@ -13,7 +13,7 @@ use http::{
 use http_body::Body;
 
 use super::{Exchange, body::Outgoing, browsers, forwarded, versions};
-use crate::core::{fields::Fields, policy::Mode, resource::CREDENTIALS};
+use crate::core::{fields::Fields, policy::Mode, resource::CREDENTIALS, value::FieldValue};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
@@ -66,7 +66,7 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &Fields, keep_preconditi
         // HTTP/2 may send one field a cookie; HTTP/1 backends know one field (RFC 9113 §8.2.3).
         several => {
             let parts: Vec<_> = several.iter().map(|part| part.as_bytes()).collect();
-            out.extend(HeaderValue::try_from(parts.join(&b"; "[..])).ok().map(|all| (COOKIE, all)));
+            out.extend(FieldValue::try_from(parts.join(&b"; "[..])).ok().map(|all| (COOKIE, all)));
         }
     }
     out.append(VIA, via(exchange.head.version));
@@ -92,7 +92,7 @@ pub(super) fn for_probe(exchange: &Exchange) -> Fields {
     let mut out = for_backend(exchange, &only, false);
     versions::adapt(exchange, &Method::GET, &mut out);
     // A cache behind the gateway must not answer for the backend.
-    out.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    out.insert(http::header::CACHE_CONTROL, FieldValue::from_static("no-cache"));
     out
 }
 
@@ -102,11 +102,11 @@ pub(super) fn describe_body(headers: &mut Fields, method: &Method, body: &Outgoi
         // GET and the like do not even say that they have none (RFC 9110 §8.6).
         Some(0) if method.is_safe() || method == Method::DELETE => {}
         Some(length) => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            headers.insert(CONTENT_LENGTH, FieldValue::from(length));
         }
         // hyper would send a GET's without framing, which is not at all.
         None => {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            headers.insert(TRANSFER_ENCODING, FieldValue::from_static("chunked"));
         }
     }
 }
@@ -116,15 +116,15 @@ pub(super) fn for_client(mut headers: Fields, version: Version) -> Fields {
     let connection: Vec<_> = headers.get_all(CONNECTION).cloned().collect();
     let named = Named::by(connection.iter());
     let chunked = headers.contains_key(TRANSFER_ENCODING);
-    headers.retain(|name, _| !is_hop_by_hop(name) && !named.contains(name) && !(chunked && *name == CONTENT_LENGTH));
+    headers.retain(|name, _| !(is_hop_by_hop(name) || named.contains(name) || chunked && *name == CONTENT_LENGTH));
     headers.append(VIA, via(version));
     headers
 }
 
-fn via(version: Version) -> HeaderValue {
-    const BY_2: HeaderValue = HeaderValue::from_static("2.0 ifmatch");
-    const BY_10: HeaderValue = HeaderValue::from_static("1.0 ifmatch");
-    const BY_11: HeaderValue = HeaderValue::from_static("1.1 ifmatch");
+fn via(version: Version) -> FieldValue {
+    const BY_2: FieldValue = FieldValue::from_static("2.0 ifmatch");
+    const BY_10: FieldValue = FieldValue::from_static("1.0 ifmatch");
+    const BY_11: FieldValue = FieldValue::from_static("1.1 ifmatch");
     match version {
         Version::HTTP_2 => BY_2,
         Version::HTTP_10 => BY_10,
@@ -224,7 +224,7 @@ fn folds_into_protected(name: &HeaderName, partition: &[HeaderName]) -> bool {
 struct Named<'a>(Vec<&'a [u8]>);
 
 impl<'a> Named<'a> {
-    fn by(lines: impl Iterator<Item = &'a HeaderValue>) -> Self {
+    fn by(lines: impl Iterator<Item = &'a FieldValue>) -> Self {
         let tokens = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
         Self(
             tokens

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderValue, Method, StatusCode,
+    Method, StatusCode,
     header::{AGE, LAST_MODIFIED},
 };
 use httpdate::HttpDate;
@@ -21,7 +21,7 @@ use super::{
     versions::{self, Kind},
 };
 use crate::{
-    core::{fields::Fields, record::Probed, resource::Target, verdict::Probe},
+    core::{fields::Fields, record::Probed, resource::Target, value::FieldValue, verdict::Probe},
     upstream::{Avoid, Progress},
 };
 
@@ -139,7 +139,7 @@ fn read(method: &Method, received: Received, by_date: bool, kind: &Kind) -> Resu
 
 /// Whether a cache behind the gateway says this from memory, although it was asked not to: it may be of any state.
 fn is_remembered(fields: &Fields) -> bool {
-    let is_zero = |age: &HeaderValue| {
+    let is_zero = |age: &FieldValue| {
         let digits = age.as_bytes().trim_ascii();
         !digits.is_empty() && digits.iter().all(|digit| *digit == b'0')
     };

@@ -1,7 +1,7 @@
 //! Which resource a request names, and which route it takes.
 
 use http::{
-    HeaderValue, Version,
+    Version,
     header::{CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION, TRANSFER_ENCODING},
     uri::Authority,
 };
@@ -13,13 +13,14 @@ use crate::{
         fields::Fields,
         message::request::Parts,
         resource::{Key, Target, TargetError, names_host, same_host},
+        value::FieldValue,
     },
 };
 
 /// The host that the client asked: the target's own where it has one (RFC 9112 §3.2.2, RFC 9113 §8.3.1), else `Host`.
 /// Empty where an HTTP/1.0 client names none. A `Host` that differs gives way in HTTP/1.1, where RFC 9112 says so; in HTTP/2
 /// nobody has a reason to send one.
-pub(super) fn asked_host(head: &Parts) -> Result<HeaderValue, Failure> {
+pub(super) fn asked_host(head: &Parts) -> Result<FieldValue, Failure> {
     let mut lines = head.headers.get_all(HOST).iter();
     let field = match (lines.next(), lines.next()) {
         (None, _) => None,
@@ -27,17 +28,17 @@ pub(super) fn asked_host(head: &Parts) -> Result<HeaderValue, Failure> {
         (Some(_), _) => return Err(Failure::Host),
     };
     let own = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let own = own.map(|own| HeaderValue::from_bytes(own).ok().filter(|_| is_host(own)).ok_or(Failure::Host));
+    let own = own.map(|own| FieldValue::from_bytes(own).ok().filter(|_| is_host(own)).ok_or(Failure::Host));
     let own = own.transpose()?;
     match (own, field) {
         (Some(own), Some(field)) if head.version >= Version::HTTP_2 => {
-            let text = |host: &HeaderValue| host.to_str().map(str::to_owned).map_err(|_| Failure::Host);
+            let text = |host: &FieldValue| host.to_str().map(str::to_owned).map_err(|_| Failure::Host);
             if same_host(&text(&own)?, &text(&field)?) { Ok(own) } else { Err(Failure::Host) }
         }
         (Some(own), Some(_)) => Ok(own),
         (Some(own), None) if head.version != Version::HTTP_11 => Ok(own),
         (None, Some(field)) => Ok(field),
-        (None, None) if head.version <= Version::HTTP_10 => Ok(HeaderValue::from_static("")),
+        (None, None) if head.version <= Version::HTTP_10 => Ok(FieldValue::from_static("")),
         (Some(_) | None, None) => Err(Failure::Host),
     }
 }
@@ -127,7 +128,7 @@ pub(super) fn target(head: &Parts) -> Result<Target, Failure> {
 }
 
 /// The first route that matches.
-pub(super) fn find(routes: &[Route], asked: &HeaderValue, target: &Target) -> Option<usize> {
+pub(super) fn find(routes: &[Route], asked: &FieldValue, target: &Target) -> Option<usize> {
     let is_asked = |host: &String| host.eq_ignore_ascii_case(without_port(asked.to_str().unwrap_or_default()));
     routes.iter().position(|route| route.host.as_ref().is_none_or(is_asked) && route.path.matches(target.path()))
 }
@@ -154,7 +155,7 @@ pub(super) fn named(exchange: &Exchange, fields: &Fields) -> Vec<Key> {
 }
 
 /// Whether a reference names the target, in whatever spelling.
-pub(super) fn is_of_target(exchange: &Exchange, reference: &HeaderValue) -> bool {
+pub(super) fn is_of_target(exchange: &Exchange, reference: &FieldValue) -> bool {
     let Some(target) = same_origin(exchange, reference) else { return false };
     let found = exchange.gateway.resource(&exchange.asked, &target, &exchange.head.headers);
     found.is_some_and(|(_, key)| key.cell == exchange.key.cell)
@@ -162,7 +163,7 @@ pub(super) fn is_of_target(exchange: &Exchange, reference: &HeaderValue) -> bool
 
 /// The target that a reference names (RFC 3986 §5.2), if it lies on the origin that the client asked or that the backend
 /// was told. The scheme does not count: whoever ends TLS before the gateway makes it another one.
-pub(super) fn same_origin(exchange: &Exchange, reference: &HeaderValue) -> Option<Target> {
+pub(super) fn same_origin(exchange: &Exchange, reference: &FieldValue) -> Option<Target> {
     let reference = std::str::from_utf8(reference.as_bytes()).ok()?.split('#').next()?;
     let reference = without_scheme(reference);
     let (path, query) = if let Some(after) = reference.strip_prefix("//") {

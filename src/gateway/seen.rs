@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
+    HeaderName, Method, StatusCode, Uri, Version,
     header::{HOST, IF_MATCH, USER_AGENT},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -37,6 +37,7 @@ use crate::{
         fields::Fields,
         message::{Request, Response},
         record::{Probed, State, View},
+        value::FieldValue,
     },
     telemetry::{
         Telemetry,
@@ -101,9 +102,9 @@ struct Noted {
     connected: IpAddr,
     version: Version,
     uri: Uri,
-    host: Option<HeaderValue>,
+    host: Option<FieldValue>,
     if_match: Option<Vec<u8>>,
-    agent: Option<HeaderValue>,
+    agent: Option<FieldValue>,
     later: Mutex<Later>,
 }
 
@@ -261,7 +262,7 @@ impl Seen {
             time: access::Time(noted.time),
             client: later.client.unwrap_or(noted.connected),
             method: Outside(self.method.as_str().as_bytes()),
-            host: authority.or(noted.host.as_ref().map(HeaderValue::as_bytes)).map(Outside),
+            host: authority.or(noted.host.as_ref().map(FieldValue::as_bytes)).map(Outside),
             target: access::Target(Outside(target.as_bytes())),
             protocol: protocol(noted.version),
             status: status.map(|status| status.as_u16()),

@@ -7,12 +7,12 @@
 //! backend only behind a body that was read ahead.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Version,
+    HeaderMap, HeaderName, Version,
     header::{TE, TRAILER},
 };
 
 use super::headers::{is_hop_by_hop, is_protected, is_set_here};
-use crate::core::fields::Fields;
+use crate::core::{fields::Fields, value::FieldValue};
 
 /// A message's trailers are dropped where there are more than so many of them,
 const MAX_FIELDS: usize = 64;
@@ -88,7 +88,7 @@ impl Trailers {
     pub(super) fn announce(&self, fields: &mut Fields) {
         let names: Vec<_> = self.announced.iter().map(HeaderName::as_str).collect();
         if !names.is_empty() {
-            fields.insert(TRAILER, HeaderValue::try_from(names.join(", ")).expect("names may stand in a field"));
+            fields.insert(TRAILER, FieldValue::try_from(names.join(", ")).expect("names may stand in a field"));
         }
     }
 

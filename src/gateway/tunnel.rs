@@ -21,7 +21,7 @@ use std::{
 
 use h2::ext::Protocol;
 use http::{
-    HeaderValue, Method, StatusCode, Version,
+    Method, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE},
 };
 use sha1::{Digest, Sha1};
@@ -40,13 +40,14 @@ use crate::{
     core::{
         fields::Fields,
         message::{Request, Response, request::Parts},
+        value::FieldValue,
     },
     upstream::{Fault, SendError, Tunnel},
 };
 
 /// Protocols that carry HTTP requests, or hide them. They are not asked for.
 const CARRIES_HTTP: [&str; 5] = ["h2c", "h2", "h3", "http", "tls"];
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const WEBSOCKET: FieldValue = FieldValue::from_static("websocket");
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -86,7 +87,7 @@ impl fmt::Debug for Upgrade {
 #[derive(Debug)]
 pub(super) struct Wish {
     /// Which, as `Upgrade` has it.
-    protocols: HeaderValue,
+    protocols: FieldValue,
     /// Whether it is an extended CONNECT, of one stream of an HTTP/2 connection.
     is_connect: bool,
     /// Its connection, once it has been told that it may.
@@ -119,7 +120,7 @@ impl Wish {
 
     /// Makes a request with these fields ask for it.
     pub(super) fn ask(&self, fields: &mut Fields) {
-        fields.append(CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.append(CONNECTION, FieldValue::from_static("upgrade"));
         fields.insert(UPGRADE, self.protocols.clone());
         if self.is_connect {
             // HTTP/2 goes without (RFC 8441 §5).
@@ -149,7 +150,7 @@ fn may_upgrade(head: &Parts) -> bool {
 }
 
 /// Those of the protocols that may be asked for.
-fn protocols(fields: &Fields) -> Option<HeaderValue> {
+fn protocols(fields: &Fields) -> Option<FieldValue> {
     let lines = fields.get_all(UPGRADE).iter().filter_map(|line| line.to_str().ok());
     let named = lines.flat_map(|line| line.split(',')).map(str::trim);
     let carries_http = |protocol: &str| {
@@ -157,19 +158,19 @@ fn protocols(fields: &Fields) -> Option<HeaderValue> {
         CARRIES_HTTP.iter().any(|other| name.eq_ignore_ascii_case(other))
     };
     let asked: Vec<_> = named.filter(|protocol| !protocol.is_empty() && !carries_http(protocol)).collect();
-    HeaderValue::try_from(asked.join(", ")).ok().filter(|asked| !asked.is_empty())
+    FieldValue::try_from(asked.join(", ")).ok().filter(|asked| !asked.is_empty())
 }
 
 /// Something that was not used before (RFC 6455 §4.1). It guards nothing: it shows that the backend has read it.
-fn websocket_key() -> HeaderValue {
+fn websocket_key() -> FieldValue {
     let random = [RandomState::new().hash_one(0), RandomState::new().hash_one(1)].map(u64::to_be_bytes);
-    HeaderValue::try_from(base64(random.as_flattened())).expect("base64 may stand in a field")
+    FieldValue::try_from(base64(random.as_flattened())).expect("base64 may stand in a field")
 }
 
 /// The answer to a key (RFC 6455 §4.2.2).
-fn accepts(key: &HeaderValue) -> HeaderValue {
+fn accepts(key: &FieldValue) -> FieldValue {
     let digest = Sha1::new().chain_update(key.as_bytes().trim_ascii()).chain_update(WEBSOCKET_GUID).finalize();
-    HeaderValue::try_from(base64(&digest)).expect("base64 may stand in a field")
+    FieldValue::try_from(base64(&digest)).expect("base64 may stand in a field")
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -212,7 +213,7 @@ pub(super) fn pass_on(exchange: &Exchange, wish: &Wish, mut received: Received) 
         *response.status_mut() = StatusCode::OK;
         response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
     } else {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        response.headers_mut().insert(CONNECTION, FieldValue::from_static("upgrade"));
         response.headers_mut().insert(UPGRADE, protocol);
         if by_http2 && let Some(key) = exchange.head.headers.get(SEC_WEBSOCKET_KEY) {
             // The backend was not shown the key, which HTTP/2 goes without.
@@ -310,7 +311,7 @@ pub(super) fn is_offered<B>(request: &Request<B>) -> bool {
 /// next. What still comes is read and dropped by the connection.
 pub(super) fn close_unless_switched<B>(response: &mut Response<B>) {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, FieldValue::from_static("close"));
     }
 }
 
@@ -321,7 +322,7 @@ mod tests {
     use super::*;
 
     fn fields(fields: &[(&'static str, &'static str)]) -> Fields {
-        let value = |value| HeaderValue::from_static(value);
+        let value = |value| FieldValue::from_static(value);
         fields.iter().map(|&(name, text)| (HeaderName::from_static(name), value(text))).collect()
     }
 
@@ -334,7 +335,7 @@ mod tests {
             ("HTTP/2.0, TLS/1.2,, foo/1 , bar", Some("foo/1, bar")),
             ("", None),
         ] {
-            assert_eq!(protocols(&fields(&[("upgrade", upgrade)])), asked.map(HeaderValue::from_static), "{upgrade}");
+            assert_eq!(protocols(&fields(&[("upgrade", upgrade)])), asked.map(FieldValue::from_static), "{upgrade}");
         }
     }
 
@@ -361,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_key_is_answered_as_rfc_6455_has_it() {
-        let answer = accepts(&HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        let answer = accepts(&FieldValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
         assert_eq!(answer, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 

@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, StatusCode,
+    Method, StatusCode,
     header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, LOCATION},
 };
 use http_body_util::{BodyExt, Limited};
@@ -36,6 +36,7 @@ use crate::{
         record::Outcome,
         repeats::Found,
         resource::{Key, Target},
+        value::FieldValue,
     },
     memory::{Begun, Claim, InDoubt, Kind, Memo, Memory, Value},
     tracker::Busy,
@@ -295,8 +296,8 @@ async fn ask(exchange: &Exchange, target: &str) -> Result<Received, Failure> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let target = Target::parse(path, query).map_err(Failure::Target)?;
     probe::send_to(exchange, Method::GET, &target, |fields| {
-        fields.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
-        fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        fields.insert(ACCEPT, FieldValue::from_static("application/json, */*;q=0.1"));
+        fields.insert(ACCEPT_ENCODING, FieldValue::from_static("identity"));
     })
     .await
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, StatusCode,
+    HeaderName, Method, StatusCode,
     header::{
         ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
         IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, RANGE, VARY,
@@ -38,6 +38,7 @@ use crate::{
         policy::{Mode, Verify},
         precondition::{Malformed, Tags},
         record::{Seen, State, View},
+        value::FieldValue,
         version::{Source, Versions, is_made},
     },
     telemetry::metrics::Untagged,
@@ -48,7 +49,7 @@ mod after_write;
 
 pub(super) use after_write::{Kind, after_write};
 
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const IDENTITY: FieldValue = FieldValue::from_static("identity");
 /// So much of an answer is read for no other reason than that its connection can be used again.
 const SHORT_ANSWER: usize = 16 * 1024;
 
@@ -83,7 +84,7 @@ pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut Fields) {
     if !is_read(method) {
         return;
     }
-    let is_date = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.trim().parse::<HttpDate>().is_ok());
+    let is_date = |value: &FieldValue| value.to_str().is_ok_and(|text| text.trim().parse::<HttpDate>().is_ok());
     let names_tag = fields.get_all(IF_RANGE).iter().any(|value| !is_date(value));
     if names_tag || is_conditional && versions.source.is_in_body() {
         fields.remove(IF_RANGE);
@@ -107,8 +108,8 @@ fn leave_own(
         return;
     }
     fields.remove(&condition);
-    match HeaderValue::try_from(own.join(&b", "[..])) {
-        Ok(own) if !own.is_empty() => drop(fields.insert(condition, own)),
+    match FieldValue::try_from(own.join(&b", "[..])) {
+        Ok(own) if !own.is_empty() => fields.insert(condition, own),
         Ok(_) | Err(_) => drop(fields.remove(overridden)),
     }
 }
@@ -223,7 +224,7 @@ fn is_plain(fields: &Fields) -> bool {
 /// Server-sent events: who waits for their end keeps them from everybody.
 fn is_endless(fields: &Fields) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
-    let is_events = |value: &HeaderValue| {
+    let is_events = |value: &FieldValue| {
         value.as_bytes().get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
     };
     fields.get(CONTENT_TYPE).is_some_and(is_events)

@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
+    HeaderMap, HeaderName, Method, StatusCode, Version,
     header::{
         AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE,
         HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::request::{Head, digits, lists};
 use crate::{
     clock,
-    core::{fields::Fields, message::response},
+    core::{fields::Fields, message::response, value::FieldValue},
 };
 
 /// Room for a line of a head, mostly more than it needs; and for a body that goes out with its head.
@@ -176,7 +176,7 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 /// Writes all values of a field as one list, and one more.
 fn write_list(out: &mut Vec<u8>, name: &HeaderName, fields: &Fields, added: Option<&str>) {
     out.extend_from_slice(name.as_str().as_bytes());
-    let values = fields.get_all(name).iter().map(HeaderValue::as_bytes).chain(added.map(str::as_bytes));
+    let values = fields.get_all(name).iter().map(FieldValue::as_bytes).chain(added.map(str::as_bytes));
     for (place, value) in values.enumerate() {
         out.extend_from_slice(if place == 0 { b": " } else { b", " });
         out.extend_from_slice(value);

@@ -7,12 +7,12 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
+    HeaderName, Method, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE},
 };
 use httparse::Status;
 
-use crate::core::{fields::Fields, message::Request};
+use crate::core::{fields::Fields, message::Request, value::FieldValue};
 
 /// As many fields as nearly all requests have, with room to spare.
 const FEW: usize = 128;
@@ -127,21 +127,19 @@ fn parse_with<'b>(
     if target.len() > LONGEST_TARGET {
         return Err(Refusal::TargetTooLong);
     }
-    // One copy of all of it, of which the values are parts.
+    // One copy of all of it, of which the target and long values are parts.
     let copy = Bytes::copy_from_slice(&bytes[..length]);
-    let part = |part: &[u8]| {
-        let start = part.as_ptr().addr() - bytes.as_ptr().addr();
-        copy.slice(start..start + part.len())
-    };
+    let start = target.as_ptr().addr() - bytes.as_ptr().addr();
+    let target = copy.slice(start..start + target.len());
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed)?;
-    *request.uri_mut() = Uri::from_maybe_shared(part(target.as_bytes())).map_err(|_| Refusal::Malformed)?;
+    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::Malformed)?;
     *request.version_mut() = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let mut said = Said { is_1_1: version == 1, keeps_alive: version == 1, ..Said::default() };
     let mut fields = Fields::with_capacity(parsed.headers.len());
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Refusal::Malformed)?;
-        let value = HeaderValue::from_maybe_shared(part(field.value)).map_err(|_| Refusal::Malformed)?;
+        let value = FieldValue::read(field.value, bytes, &copy);
         if said.stays(&name, &value, &mut fields)? {
             fields.append(name, value);
         }
@@ -169,7 +167,7 @@ struct Said {
 
 impl Said {
     /// Notes what this field says. Returns whether it stays among the `fields`.
-    fn stays(&mut self, name: &HeaderName, value: &HeaderValue, fields: &mut Fields) -> Result<bool, Refusal> {
+    fn stays(&mut self, name: &HeaderName, value: &FieldValue, fields: &mut Fields) -> Result<bool, Refusal> {
         match *name {
             TRANSFER_ENCODING => {
                 if !self.is_1_1 {
@@ -232,6 +230,6 @@ pub(super) fn digits(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Whether this is among the members of a list.
-pub(super) fn lists(value: &HeaderValue, token: &str) -> bool {
+pub(super) fn lists(value: &FieldValue, token: &str) -> bool {
     value.to_str().is_ok_and(|list| list.split(',').any(|member| member.trim().eq_ignore_ascii_case(token)))
 }

@@ -16,7 +16,10 @@ use super::{
     request::{Bounds, Framing, Head, Refusal, may_be_whole, parse},
 };
 use crate::{
-    core::message::{self, Response},
+    core::{
+        message::{self, Response},
+        value::FieldValue,
+    },
     http1,
 };
 
@@ -331,7 +334,7 @@ fn asked(request: &Handled) -> Answer {
             "trailer" => ("trailer", "X-Sum, content-length"),
             other => ("x-field", if other == "other" { "1" } else { "2" }),
         };
-        answer.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        answer.headers_mut().append(HeaderName::from_static(name), FieldValue::from_static(value));
     }
     answer
 }
@@ -411,7 +414,7 @@ fn answers_are_written_as_hyper_writes_them() {
 fn an_answer_that_is_shorter_than_it_says_is_not_ended() {
     let short = |_: &Handled| {
         let mut answer = Response::new(BoxBody::new(Frames(vec![Frame::data("hel".into())])));
-        answer.headers_mut().insert("content-length", HeaderValue::from_static("5"));
+        answer.headers_mut().insert("content-length", FieldValue::from_static("5"));
         answer
     };
     let request = "GET / HTTP/1.1\r\n\r\n".repeat(2);

@@ -2,11 +2,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{
-    HeaderName, HeaderValue, StatusCode,
+    HeaderName, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, TRAILER},
 };
 
-use crate::core::fields::Fields;
+use crate::core::{fields::Fields, value::FieldValue};
 
 /// A head that is larger is not remembered but for its status and what tells where the result is.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -61,7 +61,7 @@ impl Recorded {
         let mut rest = &self.bytes[..self.content as usize];
         while let Some((name, value, after)) = next_field(rest) {
             rest = after;
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), FieldValue::from_bytes(value)) {
                 fields.append(name, value);
             }
         }

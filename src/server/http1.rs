@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header::CONNECTION};
+use http::{StatusCode, header::CONNECTION};
 use tokio::{
     io::AsyncWriteExt,
     sync::{oneshot, watch},
@@ -27,7 +27,10 @@ use super::{
 };
 use crate::{
     config::Limits,
-    core::message::{Request, Response},
+    core::{
+        message::{Request, Response},
+        value::FieldValue,
+    },
     gateway::{Client, Delivery, FromClient, Upgrade, Upgraded},
     http1::{Body, Connection, End, Handler, Times, request::Bounds},
 };
@@ -69,7 +72,7 @@ impl Handler for &Requests<'_> {
             let mut answer = answer.await;
             let closes = is_last || *self.stop.borrow();
             if closes && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                answer.headers_mut().insert(CONNECTION, FieldValue::from_static("close"));
             }
             answer
         }

@@ -12,9 +12,9 @@ use std::{
     str,
 };
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
-use crate::core::fields::Fields;
+use crate::core::{fields::Fields, value::FieldValue};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -29,13 +29,13 @@ const LENGTH: usize = 55;
 #[derive(Debug, Clone)]
 pub struct Trace {
     parent: Parent,
-    state: Vec<HeaderValue>,
+    state: Vec<FieldValue>,
 }
 
 /// A `traceparent` that can be read.
 #[derive(Debug, Clone)]
 enum Parent {
-    Given(HeaderValue),
+    Given(FieldValue),
     Begun([u8; LENGTH]),
 }
 
@@ -82,7 +82,7 @@ impl Trace {
     pub fn write(&self, fields: &mut Fields) {
         let parent = match &self.parent {
             Parent::Given(value) => value.clone(),
-            Parent::Begun(text) => HeaderValue::from_bytes(text).expect("digits are plain"),
+            Parent::Begun(text) => FieldValue::from_bytes(text).expect("digits are plain"),
         };
         fields.insert(TRACEPARENT, parent);
         fields.remove(TRACESTATE);
@@ -184,10 +184,10 @@ mod tests {
     fn fields(parents: &[&str]) -> Fields {
         let mut fields = Fields::new();
         for parent in parents {
-            fields.append(TRACEPARENT, HeaderValue::from_bytes(parent.as_bytes()).expect("a field value"));
+            fields.append(TRACEPARENT, FieldValue::from_bytes(parent.as_bytes()).expect("a field value"));
         }
-        fields.append(TRACESTATE, HeaderValue::from_static("a=1"));
-        fields.append(TRACESTATE, HeaderValue::from_static("b=2"));
+        fields.append(TRACESTATE, FieldValue::from_static("a=1"));
+        fields.append(TRACESTATE, FieldValue::from_static("b=2"));
         fields
     }
 

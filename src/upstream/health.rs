@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, StatusCode, Version,
+    StatusCode, Version,
     header::{ACCEPT, CONNECTION, HOST, USER_AGENT},
 };
 use http_body_util::Empty;
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{Health, Protocol},
-    core::message::Request,
+    core::{message::Request, value::FieldValue},
     telemetry::Causes,
 };
 
@@ -75,10 +75,10 @@ async fn ask(server: &Server, protocol: Protocol, health: &Health, deadline: Ins
     *request.uri_mut() = health.path.clone().into();
     *request.version_mut() = Version::HTTP_11;
     let fields = request.headers_mut();
-    let authority = HeaderValue::from_str(server.origin.authority.as_str());
+    let authority = FieldValue::try_from(server.origin.authority.as_str());
     fields.insert(HOST, authority.expect("an authority may stand in a field"));
-    fields.insert(USER_AGENT, HeaderValue::from_static("ifmatch"));
-    fields.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    fields.insert(USER_AGENT, FieldValue::from_static("ifmatch"));
+    fields.insert(ACCEPT, FieldValue::from_static("*/*"));
     let connected = connect(server, asks(protocol), deadline).await?;
     if connected.is_http2 {
         let (mut sender, _, task) = http2::handshake(connected, None).await?;
@@ -88,7 +88,7 @@ async fn ask(server: &Server, protocol: Protocol, health: &Health, deadline: Ins
         let (answer, _) = sender.send_request(http2::translated(&head, &server.origin), true).map_err(broken)?;
         return Ok(answer.await.map_err(broken)?.status());
     }
-    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    request.headers_mut().insert(CONNECTION, FieldValue::from_static("close"));
     let wire = Wire { stream: connected.stream, watch: Watch::Nobody, _place: None };
     let (progress, patience) = (Arc::default(), deadline.saturating_duration_since(Instant::now()));
     let answered = http1::Connection::new(wire, connected.peer).send(Box::new(request), &progress, patience).await;

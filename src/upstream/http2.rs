@@ -31,7 +31,7 @@ use h2::{
     ext::Protocol,
 };
 use http::{
-    HeaderMap, HeaderName, Method, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -411,7 +411,7 @@ pub(super) fn translated(head: &Parts, origin: &Origin) -> http::Request<()> {
     for (name, value) in &head.headers {
         let is_te = name == TE && !value.as_bytes().eq_ignore_ascii_case(b"trailers");
         if name != HOST && !is_te && !SPECIFIC.contains(name) {
-            fields.append(name.clone(), value.clone());
+            fields.append(name.clone(), HeaderValue::from(value.clone()));
         }
     }
     request

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use tokio::{
@@ -23,7 +23,10 @@ use tokio::{
 use super::*;
 use crate::{
     config::Config,
-    core::message::{Request, Response},
+    core::{
+        message::{Request, Response},
+        value::FieldValue,
+    },
 };
 
 type Bodies = BoxBody<Bytes, Infallible>;
@@ -43,9 +46,9 @@ fn upstream(server: SocketAddr, keys: &str) -> Arc<Upstream> {
 fn get(fields: &[(&'static str, &'static str)]) -> Request<Bodies> {
     let mut request = Request::new(Full::default().boxed());
     *request.uri_mut() = "/".parse().unwrap();
-    request.headers_mut().insert("host", HeaderValue::from_static("notes.example"));
+    request.headers_mut().insert("host", FieldValue::from_static("notes.example"));
     for &(name, value) in fields {
-        request.headers_mut().insert(name, HeaderValue::from_static(value));
+        request.headers_mut().insert(name, FieldValue::from_static(value));
     }
     request
 }
@@ -151,7 +154,8 @@ async fn a_backend_that_resets_every_upload_leaves_nothing_behind() {
 async fn trailers_pass_both_ways_over_http2() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = upstream(listener.local_addr().unwrap(), "protocol = \"h2\"");
-    let trailers = |name: &'static str| HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static("1"))]);
+    let trailers =
+        |name: &'static str| HeaderMap::from_iter([(name.parse().unwrap(), http::HeaderValue::from_static("1"))]);
     let backend = tokio::spawn(async move {
         let (request, mut respond, connection) = first_over_http2(listener).await;
         let te = request.headers().get("te").cloned();
@@ -176,7 +180,7 @@ async fn trailers_pass_both_ways_over_http2() {
     assert_eq!(answer.trailers().unwrap()["grpc-status"], "1");
     assert_eq!(answer.to_bytes(), "pong");
     let (te, data, came, _connection) = within(backend).await.unwrap();
-    assert_eq!((te, data.as_slice()), (Some(HeaderValue::from_static("trailers")), &b"ping"[..]));
+    assert_eq!((te, data.as_slice()), (Some(FieldValue::from_static("trailers")), &b"ping"[..]));
     assert_eq!(came.unwrap()["x-sum"], "1");
 }
 

@@ -2,13 +2,11 @@
 
 use std::sync::LazyLock;
 
-use http::{
-    HeaderValue,
-    header::{ACCEPT, ACCEPT_LANGUAGE},
-};
+use http::header::{ACCEPT, ACCEPT_LANGUAGE};
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::value::FieldValue;
 
 static NAMER: LazyLock<Namer> = LazyLock::new(|| Namer::new([1, 2]));
 
@@ -169,7 +167,7 @@ fn upstream_host_partition_and_seed_count() {
     let target = Target::parse("/a", None).expect("valid");
     let auth = [AUTHORIZATION];
     let mut alice = Fields::new();
-    alice.insert(AUTHORIZATION, HeaderValue::from_static("alice"));
+    alice.insert(AUTHORIZATION, FieldValue::from_static("alice"));
     let key = |namer: &Namer, upstream, host, partition: &[HeaderName], headers| {
         namer.key(upstream, host, &target, &QueryRule::Include, partition, headers)
     };
@@ -190,7 +188,7 @@ fn upstream_host_partition_and_seed_count() {
 #[test]
 fn variants_and_callers_are_told_apart() {
     let map = |fields: &[(HeaderName, &'static str)]| -> Fields {
-        fields.iter().map(|(n, v)| (n.clone(), HeaderValue::from_static(v))).collect()
+        fields.iter().map(|(n, v)| (n.clone(), FieldValue::from_static(v))).collect()
     };
     let json = map(&[(CONTENT_TYPE, "application/json"), (VARY, "Accept, accept-language")]);
     let html = map(&[(CONTENT_TYPE, "text/html"), (VARY, "Accept, accept-language")]);

@@ -1,7 +1,7 @@
 //! A row for each line of the design's section 5 and for each sentence of RFC 9110 §13.1.1, §13.1.2, §13.1.4 and §13.2.2
 //! that speaks of writes; then what must hold of every verdict.
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use proptest::{collection::vec, prelude::*};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     },
     *,
 };
-use crate::core::fields::Fields;
+use crate::core::{fields::Fields, value::FieldValue};
 
 const FORWARD: Verdict = Verdict::Forward;
 const PROBE: Verdict = Verdict::Probe;
@@ -80,7 +80,7 @@ fn demands(fields: &str) -> Demands {
             value => value,
         };
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a field name");
-        headers.append(name, HeaderValue::from_str(value).expect("a field value"));
+        headers.append(name, FieldValue::try_from(value).expect("a field value"));
     }
     let if_dav = Demands::parse_if(&headers, |reference| reference == b"/it").expect("well-formed");
     Demands { if_dav, ..Demands::parse(&headers).expect("well-formed") }

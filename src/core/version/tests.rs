@@ -2,7 +2,7 @@ use http::header::{CONTENT_ENCODING, VARY};
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::{policy::Comparison, precondition::Demands};
+use crate::core::{policy::Comparison, precondition::Demands, value::FieldValue};
 
 fn versions(source: Source, ignore: &[&str]) -> Versions {
     let ignore = ignore.iter().map(|place| pointer(place)).collect();
@@ -16,7 +16,7 @@ fn pointer(text: &str) -> Pointer {
 fn fields(list: &[(&'static str, &str)]) -> Fields {
     let mut fields = Fields::new();
     for (name, value) in list {
-        fields.append(*name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+        fields.append(*name, FieldValue::from_bytes(value.as_bytes()).expect("a value"));
     }
     fields
 }

@@ -1,9 +1,9 @@
 //! What is said to a request that may have come before, or that would create what is there already.
 
-use http::{HeaderValue, StatusCode, header::LINK};
+use http::{StatusCode, header::LINK};
 
 use super::{Problem, document::Object, reference};
-use crate::core::{fields::Fields, idempotency::MalformedKey};
+use crate::core::{fields::Fields, idempotency::MalformedKey, value::FieldValue};
 
 /// Why such a request is neither carried out nor answered again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,7 +187,7 @@ impl Repeat {
         let members = self.members();
         if let Some(to) = members.existing.or(members.location) {
             let link = format!("<{}>; rel=\"item\"; anchor=\"{collection}\"", reference(to));
-            fields.extend(HeaderValue::from_str(&link).ok().map(|link| (LINK, link)));
+            fields.extend(FieldValue::try_from(link).ok().map(|link| (LINK, link)));
         }
     }
 }

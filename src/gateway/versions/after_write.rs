@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::{
-    HeaderValue, Method, StatusCode,
+    Method, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, ETAG, LOCATION},
 };
 use tokio::time::timeout;
@@ -23,6 +23,7 @@ use crate::{
         policy::Comparison,
         precondition::Tags,
         record::{Outcome, Probed, View},
+        value::FieldValue,
         version::Source,
     },
     tracker::Turn,
@@ -62,7 +63,7 @@ impl Kind {
             Self::Json => "application/json",
         };
         if fields.get_all(ACCEPT).iter().all(|line| line.as_bytes().trim_ascii() == b"*/*")
-            && let Ok(wanted) = HeaderValue::from_str(wanted)
+            && let Ok(wanted) = FieldValue::try_from(wanted)
         {
             fields.insert(ACCEPT, wanted);
         }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderName, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
@@ -46,8 +46,8 @@ pub(super) enum Broken {
 }
 
 /// By their names: hyper keeps those that are called the same together.
-fn fields<'a>(all: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Fields {
-    let lines = all.into_iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+fn fields<'a, V: AsRef<[u8]> + 'a>(all: impl IntoIterator<Item = (&'a HeaderName, &'a V)>) -> Fields {
+    let lines = all.into_iter().map(|(name, value)| (name.to_string(), value.as_ref().to_vec()));
     let mut fields: Fields = lines.collect();
     fields.sort_by(|(one, _), (other, _)| one.cmp(other));
     fields

@@ -9,13 +9,13 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, StatusCode, Version,
+    HeaderName, Method, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use httparse::{ParserConfig, Status};
 
 use super::framing::Decoder;
-use crate::core::fields::Fields;
+use crate::core::{fields::Fields, value::FieldValue};
 
 /// How many fields a head may have, and how many may stand behind a body.
 pub const MOST_FIELDS: usize = 256;
@@ -116,7 +116,7 @@ impl Reader {
         }
         let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Meaning)?;
         let version = if answer.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-        // One copy of all of it, of which the values are parts.
+        // One copy of all of it, of which long values are parts.
         let copy = Bytes::copy_from_slice(&bytes[..length]);
         let mut says = Says::default();
         let mut fields = std::mem::take(&mut self.spare);
@@ -124,10 +124,9 @@ impl Reader {
         for field in &*answer.headers {
             let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Meaning)?;
             says.note(&name);
-            let from = field.value.as_ptr().addr() - bytes.as_ptr().addr();
-            let value = HeaderValue::from_maybe_shared(copy.slice(from..from + field.value.len()));
-            // The end of a line may not stand in a value, so it is looked for only where there may be one.
-            fields.append(name, value.or_else(|_| unfolded(field.value))?);
+            let is_folded = field.value.iter().fold(false, |found, &byte| found | (byte == b'\n'));
+            let value = if is_folded { unfolded(field.value)? } else { FieldValue::read(field.value, bytes, &copy) };
+            fields.append(name, value);
         }
         self.looked = 0;
         Ok(Some((Head { status, version, fields, says }, length)))
@@ -153,14 +152,14 @@ fn may_end(bytes: &[u8], looked: usize) -> bool {
 }
 
 /// The value of a field that was folded, in one line (RFC 9112 §5.2).
-fn unfolded(folded: &[u8]) -> Result<HeaderValue, Malformed> {
+fn unfolded(folded: &[u8]) -> Result<FieldValue, Malformed> {
     let mut lines = folded.split(|&byte| byte == b'\n');
     let mut value = lines.next().unwrap_or_default().trim_ascii_end().to_vec();
     for line in lines {
         value.push(b' ');
         value.extend_from_slice(line.trim_ascii());
     }
-    HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|_| Malformed::Meaning)
+    FieldValue::from_shared(Bytes::from(value)).map_err(|_| Malformed::Meaning)
 }
 
 impl Head {

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName,
     header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING},
 };
 use http_body::{Body, Frame};
@@ -81,16 +81,16 @@ where
         }
         let frames = |name: &HeaderName| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH && body.is_some();
         for (name, value) in head.headers.iter().filter(|(name, _)| !frames(name)) {
-            put_field(&mut flat, name, value);
+            put_field(&mut flat, name, value.as_bytes());
         }
         let framing = match body.as_ref().map(|body| body.size_hint().exact()) {
             None => Framing::Length(0),
             Some(Some(length)) => {
-                put_field(&mut flat, &CONTENT_LENGTH, &HeaderValue::from(length));
+                put_field(&mut flat, &CONTENT_LENGTH, length.to_string().as_bytes());
                 Framing::Length(length)
             }
             Some(None) => {
-                put_field(&mut flat, &TRANSFER_ENCODING, &HeaderValue::from_static("chunked"));
+                put_field(&mut flat, &TRANSFER_ENCODING, b"chunked");
                 Framing::Chunked(announced(&head.headers))
             }
         };
@@ -169,7 +169,7 @@ where
             Framing::Chunked(announced) => {
                 self.flat.extend_from_slice(b"0\r\n");
                 for (name, value) in trailers.iter().flatten().filter(|(name, _)| announced.contains(name)) {
-                    put_field(&mut self.flat, name, value);
+                    put_field(&mut self.flat, name, value.as_bytes());
                 }
                 self.flat.extend_from_slice(b"\r\n");
             }
@@ -229,8 +229,8 @@ impl<B> Outgoing<B> {
     }
 }
 
-fn put_field(flat: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+fn put_field(flat: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
         flat.extend_from_slice(part);
     }
 }
@@ -402,8 +402,8 @@ mod tests {
     #[test]
     fn only_trailers_that_were_announced_follow_a_body() {
         let trailers = HeaderMap::from_iter([
-            ("x-sum".parse().unwrap(), HeaderValue::from_static("1")),
-            ("x-other".parse().unwrap(), HeaderValue::from_static("2")),
+            ("x-sum".parse().unwrap(), http::HeaderValue::from_static("1")),
+            ("x-other".parse().unwrap(), http::HeaderValue::from_static("2")),
         ]);
         for (announced, end) in [("X-Sum, y", "0\r\nx-sum: 1\r\n\r\n"), ("y", "0\r\n\r\n")] {
             for piece in ["x", &"x".repeat(FLAT)] {

@@ -1,0 +1,283 @@
+//! The value of a field.
+//!
+//! As in `http`, but most are short and lie where they are named, so that to read, hand on and drop one touches nothing
+//! that others share; a long one is a part of the head that it was read with. And nobody looks again at bytes that a parser
+//! of HTTP has let through ([`FieldValue::read`]).
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+/// As many bytes lie in the value itself.
+const SHORT: usize = 30;
+
+/// A field's value.
+#[derive(Clone)]
+pub struct FieldValue(Content);
+
+#[derive(Clone)]
+enum Content {
+    Short { length: u8, bytes: [u8; SHORT] },
+    Long(Bytes),
+}
+
+/// Bytes that may not stand in a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("what may not stand in a field")]
+pub struct NoValue;
+
+/// A value that is not made of visible ASCII.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not all of it is visible ASCII")]
+pub struct NoText;
+
+/// Whether a byte may stand in a field (RFC 9110 §5.5). The end of a line, which would be that of the field, may not.
+const fn is_allowed(byte: u8) -> bool {
+    byte >= b' ' && byte != 0x7F || byte == b'\t'
+}
+
+fn check(bytes: &[u8]) -> Result<(), NoValue> {
+    if bytes.iter().all(|&byte| is_allowed(byte)) { Ok(()) } else { Err(NoValue) }
+}
+
+impl FieldValue {
+    /// A text of the program's own.
+    ///
+    /// # Panics
+    ///
+    /// If it may not stand in a field; of a constant the compiler says so.
+    #[must_use]
+    pub const fn from_static(text: &'static str) -> Self {
+        let from = text.as_bytes();
+        let mut bytes = [0; SHORT];
+        let mut at = 0;
+        while at < from.len() {
+            assert!(is_allowed(from[at]), "what may not stand in a field");
+            if at < SHORT {
+                bytes[at] = from[at];
+            }
+            at += 1;
+        }
+        if at <= SHORT {
+            Self(Content::Short { length: at as u8, bytes })
+        } else {
+            Self(Content::Long(Bytes::from_static(from)))
+        }
+    }
+
+    /// A copy of these bytes.
+    ///
+    /// # Errors
+    ///
+    /// They may not stand in a field.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NoValue> {
+        check(bytes).map(|()| Self::short(bytes).unwrap_or_else(|| Self(Content::Long(Bytes::copy_from_slice(bytes)))))
+    }
+
+    /// These bytes.
+    ///
+    /// # Errors
+    ///
+    /// They may not stand in a field.
+    pub fn from_shared(bytes: Bytes) -> Result<Self, NoValue> {
+        check(&bytes).map(|()| Self::short(&bytes).unwrap_or(Self(Content::Long(bytes))))
+    }
+
+    /// What a parser of HTTP has found to be a value: this part of a head, of which all is in `copy`. Nothing else may come
+    /// in here, since it is written as it is.
+    #[must_use]
+    pub(crate) fn read(part: &[u8], head: &[u8], copy: &Bytes) -> Self {
+        debug_assert!(check(part).is_ok(), "a parser has let through what may not stand in a field");
+        let from = part.as_ptr().addr() - head.as_ptr().addr();
+        match (head.get(from..).and_then(<[u8]>::first_chunk), u8::try_from(part.len())) {
+            // To copy as many bytes as there is room for costs less than to copy as many as it has.
+            (Some(&bytes), Ok(length)) if part.len() <= SHORT => Self(Content::Short { length, bytes }),
+            _ => Self::short(part).unwrap_or_else(|| Self(Content::Long(copy.slice(from..from + part.len())))),
+        }
+    }
+
+    #[inline]
+    fn short(from: &[u8]) -> Option<Self> {
+        let mut bytes = [0; SHORT];
+        bytes.get_mut(..from.len())?.copy_from_slice(from);
+        Some(Self(Content::Short { length: u8::try_from(from.len()).ok()?, bytes }))
+    }
+
+    /// Its bytes.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Content::Short { length, bytes } => &bytes[..usize::from(*length).min(SHORT)],
+            Content::Long(bytes) => bytes,
+        }
+    }
+
+    /// As text.
+    ///
+    /// # Errors
+    ///
+    /// Not all of it is visible ASCII.
+    pub fn to_str(&self) -> Result<&str, NoText> {
+        let bytes = self.as_bytes();
+        let is_text = bytes.iter().all(|&byte| byte < 0x7F && is_allowed(byte));
+        std::str::from_utf8(bytes).ok().filter(|_| is_text).ok_or(NoText)
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
+    }
+}
+
+impl PartialEq for FieldValue {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for FieldValue {}
+
+impl PartialEq<str> for FieldValue {
+    fn eq(&self, text: &str) -> bool {
+        self.as_bytes() == text.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for FieldValue {
+    fn eq(&self, text: &&str) -> bool {
+        *self == **text
+    }
+}
+
+impl Hash for FieldValue {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl AsRef<[u8]> for FieldValue {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl FromStr for FieldValue {
+    type Err = NoValue;
+
+    fn from_str(text: &str) -> Result<Self, NoValue> {
+        Self::from_bytes(text.as_bytes())
+    }
+}
+
+impl TryFrom<&str> for FieldValue {
+    type Error = NoValue;
+
+    fn try_from(text: &str) -> Result<Self, NoValue> {
+        Self::from_bytes(text.as_bytes())
+    }
+}
+
+impl TryFrom<String> for FieldValue {
+    type Error = NoValue;
+
+    fn try_from(text: String) -> Result<Self, NoValue> {
+        Self::from_shared(text.into())
+    }
+}
+
+impl TryFrom<Vec<u8>> for FieldValue {
+    type Error = NoValue;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, NoValue> {
+        Self::from_shared(bytes.into())
+    }
+}
+
+impl From<u64> for FieldValue {
+    fn from(number: u64) -> Self {
+        Self::from_bytes(number.to_string().as_bytes()).expect("digits may stand in a field")
+    }
+}
+
+impl From<HeaderName> for FieldValue {
+    fn from(name: HeaderName) -> Self {
+        Self::from_bytes(name.as_str().as_bytes()).expect("a name may stand in a field")
+    }
+}
+
+/// What HTTP/2 came with.
+impl From<HeaderValue> for FieldValue {
+    fn from(value: HeaderValue) -> Self {
+        Self::short(value.as_bytes()).unwrap_or_else(|| Self(Content::Long(Bytes::from_owner(value))))
+    }
+}
+
+/// What HTTP/2 is given.
+impl From<FieldValue> for HeaderValue {
+    fn from(value: FieldValue) -> Self {
+        let given = match value.0 {
+            Content::Short { length, bytes } => Self::from_bytes(&bytes[..usize::from(length).min(SHORT)]),
+            Content::Long(bytes) => Self::from_maybe_shared(bytes),
+        };
+        given.expect("the same bytes may stand in a field")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_value_is_what_http_takes_for_one(bytes in prop::collection::vec(any::<u8>(), 0..3 * SHORT)) {
+            let reference = HeaderValue::from_bytes(&bytes).ok();
+            let shared = FieldValue::from_shared(bytes.clone().into()).ok();
+            for value in [FieldValue::from_bytes(&bytes).ok(), FieldValue::try_from(bytes.clone()).ok(), shared] {
+                prop_assert_eq!(value.is_some(), reference.is_some());
+                let (Some(value), Some(reference)) = (value, &reference) else { continue };
+                prop_assert_eq!(value.as_bytes(), bytes.as_slice());
+                prop_assert_eq!(value.to_str().ok(), reference.to_str().ok());
+                prop_assert_eq!(&HeaderValue::from(value.clone()), reference);
+                prop_assert_eq!(FieldValue::from(reference.clone()), value);
+            }
+        }
+
+        #[test]
+        fn a_part_of_a_head_is_read_as_it_stands(head in "[ -~]{100}", from in 0..50usize, length in 0..50usize) {
+            let copy = Bytes::copy_from_slice(head.as_bytes());
+            let part = &head.as_bytes()[from..from + length];
+            let read = FieldValue::read(part, head.as_bytes(), &copy);
+            prop_assert_eq!(read.as_bytes(), part);
+        }
+    }
+
+    #[test]
+    fn constants_are_short_or_long() {
+        const LONG: FieldValue = FieldValue::from_static("a text of more bytes than lie in a value");
+        const SHORTER: FieldValue = FieldValue::from_static("chunked");
+        assert_eq!((LONG.to_str(), SHORTER.to_str()), (Ok("a text of more bytes than lie in a value"), Ok("chunked")));
+        assert_eq!(FieldValue::from(u64::MAX), "18446744073709551615");
+        assert!(size_of::<FieldValue>() <= size_of::<HeaderValue>());
+    }
+}
