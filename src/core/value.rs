@@ -2,7 +2,7 @@
 //!
 //! As in `http`, but most are short and lie where they are named, so that to read, hand on and drop one touches nothing
 //! that others share; a long one is a part of the head that it was read with. And nobody looks again at bytes that a parser
-//! of HTTP has let through ([`FieldValue::read`]).
+//! of HTTP has let through (`FieldValue::read`).
 
 use std::{
     fmt,

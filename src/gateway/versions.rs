@@ -183,7 +183,7 @@ pub(super) async fn show(
         versions.of_head(received.headers()).ok_or(Untagged::NoVersion)
     };
     match tag {
-        Ok(tag) => drop(received.headers_mut().insert(ETAG, tag.to_header_value())),
+        Ok(tag) => received.headers_mut().insert(ETAG, tag.to_header_value()),
         Err(why) => exchange.seen.untagged(why),
     }
     Ok(())

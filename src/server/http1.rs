@@ -66,7 +66,10 @@ impl Handler for &Requests<'_> {
             self.switching(Some(sender));
             request.extensions_mut().insert(Upgrade::new(async { connection.await.map_err(std::io::Error::other) }));
         }
-        let is_last = self.begun.fetch_add(1, Ordering::Relaxed) + 1 >= self.limits.requests_per_connection;
+        // One after another, so nobody else counts meanwhile.
+        let begun = self.begun.load(Ordering::Relaxed) + 1;
+        self.begun.store(begun, Ordering::Relaxed);
+        let is_last = begun >= self.limits.requests_per_connection;
         let answer = self.live.gateway().handle(Arc::clone(&self.client), request, None);
         async move {
             let mut answer = answer.await;

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Call, Gateway, H2, Program, Raw, Script, Store, begin};
+use crate::support::{Call, Frames, Gateway, H2, Program, Raw, Script, Store, begin};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -120,6 +120,16 @@ async fn who_broke_an_answer_off_is_told() {
     raw.send(get).await;
     let _unanswered = backend.expect("GET", "/note").await;
     raw.reset();
+    let line = json(&program.line());
+    assert_eq!((&line["status"], &line["aborted"]), (&Value::Null, &"client".into()), "{line}");
+
+    // The client, in the midst of a body over HTTP/2, of which some has been forwarded.
+    let mut frames = Frames::connect(program.address).await;
+    let mut put = frames.begin("PUT", "/note", &[("content-length", "100000")]).await;
+    put.data(vec![b'x'; 40_000], false);
+    let mut arrival = backend.expect("PUT", "/note").await;
+    arrival.bytes(40_000).await;
+    put.reset(h2::Reason::CANCEL);
     let line = json(&program.line());
     assert_eq!((&line["status"], &line["aborted"]), (&Value::Null, &"client".into()), "{line}");
 

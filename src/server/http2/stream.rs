@@ -142,11 +142,12 @@ impl<F: Future<Output = Response<Delivery>>> Future for Stream<F> {
 impl<F: Future<Output = Response<Delivery>>> Stream<F> {
     /// `None`: the client has given the request up.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Response<Delivery>>> {
-        let Some(answer) = &mut self.answer else { return Poll::Ready(None) };
-        let answer = answer.as_mut().poll(cx);
+        // First of all: whoever handles the request would take the end of its body for something to answer.
         if self.respond.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
         }
+        let Some(answer) = &mut self.answer else { return Poll::Ready(None) };
+        let answer = answer.as_mut().poll(cx);
         while let Some((status, fields)) = self.early.next(cx.waker()) {
             let mut early = http::Response::new(());
             (*early.status_mut(), *early.headers_mut()) = (status, fields.into());
