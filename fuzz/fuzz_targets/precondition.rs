@@ -8,7 +8,7 @@
 #![no_main]
 
 use http::{
-    HeaderName, HeaderValue,
+    HeaderName,
     header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE},
 };
 use httpdate::HttpDate;
@@ -17,6 +17,7 @@ use ifmatch::core::{
     fields::Fields,
     policy::Comparison,
     precondition::{Demands, Tags, Why},
+    value::FieldValue,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -57,7 +58,7 @@ fn headers(input: &[u8]) -> Fields {
     let mut headers = Fields::new();
     for line in input.split(|byte| *byte == b'\n') {
         let Some((first, value)) = line.split_first() else { continue };
-        let Ok(value) = HeaderValue::from_bytes(value) else { continue };
+        let Ok(value) = FieldValue::from_bytes(value) else { continue };
         let field = match first % 3 {
             FIRST_N => IF_NONE_MATCH,
             FIRST_U => IF_UNMODIFIED_SINCE,
@@ -83,7 +84,7 @@ enum Refusal {
 
 /// `None`: the field is absent.
 fn reference(headers: &Fields, field: &HeaderName) -> Result<Option<Members>, Refusal> {
-    let lines: Vec<&[u8]> = headers.get_all(field).iter().map(HeaderValue::as_bytes).collect();
+    let lines: Vec<&[u8]> = headers.get_all(field).iter().map(FieldValue::as_bytes).collect();
     if lines.is_empty() {
         return Ok(None);
     }
@@ -141,7 +142,7 @@ fn assert_agree(reference: &Result<Option<Members>, Refusal>, read: Option<&Tags
 /// A date is demanded only where one line gives one, and nothing goes before it. One in the preferred form is read as
 /// it is written.
 fn assert_date(headers: &Fields, demands: &Demands) {
-    let lines: Vec<&HeaderValue> = headers.get_all(IF_UNMODIFIED_SINCE).iter().collect();
+    let lines: Vec<&FieldValue> = headers.get_all(IF_UNMODIFIED_SINCE).iter().collect();
     let Some(date) = demands.if_unmodified_since else { return };
     assert!(demands.if_match.is_none() && lines.len() == 1 && !demands.is_empty());
     let written = lines[0].as_bytes().trim_ascii();
@@ -157,19 +158,19 @@ fn assert_reads_back(demands: &Demands) {
     let mut several = Fields::new();
     for (field, tags) in [(IF_MATCH, &demands.if_match), (IF_NONE_MATCH, &demands.if_none_match)] {
         let Some(tags) = tags else { continue };
-        let printed: Vec<HeaderValue> = match tags {
-            Tags::Any => vec![HeaderValue::from_static("*")],
+        let printed: Vec<FieldValue> = match tags {
+            Tags::Any => vec![FieldValue::from_static("*")],
             Tags::OneOf(tags) => tags.iter().map(EntityTag::to_header_value).collect(),
         };
         assert!(!printed.is_empty(), "a list without a tag");
-        let list = printed.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b","[..]);
-        one_line.insert(&field, HeaderValue::from_bytes(&list).expect("a list of field values is one"));
+        let list = printed.iter().map(FieldValue::as_bytes).collect::<Vec<_>>().join(&b","[..]);
+        one_line.insert(&field, FieldValue::from_bytes(&list).expect("a list of field values is one"));
         for value in printed {
             several.append(&field, value);
         }
     }
     if let Some(date) = demands.if_unmodified_since {
-        let date = HeaderValue::try_from(date.to_string()).expect("a date is a field value");
+        let date = FieldValue::try_from(date.to_string()).expect("a date is a field value");
         one_line.insert(IF_UNMODIFIED_SINCE, date.clone());
         several.insert(IF_UNMODIFIED_SINCE, date);
     }
@@ -184,9 +185,9 @@ fn assert_more_lines(headers: &Fields, demands: &Demands) {
             continue;
         }
         let mut more = headers.clone();
-        more.append(&field, HeaderValue::from_static("\t, ,"));
+        more.append(&field, FieldValue::from_static("\t, ,"));
         assert_eq!(Demands::parse(&more).as_ref(), Ok(demands));
-        more.append(&field, HeaderValue::from_static("*"));
+        more.append(&field, FieldValue::from_static("*"));
         let refused = Demands::parse(&more).expect_err("* beside something else");
         assert_eq!((refused.field, refused.why), (field, Why::StarInList));
     }
