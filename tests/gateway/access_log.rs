@@ -124,7 +124,7 @@ async fn who_broke_an_answer_off_is_told() {
     assert_eq!((&line["status"], &line["aborted"]), (&Value::Null, &"client".into()), "{line}");
 
     // The client, in the midst of a body over HTTP/2, of which some has been forwarded.
-    let mut frames = Frames::connect(program.address).await;
+    let frames = Frames::connect(program.address).await;
     let mut put = frames.begin("PUT", "/note", &[("content-length", "100000")]).await;
     put.data(vec![b'x'; 40_000], false);
     let mut arrival = backend.expect("PUT", "/note").await;
