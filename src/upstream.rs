@@ -310,9 +310,10 @@ impl Upstream {
         &self.fleet
     }
 
-    /// Sends a request and waits for the head of its answer. It is in a box, since it is handed on from step to step. `progress` is moved on by the request's body. With `Upgrade`
-    /// it goes by HTTP/1.1 where the configuration leaves a choice; a 101 comes with a [`Tunnel`] in its extensions. Over
-    /// HTTP/2 a WebSocket is asked for as RFC 8441 has it, and the answer is shown as the 101 that it stands for.
+    /// Sends a request and waits for the head of its answer. It is in a box, since it is handed on from step to step;
+    /// `progress` is moved on by its body. With `Upgrade` it goes by HTTP/1.1 where the configuration leaves a choice; a 101
+    /// comes with a [`Tunnel`] in its extensions. Over HTTP/2 a WebSocket is asked for as RFC 8441 has it, and the answer is
+    /// shown as the 101 that it stands for.
     ///
     /// # Errors
     ///
