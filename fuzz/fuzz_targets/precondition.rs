@@ -17,7 +17,7 @@ use ifmatch::core::{
     fields::Fields,
     policy::Comparison,
     precondition::{Demands, Tags, Why},
-    value::FieldValue,
+    value::{FieldValue, Value},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -84,7 +84,7 @@ enum Refusal {
 
 /// `None`: the field is absent.
 fn reference(headers: &Fields, field: &HeaderName) -> Result<Option<Members>, Refusal> {
-    let lines: Vec<&[u8]> = headers.get_all(field).iter().map(FieldValue::as_bytes).collect();
+    let lines: Vec<&[u8]> = headers.get_all(field).map(Value::as_bytes).collect();
     if lines.is_empty() {
         return Ok(None);
     }
@@ -142,7 +142,7 @@ fn assert_agree(reference: &Result<Option<Members>, Refusal>, read: Option<&Tags
 /// A date is demanded only where one line gives one, and nothing goes before it. One in the preferred form is read as
 /// it is written.
 fn assert_date(headers: &Fields, demands: &Demands) {
-    let lines: Vec<&FieldValue> = headers.get_all(IF_UNMODIFIED_SINCE).iter().collect();
+    let lines: Vec<Value<'_>> = headers.get_all(IF_UNMODIFIED_SINCE).collect();
     let Some(date) = demands.if_unmodified_since else { return };
     assert!(demands.if_match.is_none() && lines.len() == 1 && !demands.is_empty());
     let written = lines[0].as_bytes().trim_ascii();

@@ -37,7 +37,7 @@ pub enum MalformedKey {
 ///
 /// A key that is there but can't be read.
 pub fn parse(headers: &Fields) -> Result<Option<Vec<u8>>, MalformedKey> {
-    let mut lines = headers.get_all(&IDEMPOTENCY_KEY).iter();
+    let mut lines = headers.get_all(&IDEMPOTENCY_KEY);
     let value = match (lines.next(), lines.next()) {
         (None, _) => return Ok(None),
         (Some(_), Some(_)) => return Err(MalformedKey::Several),

@@ -226,7 +226,7 @@ impl<B> Response<B> {
 impl<B> From<http::Request<B>> for Request<B> {
     fn from(request: http::Request<B>) -> Self {
         let (http::request::Parts { method, uri, version, headers, extensions, .. }, body) = request.into_parts();
-        Self { head: request::Parts { method, uri, version, headers: headers.into(), extensions }, body }
+        Self { head: request::Parts { method, uri, version, headers: (&headers).into(), extensions }, body }
     }
 }
 
@@ -234,7 +234,7 @@ impl<B> From<http::Request<B>> for Request<B> {
 impl<B> From<http::Response<B>> for Response<B> {
     fn from(response: http::Response<B>) -> Self {
         let (http::response::Parts { status, version, headers, extensions, .. }, body) = response.into_parts();
-        Self { head: response::Parts { status, version, headers: headers.into(), extensions }, body }
+        Self { head: response::Parts { status, version, headers: (&headers).into(), extensions }, body }
     }
 }
 

@@ -111,7 +111,7 @@ impl Demands {
     /// It is there and can't be read.
     pub fn parse_if(headers: &Fields, is_target: impl FnMut(&[u8]) -> bool) -> Result<Option<dav::Demand>, Malformed> {
         let malformed = |why: dav::IfError| Malformed { field: IF, why: why.into() };
-        let mut lines = headers.get_all(IF).iter();
+        let mut lines = headers.get_all(IF);
         match (lines.next(), lines.next()) {
             (None, _) => Ok(None),
             (Some(only), None) => {
@@ -145,7 +145,7 @@ impl Tags {
         let mut present = false;
         let mut star = false;
         let mut tags = Vec::new();
-        for line in headers.get_all(&field).iter() {
+        for line in headers.get_all(&field) {
             present = true;
             if let Err(why) = parse_line(line.as_bytes(), &mut star, &mut tags) {
                 return Err(Malformed { field, why });
@@ -188,7 +188,7 @@ fn parse_line(line: &[u8], star: &mut bool, tags: &mut Vec<EntityTag>) -> Result
 
 /// A list of dates is not a date, and neither is anything else that can't be read: RFC 9110 §13.1.4 ignores them.
 fn parse_date(headers: &Fields) -> Option<HttpDate> {
-    let mut lines = headers.get_all(IF_UNMODIFIED_SINCE).iter();
+    let mut lines = headers.get_all(IF_UNMODIFIED_SINCE);
     let only = lines.next().filter(|_| lines.next().is_none())?;
     only.to_str().ok()?.trim().parse().ok()
 }

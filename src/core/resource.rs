@@ -19,7 +19,11 @@ use http::{
 };
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::{fields::Fields, policy::QueryRule, value::FieldValue};
+use super::{
+    fields::{Fields, Marks},
+    policy::QueryRule,
+    value::Value,
+};
 
 mod authority;
 mod segments;
@@ -36,6 +40,10 @@ pub static CREDENTIALS: [HeaderName; 6] = [
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-auth-token"),
 ];
+
+/// Their marks.
+const MARKS_OF_CREDENTIALS: Marks =
+    Marks::of(&["authorization", "cookie", "api-key", "x-access-token", "x-api-key", "x-auth-token"]);
 
 /// Whether a field is one of [`CREDENTIALS`].
 #[must_use]
@@ -337,7 +345,9 @@ impl Namer {
     /// A stand-in for the credentials of a request: equal only where all of [`CREDENTIALS`] are.
     #[must_use]
     pub fn caller(&self, headers: &Fields) -> u64 {
-        if headers.keys().any(is_credential) { self.credentials(headers) } else { self.nobody }
+        let has_some =
+            headers.may_have(MARKS_OF_CREDENTIALS) && CREDENTIALS.iter().any(|name| headers.contains_key(name));
+        if has_some { self.credentials(headers) } else { self.nobody }
     }
 
     /// A stand-in for who sends a request, as far as it can be told: whoever has these credentials, by the first of
@@ -372,7 +382,7 @@ impl Namer {
         for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE] {
             put_values(&mut hasher, &name, response);
         }
-        for line in response.get_all(VARY).iter() {
+        for line in response.get_all(VARY) {
             for name in line.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|n| !n.is_empty()) {
                 put_values(&mut hasher, &HeaderName::from_bytes(name).ok().filter(|n| n != "*")?, request);
             }
@@ -399,10 +409,10 @@ fn put(hasher: &mut SipHasher13, bytes: &[u8]) {
 }
 
 fn put_values(hasher: &mut SipHasher13, name: &HeaderName, headers: &Fields) {
-    let values = || headers.get_all(name).iter();
+    let values = || headers.get_all(name);
     if name == COOKIE && values().nth(1).is_some() {
         // HTTP/2 may send a field for each, and the backend gets one all the same (RFC 9113 §8.2.3).
-        put(hasher, &values().map(FieldValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]));
+        put(hasher, &values().map(Value::as_bytes).collect::<Vec<_>>().join(&b"; "[..]));
         hasher.write_usize(1);
         return;
     }

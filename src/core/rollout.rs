@@ -76,9 +76,10 @@ impl Pattern {
 impl Exempt {
     fn fits(&self, address: u128, fields: &Fields) -> bool {
         self.network.is_none_or(|network| network.contains(address))
-            && self.header.as_ref().is_none_or(|(name, pattern)| {
-                fields.get_all(name).iter().any(|value| pattern.matches(value.as_bytes()))
-            })
+            && self
+                .header
+                .as_ref()
+                .is_none_or(|(name, pattern)| fields.get_all(name).any(|value| pattern.matches(value.as_bytes())))
     }
 }
 

@@ -13,7 +13,7 @@ use http::{
 };
 use httpdate::HttpDate;
 
-use super::{etag::EntityTag, fields::Fields, pointer::Pointer, policy::Comparison, value::FieldValue};
+use super::{etag::EntityTag, fields::Fields, pointer::Pointer, policy::Comparison, value::Value};
 
 mod json;
 
@@ -199,8 +199,8 @@ fn date(fields: &Fields, name: &HeaderName) -> Option<HttpDate> {
 }
 
 /// A field's only line.
-fn only<'a>(fields: &'a Fields, name: &HeaderName) -> Option<&'a FieldValue> {
-    let mut lines = fields.get_all(name).iter();
+fn only<'a>(fields: &'a Fields, name: &HeaderName) -> Option<Value<'a>> {
+    let mut lines = fields.get_all(name);
     lines.next().filter(|_| lines.next().is_none())
 }
 

@@ -27,7 +27,7 @@ use crate::{
         precondition::Malformed,
         profile::ConflictBody,
         resource::TargetError,
-        value::FieldValue,
+        value::{FieldValue, Value},
         verdict::Refusal,
     },
     memory::Recorded,
@@ -148,7 +148,7 @@ impl<'a> About<'a> {
     }
 
     /// The lines that demand a tag.
-    fn if_match(&self) -> impl Iterator<Item = &'a FieldValue> {
+    fn if_match(&self) -> impl Iterator<Item = Value<'a>> {
         let names = [&IF_MATCH].into_iter().chain(&self.policy.browsers.tag_header);
         names.flat_map(|name| self.head.headers.get_all(name))
     }
@@ -159,11 +159,7 @@ impl<'a> About<'a> {
             let is_there = |line: &[u8]| {
                 line.windows(media_type.len()).any(|part| part.eq_ignore_ascii_case(media_type.as_bytes()))
             };
-            self.head
-                .headers
-                .get_all(ACCEPT)
-                .iter()
-                .any(|line| line.to_str().is_ok_and(|line| is_there(line.as_bytes())))
+            self.head.headers.get_all(ACCEPT).any(|line| line.to_str().is_ok_and(|line| is_there(line.as_bytes())))
         };
         let only_json = accepts("application/json")
             && !["application/problem+json", "application/*", "*/*"].iter().any(|other| accepts(other));
@@ -183,7 +179,7 @@ fn reference(target: &str) -> Cow<'_, str> {
 
 /// Only `100-continue` is known (RFC 9110 §10.1.1), and only as the whole field.
 pub(super) fn check_expectation(head: &Parts) -> Result<(), Failure> {
-    let mut lines = head.headers.get_all(EXPECT).iter();
+    let mut lines = head.headers.get_all(EXPECT);
     match (lines.next(), lines.next()) {
         (None, _) => Ok(()),
         (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
@@ -496,7 +492,7 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
     let conflict = if let Failure::Refused(refused) = failure { refused.told() } else { None };
     let repeat = if let Failure::Repeat(repeat) = failure { Some(repeat) } else { None };
     let path = about.path();
-    let mut fields = Fields::with_capacity(6);
+    let mut fields = Fields::with_capacity(6, 256);
     if let Some([only]) = conflict.map(Vec::as_slice) {
         fields.insert(ETAG, only.to_header_value());
     }

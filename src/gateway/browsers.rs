@@ -24,7 +24,7 @@ use crate::{
         message::Response,
         policy::Mode,
         precondition::{Demands, Malformed},
-        value::FieldValue,
+        value::{FieldValue, Value},
     },
     memory::Word,
 };
@@ -51,21 +51,21 @@ pub(super) fn demands(exchange: &Exchange) -> Result<Demands, Malformed> {
 }
 
 /// The rules and the page's origin, where the page is of another origin and that matters.
-pub(super) fn page(exchange: &Exchange) -> Option<(&Browsers, &FieldValue)> {
+pub(super) fn page(exchange: &Exchange) -> Option<(&Browsers, Value<'_>)> {
     let rules = rules(exchange).filter(|rules| rules.cors == Cors::Follow)?;
-    let origin = browsers::origin(&exchange.head.headers).filter(|origin| !is_same_origin(exchange, origin))?;
+    let origin = browsers::origin(&exchange.head.headers).filter(|origin| !is_same_origin(exchange, *origin))?;
     Some((rules, origin))
 }
 
 /// Whether the page is of the origin that it asks, as far as can be seen: browsers send `Origin` there, too. Whoever ends TLS
 /// before the gateway makes the scheme another one.
-fn is_same_origin(exchange: &Exchange, origin: &FieldValue) -> bool {
+fn is_same_origin(exchange: &Exchange, origin: Value<'_>) -> bool {
     let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host.as_bytes());
     host.is_some_and(|host| host.eq_ignore_ascii_case(exchange.asked.as_bytes()))
 }
 
 /// The method that the page asks for by a preflight.
-fn preflight(exchange: &Exchange) -> Option<&FieldValue> {
+fn preflight(exchange: &Exchange) -> Option<Value<'_>> {
     browsers::preflight(&exchange.head.method, &exchange.head.headers)
 }
 
@@ -82,7 +82,7 @@ pub(super) fn spare(exchange: &Exchange, fields: &mut Fields) {
 pub(super) fn learn(exchange: &Exchange, status: StatusCode, fields: &Fields) {
     let Some((_, origin)) = page(exchange) else { return };
     let asked = preflight(exchange);
-    let method = asked.map_or(exchange.head.method.as_str().as_bytes(), FieldValue::as_bytes);
+    let method = asked.map_or(exchange.head.method.as_str().as_bytes(), Value::as_bytes);
     let word = word(origin, asked.is_some(), status, fields);
     // A 304 renews an answer that the page has, and need not say again who may read that.
     if word.is_some() || status != StatusCode::NOT_MODIFIED {
@@ -96,7 +96,7 @@ fn note(exchange: &Exchange, name: Fingerprint, word: Option<Word>) {
 
 /// What an answer says to an origin. One that went wrong may have come from something before the service that knows nothing of
 /// origins: it leaves the question open.
-fn word(origin: &FieldValue, is_preflight: bool, status: StatusCode, fields: &Fields) -> Option<Word> {
+fn word(origin: Value<'_>, is_preflight: bool, status: StatusCode, fields: &Fields) -> Option<Word> {
     match Allowed::by(fields, origin) {
         // A preflight counts only if it is a success (Fetch, CORS-preflight fetch, step 7).
         Some(allowed) if !is_preflight || status.is_success() => Some(Word::Allowed(allowed)),
@@ -108,13 +108,13 @@ fn word(origin: &FieldValue, is_preflight: bool, status: StatusCode, fields: &Fi
 }
 
 /// Under which name the word to an origin is kept. In it is every host that the request names, whichever the backend goes by.
-fn name(exchange: &Exchange, origin: &FieldValue, method: &[u8]) -> Fingerprint {
+fn name(exchange: &Exchange, origin: Value<'_>, method: &[u8]) -> Fingerprint {
     let gateway = &exchange.gateway;
     let scope = gateway.names.scope(gateway.config.routes[exchange.route].upstream);
     let target = exchange.target.as_path_and_query().as_str();
     let (host, asked) = (exchange.host.as_bytes(), exchange.asked.as_bytes());
     let parts = [scope.as_bytes(), host, asked, target.as_bytes(), method, origin.as_bytes()];
-    let forwarded = exchange.head.headers.get_all(X_FORWARDED_HOST).iter().map(FieldValue::as_bytes);
+    let forwarded = exchange.head.headers.get_all(X_FORWARDED_HOST).map(Value::as_bytes);
     gateway.shared.origins.prints().of(parts.into_iter().chain(forwarded))
 }
 
@@ -197,12 +197,12 @@ impl Voice {
 }
 
 /// The backend's last word about requests like this one.
-fn known_word(exchange: &Exchange, origin: &FieldValue) -> Option<Word> {
+fn known_word(exchange: &Exchange, origin: Value<'_>) -> Option<Word> {
     let name = name(exchange, origin, exchange.head.method.as_str().as_bytes());
     exchange.gateway.shared.origins.look(name)
 }
 
-async fn last_word(exchange: &Exchange, origin: &FieldValue, voice: Voice) -> Option<Word> {
+async fn last_word(exchange: &Exchange, origin: Value<'_>, voice: Voice) -> Option<Word> {
     if voice == Voice::Itself {
         return None;
     }
@@ -235,14 +235,14 @@ fn is_for_now(status: StatusCode) -> bool {
 }
 
 /// A preflight of the gateway's own.
-async fn ask(exchange: &Exchange, origin: &FieldValue) -> Option<Received> {
-    let mut only = Fields::with_capacity(4);
+async fn ask(exchange: &Exchange, origin: Value<'_>) -> Option<Received> {
+    let mut only = Fields::with_capacity(4, 256);
     for name in [header::USER_AGENT, header::VIA] {
         for value in exchange.head.headers.get_all(&name) {
-            only.append(&name, value.clone());
+            only.append(&name, value);
         }
     }
-    only.insert(header::ORIGIN, origin.clone());
+    only.insert(header::ORIGIN, origin);
     let method = FieldValue::try_from(exchange.head.method.as_str()).expect("a method may stand in a field");
     only.insert(header::ACCESS_CONTROL_REQUEST_METHOD, method);
     let fields = headers::for_backend(exchange, &only, false);

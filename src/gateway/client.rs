@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::informational::Queue;
-use crate::core::value::FieldValue;
+use crate::core::{fields::Fields, value::FieldValue};
 
 /// A client, for as long as its connection lives.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct Client {
     pub(super) address: FieldValue,
     /// The same as `Forwarded` has it: `for=…`, and the protocol.
     pub(super) forwarded: FieldValue,
-    /// All of that element, for the host that was asked last.
-    element: Mutex<Option<(FieldValue, FieldValue)>>,
+    /// What a backend is told of it, for the host that was asked last.
+    told: Mutex<Option<(FieldValue, Fields)>>,
     /// The address itself.
     pub(super) ip: IpAddr,
     /// Whether its connection is secured.
@@ -58,7 +58,7 @@ impl Client {
         Arc::new(Self {
             address: plain(ip.to_string()),
             forwarded: plain(forwarded),
-            element: Mutex::new(None),
+            told: Mutex::new(None),
             ip,
             https,
             ended: AtomicBool::new(false),
@@ -81,17 +81,14 @@ impl Client {
         self.informational.next(writer)
     }
 
-    /// Its element of `Forwarded` in a request for this host, made by `make` unless the one before was for the same.
-    pub(super) fn element(&self, asked: &FieldValue, make: impl FnOnce() -> FieldValue) -> FieldValue {
-        let mut last = self.element.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((host, element)) if host == asked => element.clone(),
-            Some(_) | None => {
-                let element = make();
-                // A copy: the host itself may be a part of all that was read with it.
-                *last = FieldValue::from_bytes(asked.as_bytes()).ok().map(|host| (host, element.clone()));
-                element
-            }
+    /// Tells a backend of it in a request for this host: what `make` makes, unless the request before was for the same.
+    pub(super) fn tell(&self, out: &mut Fields, asked: &FieldValue, make: impl FnOnce() -> Fields) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref().is_none_or(|(host, _)| host != asked) {
+            *told = Some((asked.clone(), make()));
+        }
+        if let Some((_, fields)) = &*told {
+            out.append_from(fields, |_, _| true);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::core::{
     dav,
     fields::Fields,
     precondition::{self, Demands},
-    value::FieldValue,
+    value::{FieldValue, Value},
 };
 
 /// What it demands of the target's tags.
@@ -19,7 +19,7 @@ pub(super) fn demand(exchange: &Exchange) -> Result<Option<dav::Demand>, Failure
     // is longer than a target may be, into which nobody looks.
     let is_target = |reference: &[u8]| {
         reference.len() > longest
-            || FieldValue::from_bytes(reference).is_ok_and(|reference| route::is_of_target(exchange, &reference))
+            || Value::new(reference).is_ok_and(|reference| route::is_of_target(exchange, reference))
     };
     Demands::parse_if(&exchange.head.headers, is_target).map_err(Failure::Malformed)
 }
@@ -35,6 +35,6 @@ pub(super) fn leave_tags_behind(exchange: &Exchange, fields: &mut Fields) {
     match field.without_tags().map(FieldValue::try_from) {
         Some(Ok(left)) => fields.insert(precondition::IF, left),
         Some(Err(_)) => {}
-        None => drop(fields.remove(precondition::IF)),
+        None => fields.remove(precondition::IF),
     }
 }

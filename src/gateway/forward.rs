@@ -262,7 +262,7 @@ pub(super) enum Tagged {
 
 /// The tag that an answer shows.
 pub(super) fn tag(fields: &Fields) -> Tagged {
-    let mut lines = fields.get_all(ETAG).iter();
+    let mut lines = fields.get_all(ETAG);
     match (lines.next(), lines.next()) {
         (None, _) => Tagged::Without,
         (Some(only), None) => EntityTag::parse(only.as_bytes().trim_ascii()).map_or(Tagged::Unreadable, Tagged::With),

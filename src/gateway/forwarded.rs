@@ -36,8 +36,8 @@ pub(super) struct Origin {
 }
 
 /// Whether a field says by which way a request came.
-pub(super) fn is_forwarding(name: &HeaderName) -> bool {
-    name == FORWARDED || name.as_str().starts_with("x-forwarded-")
+pub(super) fn is_forwarding(name: &[u8]) -> bool {
+    name == b"forwarded" || name.starts_with(b"x-forwarded-")
 }
 
 /// Where a request with these fields comes from.
@@ -55,30 +55,33 @@ pub(super) fn add(out: &mut Fields, exchange: &Exchange) {
     let forwarding = &gateway.config.forwarding;
     let believes = believes(forwarding, client);
     if believes || forwarding.rule == ForwardedRule::Off {
-        for (name, value) in head.headers.iter().filter(|(name, _)| is_forwarding(name)) {
-            out.append(name.clone(), value.clone());
-        }
+        out.append_from(&head.headers, |name, _| is_forwarding(name.as_bytes()));
     }
     if forwarding.rule == ForwardedRule::Off {
         return;
     }
     let proto = if exchange.origin.https { HTTPS } else { HTTP };
+    let element = || own_element(client, asked);
     if believes {
         let said = Chains::of(forwarding, client, &head.headers);
         put(out, X_FORWARDED_FOR, joined(&said.addresses, client.address.as_bytes()));
         out.add_missing(X_FORWARDED_PROTO, || proto);
         if !asked.is_empty() {
-            out.add_missing(X_FORWARDED_HOST, || asked.clone());
+            out.add_missing(X_FORWARDED_HOST, || asked);
         }
-        put(out, FORWARDED, joined(&said.elements, client.element(asked, || own_element(client, asked)).as_bytes()));
+        put(out, FORWARDED, joined(&said.elements, element().as_bytes()));
     } else {
         // Nothing that the client says of its way has come this far.
-        out.append(X_FORWARDED_FOR, client.address.clone());
-        out.append(X_FORWARDED_PROTO, proto);
-        if !asked.is_empty() {
-            out.append(X_FORWARDED_HOST, asked.clone());
-        }
-        out.append(FORWARDED, client.element(asked, || own_element(client, asked)));
+        client.tell(out, asked, || {
+            let mut own = Fields::new();
+            own.append(X_FORWARDED_FOR, &client.address);
+            own.append(X_FORWARDED_PROTO, proto);
+            if !asked.is_empty() {
+                own.append(X_FORWARDED_HOST, asked);
+            }
+            own.append(FORWARDED, element());
+            own
+        });
     }
 }
 
@@ -101,7 +104,7 @@ fn own_element(client: &Client, asked: &FieldValue) -> FieldValue {
 fn put(out: &mut Fields, name: HeaderName, value: Vec<u8>) {
     match FieldValue::try_from(value) {
         Ok(value) => out.insert(name, value),
-        Err(_) => drop(out.remove(name)),
+        Err(_) => out.remove(name),
     }
 }
 
@@ -164,7 +167,7 @@ fn walk(forwarding: &Forwarding, peer: Hop, hops: impl DoubleEndedIterator<Item 
 
 /// The protocol that a trusted proxy names, where it names one: a list may have begun with the client.
 fn said_proto(headers: &Fields) -> Option<bool> {
-    let mut lines = headers.get_all(X_FORWARDED_PROTO).iter();
+    let mut lines = headers.get_all(X_FORWARDED_PROTO);
     let only = lines.next().filter(|_| lines.next().is_none())?;
     is_https(only.as_bytes())
 }

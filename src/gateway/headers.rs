@@ -13,12 +13,18 @@ use http::{
 use http_body::Body;
 
 use super::{Exchange, body::Outgoing, browsers, forwarded, versions};
-use crate::core::{fields::Fields, policy::Mode, resource::CREDENTIALS, value::FieldValue};
+use crate::core::{
+    fields::{Fields, Marks, Name},
+    policy::Mode,
+    resource::CREDENTIALS,
+    value::{Digits, FieldValue, Value},
+};
 
 /// Accept-like fields that decide which representation a probe is shown, beside those named in `http`.
 const ACCEPT_CHARSET: HeaderName = http::header::ACCEPT_CHARSET;
-/// So many fields are added at most times, one of which may take the place of another.
+/// So many fields are added at most times, of so many bytes, one of which may take the place of another.
 const ADDED: usize = 8;
+const BYTES_ADDED: usize = 512;
 /// The fields by which a POST says that it means another method.
 pub(super) static METHOD_OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-http-method-override"),
@@ -36,33 +42,33 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &Fields, keep_preconditi
     };
     let browsers = browsers::rules(exchange);
     let named = Named::by(headers.get_all(CONNECTION));
-    let mut out = Fields::with_capacity(headers.len() + ADDED);
-    out.append(HOST, exchange.host.clone());
+    let mut out = Fields::with_capacity(headers.len() + ADDED, headers.bytes() + BYTES_ADDED);
+    out.append(HOST, &exchange.host);
     let mut cookies = Vec::new();
-    for (name, value) in headers {
-        let is_named = named.contains(name) && !partition.contains(name);
-        if is_named || folds_into_protected(name, partition) {
-            continue;
+    let underscored = headers.may_be_underscored();
+    out.append_from(headers, |name, value| {
+        let is_named = named.contains(name) && !partition.iter().any(|field| name == field);
+        if is_named || underscored && folds_into_protected(name, partition) {
+            return false;
         }
         if browsers.is_some_and(|browsers| browsers.is_tag_header(name)) {
-            continue;
+            return false;
         }
-        match Meaning::of(name) {
-            Meaning::OfThisHop | Meaning::SetHere => continue,
-            Meaning::Precondition if !keep_preconditions => continue,
+        match Meaning::of_field(name) {
+            Meaning::OfThisHop | Meaning::SetHere => false,
+            Meaning::Precondition => keep_preconditions,
             // Nobody has judged what it would mean on another method.
-            Meaning::Override if exchange.head.method != Method::POST && takes_overrides => continue,
+            Meaning::Override => exchange.head.method == Method::POST || !takes_overrides,
             Meaning::Cookies => {
                 cookies.push(value);
-                continue;
+                false
             }
-            Meaning::Precondition | Meaning::Override | Meaning::Other => {}
+            Meaning::Other => true,
         }
-        out.append(name.clone(), value.clone());
-    }
+    });
     match cookies.as_slice() {
         [] => {}
-        [only] => out.append(COOKIE, (*only).clone()),
+        [only] => out.append(COOKIE, only),
         // HTTP/2 may send one field a cookie; HTTP/1 backends know one field (RFC 9113 §8.2.3).
         several => {
             let parts: Vec<_> = several.iter().map(|part| part.as_bytes()).collect();
@@ -78,15 +84,13 @@ pub(super) fn for_backend(exchange: &Exchange, headers: &Fields, keep_preconditi
 /// The fields of a probe: those of the caller that decide what it may see and which representation it is shown.
 pub(super) fn for_probe(exchange: &Exchange) -> Fields {
     let headers = &exchange.head.headers;
-    let mut only = Fields::with_capacity(12);
+    let mut only = Fields::with_capacity(12, headers.bytes());
     let carried = [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, USER_AGENT, VIA];
     // What it shows may go out to the page, which must be one that may see it.
     let origin = browsers::page(exchange).map(|_| ORIGIN);
     for name in carried.iter().chain(&CREDENTIALS).chain(&exchange.policy().partition).chain(&origin) {
         if !only.contains_key(name) {
-            for value in headers.get_all(name) {
-                only.append(name.clone(), value.clone());
-            }
+            only.append_from(headers, |there, _| there == name);
         }
     }
     let mut out = for_backend(exchange, &only, false);
@@ -102,7 +106,7 @@ pub(super) fn describe_body(headers: &mut Fields, method: &Method, body: &Outgoi
         // GET and the like do not even say that they have none (RFC 9110 §8.6).
         Some(0) if method.is_safe() || method == Method::DELETE => {}
         Some(length) => {
-            headers.insert(CONTENT_LENGTH, FieldValue::from(length));
+            headers.insert(CONTENT_LENGTH, Digits::of(length));
         }
         // hyper would send a GET's without framing, which is not at all.
         None => {
@@ -113,10 +117,12 @@ pub(super) fn describe_body(headers: &mut Fields, method: &Method, body: &Outgoi
 
 /// The fields of a response as the client gets them.
 pub(super) fn for_client(mut headers: Fields, version: Version) -> Fields {
-    let connection: Vec<_> = headers.get_all(CONNECTION).cloned().collect();
-    let named = Named::by(connection.iter());
+    let named = Named::by(headers.get_all(CONNECTION));
     let chunked = headers.contains_key(TRANSFER_ENCODING);
-    headers.retain(|name, _| !(is_hop_by_hop(name) || named.contains(name) || chunked && *name == CONTENT_LENGTH));
+    headers.retain(|name, _| {
+        let is_of_this_hop = Meaning::of_field(name) == Meaning::OfThisHop;
+        !(is_of_this_hop || named.contains(name) || chunked && name == CONTENT_LENGTH)
+    });
     headers.append(VIA, via(version));
     headers
 }
@@ -146,23 +152,55 @@ enum Meaning {
     Other,
 }
 
+/// Of all that has a meaning but for what begins with `x-forwarded-`.
+const MARKS: Marks = Marks::of(&[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "http2-settings",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "host",
+    "content-length",
+    "expect",
+    "if-match",
+    "if-none-match",
+    "if-unmodified-since",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "cookie",
+    "forwarded",
+]);
+
 impl Meaning {
-    fn of(name: &HeaderName) -> Self {
-        match name.as_str() {
-            "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "http2-settings"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authenticate"
-            | "proxy-authorization" => Self::OfThisHop,
-            "host" | "content-length" | "expect" => Self::SetHere,
-            "if-match" | "if-none-match" | "if-unmodified-since" => Self::Precondition,
-            "x-http-method-override" | "x-http-method" | "x-method-override" => Self::Override,
-            "cookie" => Self::Cookies,
+    /// That of one that is there: most have none, which their mark tells.
+    #[inline]
+    fn of_field(name: Name<'_>) -> Self {
+        let has_some = name.may_be(MARKS) || forwarded::is_forwarding(name.as_bytes());
+        if has_some { Self::of(name.as_bytes()) } else { Self::Other }
+    }
+
+    fn of(name: &[u8]) -> Self {
+        match name {
+            b"connection"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"http2-settings"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
+            | b"proxy-authenticate"
+            | b"proxy-authorization" => Self::OfThisHop,
+            b"host" | b"content-length" | b"expect" => Self::SetHere,
+            b"if-match" | b"if-none-match" | b"if-unmodified-since" => Self::Precondition,
+            b"x-http-method-override" | b"x-http-method" | b"x-method-override" => Self::Override,
+            b"cookie" => Self::Cookies,
             _ if forwarded::is_forwarding(name) => Self::SetHere,
             _ => Self::Other,
         }
@@ -171,12 +209,12 @@ impl Meaning {
 
 /// Whether a field is of one hop, or one that the gateway answers itself.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    Meaning::of(name) == Meaning::OfThisHop
+    Meaning::of(name.as_str().as_bytes()) == Meaning::OfThisHop
 }
 
 /// Whether the gateway writes this field of a request itself.
 pub(super) fn is_set_here(name: &HeaderName) -> bool {
-    Meaning::of(name) == Meaning::SetHere
+    Meaning::of(name.as_str().as_bytes()) == Meaning::SetHere
 }
 
 /// The fields that decide what a message means or who sent it: no `Connection` takes one away.
@@ -212,8 +250,8 @@ pub(super) fn is_protected(name: &str) -> bool {
 }
 
 /// Whether a backend that reads `_` as `-` would take this for a field that decides something.
-fn folds_into_protected(name: &HeaderName, partition: &[HeaderName]) -> bool {
-    name.as_str().as_bytes().contains(&b'_') && {
+fn folds_into_protected(name: Name<'_>, partition: &[HeaderName]) -> bool {
+    name.as_bytes().contains(&b'_') && {
         let folded = name.as_str().replace('_', "-");
         is_protected(&folded)
             || HeaderName::try_from(folded).is_ok_and(|name| is_hop_by_hop(&name) || partition.contains(&name))
@@ -221,22 +259,23 @@ fn folds_into_protected(name: &HeaderName, partition: &[HeaderName]) -> bool {
 }
 
 /// The fields that a message's `Connection` names, to be left behind.
-struct Named<'a>(Vec<&'a [u8]>);
+struct Named(Vec<Vec<u8>>);
 
-impl<'a> Named<'a> {
-    fn by(lines: impl Iterator<Item = &'a FieldValue>) -> Self {
+impl Named {
+    fn by<'a>(lines: impl Iterator<Item = Value<'a>>) -> Self {
         let tokens = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
         Self(
             tokens
                 .filter(|t| {
                     !t.is_empty() && !t.eq_ignore_ascii_case(b"close") && !t.eq_ignore_ascii_case(b"keep-alive")
                 })
+                .map(<[u8]>::to_vec)
                 .collect(),
         )
     }
 
-    fn contains(&self, name: &HeaderName) -> bool {
-        self.0.iter().any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes())) && !is_protected(name.as_str())
+    fn contains(&self, name: Name<'_>) -> bool {
+        self.0.iter().any(|token| token.eq_ignore_ascii_case(name.as_bytes())) && !is_protected(name.as_str())
     }
 }
 
@@ -247,7 +286,8 @@ mod tests {
 
     #[test]
     fn what_is_judged_elsewhere_has_its_meaning_here() {
-        let all = |names: &[HeaderName], meaning| names.iter().all(|name| Meaning::of(name) == meaning);
+        let all =
+            |names: &[HeaderName], meaning| names.iter().all(|name| Meaning::of(name.as_str().as_bytes()) == meaning);
         assert!(all(&precondition::FIELDS, Meaning::Precondition));
         assert!(all(&METHOD_OVERRIDES, Meaning::Override));
         assert!(all(&[HOST, CONTENT_LENGTH, http::header::FORWARDED, forwarded::X_FORWARDED_HOST], Meaning::SetHere));

@@ -102,7 +102,7 @@ fn name(exchange: &Exchange, key: &[u8]) -> Fingerprint {
     let method = head.method.as_str().to_ascii_uppercase();
     let parts = [&b"key"[..], key, &caller, &asked, method.as_bytes(), target];
     let partition = exchange.policy().partition.iter();
-    let values = partition.flat_map(|name| head.headers.get_all(name).iter().map(|value| value.as_bytes()));
+    let values = partition.flat_map(|name| head.headers.get_all(name).map(|value| value.as_bytes()));
     memory(exchange).prints().of(parts.into_iter().chain(values))
 }
 
@@ -111,7 +111,7 @@ fn print_of_head(exchange: &Exchange) -> Fingerprint {
     let mut printing = memory(exchange).prints().begin();
     for name in [CONTENT_TYPE, CONTENT_ENCODING].iter().chain(&METHOD_OVERRIDES) {
         printing.part(name.as_str().as_bytes());
-        exchange.head.headers.get_all(name).iter().for_each(|value| printing.part(value.as_bytes()));
+        exchange.head.headers.get_all(name).for_each(|value| printing.part(value.as_bytes()));
     }
     printing.finish()
 }

@@ -21,7 +21,7 @@ use super::{
     versions::{self, Kind},
 };
 use crate::{
-    core::{fields::Fields, record::Probed, resource::Target, value::FieldValue, verdict::Probe},
+    core::{fields::Fields, record::Probed, resource::Target, value::Value, verdict::Probe},
     upstream::{Avoid, Progress},
 };
 
@@ -139,11 +139,11 @@ fn read(method: &Method, received: Received, by_date: bool, kind: &Kind) -> Resu
 
 /// Whether a cache behind the gateway says this from memory, although it was asked not to: it may be of any state.
 fn is_remembered(fields: &Fields) -> bool {
-    let is_zero = |age: &FieldValue| {
+    let is_zero = |age: Value<'_>| {
         let digits = age.as_bytes().trim_ascii();
         !digits.is_empty() && digits.iter().all(|digit| *digit == b'0')
     };
-    fields.get_all(AGE).iter().any(|age| !is_zero(age))
+    fields.get_all(AGE).any(|age| !is_zero(age))
 }
 
 fn last_modified(fields: &Fields) -> Option<HttpDate> {

@@ -62,7 +62,7 @@ fn declared(exchange: &Exchange) -> Vec<Target> {
 /// A write has one `Destination` at most (RFC 4918 §10.3), and it must be clear what it may be: what is not known to be
 /// written has no turn, and each of many would have one.
 pub(super) fn check_destination(exchange: &Exchange) -> Result<(), Failure> {
-    let mut lines = exchange.head.headers.get_all(DESTINATION).iter();
+    let mut lines = exchange.head.headers.get_all(DESTINATION);
     let is_read = match (lines.next(), lines.next()) {
         (None, _) => true,
         (Some(only), None) => readings(only.as_bytes(), exchange.target.path()).is_ok(),

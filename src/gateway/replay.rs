@@ -111,7 +111,7 @@ impl Candidate {
         let tag_header = browsers::tag_header(exchange);
         for name in describing.iter().chain(&precondition::FIELDS).chain([&precondition::IF]).chain(&tag_header) {
             printing.part(name.as_str().as_bytes());
-            head.headers.get_all(name).iter().for_each(|value| printing.part(value.as_bytes()));
+            head.headers.get_all(name).for_each(|value| printing.part(value.as_bytes()));
         }
         Some(Self {
             name: name(memory, exchange.key),

@@ -13,7 +13,7 @@ use crate::{
         fields::Fields,
         message::request::Parts,
         resource::{Key, Target, TargetError, names_host, same_host},
-        value::FieldValue,
+        value::{FieldValue, Value},
     },
 };
 
@@ -21,10 +21,10 @@ use crate::{
 /// Empty where an HTTP/1.0 client names none. A `Host` that differs gives way in HTTP/1.1, where RFC 9112 says so; in HTTP/2
 /// nobody has a reason to send one.
 pub(super) fn asked_host(head: &Parts) -> Result<FieldValue, Failure> {
-    let mut lines = head.headers.get_all(HOST).iter();
+    let mut lines = head.headers.get_all(HOST);
     let field = match (lines.next(), lines.next()) {
         (None, _) => None,
-        (Some(only), None) if is_host(only.as_bytes()) => Some(only.clone()),
+        (Some(only), None) if is_host(only.as_bytes()) => Some(FieldValue::from(only)),
         (Some(_), _) => return Err(Failure::Host),
     };
     let own = head.uri.authority().map(|authority| authority.as_str().as_bytes());
@@ -105,7 +105,7 @@ pub(super) fn check_target(head: &Parts, limit: usize) -> Result<(), Failure> {
 /// backend would get the coded bytes as if they were the content, and an HTTP/1.0 body without a length is never read: the
 /// backend would be told to store nothing.
 pub(super) fn check_framing(head: &Parts) -> Result<(), Failure> {
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING);
     let is_known = match (codings.next(), codings.next()) {
         (None, _) => true,
         (Some(only), None) => only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
@@ -150,12 +150,12 @@ pub(super) fn named(exchange: &Exchange, fields: &Fields) -> Vec<Key> {
         let (_, key) = exchange.gateway.resource(&exchange.asked, &target, &exchange.head.headers)?;
         Some(key)
     };
-    let references = fields.get_all(LOCATION).iter().chain(fields.get_all(CONTENT_LOCATION).iter());
+    let references = fields.get_all(LOCATION).chain(fields.get_all(CONTENT_LOCATION));
     references.filter_map(key).filter(|key| key.cell != exchange.key.cell).collect()
 }
 
 /// Whether a reference names the target, in whatever spelling.
-pub(super) fn is_of_target(exchange: &Exchange, reference: &FieldValue) -> bool {
+pub(super) fn is_of_target(exchange: &Exchange, reference: Value<'_>) -> bool {
     let Some(target) = same_origin(exchange, reference) else { return false };
     let found = exchange.gateway.resource(&exchange.asked, &target, &exchange.head.headers);
     found.is_some_and(|(_, key)| key.cell == exchange.key.cell)
@@ -163,7 +163,7 @@ pub(super) fn is_of_target(exchange: &Exchange, reference: &FieldValue) -> bool 
 
 /// The target that a reference names (RFC 3986 §5.2), if it lies on the origin that the client asked or that the backend
 /// was told. The scheme does not count: whoever ends TLS before the gateway makes it another one.
-pub(super) fn same_origin(exchange: &Exchange, reference: &FieldValue) -> Option<Target> {
+pub(super) fn same_origin(exchange: &Exchange, reference: Value<'_>) -> Option<Target> {
     let reference = std::str::from_utf8(reference.as_bytes()).ok()?.split('#').next()?;
     let reference = without_scheme(reference);
     let (path, query) = if let Some(after) = reference.strip_prefix("//") {

@@ -131,9 +131,9 @@ impl Seen {
             connected,
             version: request.version(),
             uri: request.uri().clone(),
-            host: fields.get(HOST).cloned(),
+            host: fields.get(HOST).map(FieldValue::from),
             if_match: joined(fields, &IF_MATCH),
-            agent: fields.get(USER_AGENT).cloned(),
+            agent: fields.get(USER_AGENT).map(FieldValue::from),
             later: Mutex::default(),
         };
         Arc::new(Self {
@@ -351,7 +351,7 @@ fn in_words(state: &State) -> Vec<u8> {
 }
 
 fn joined(fields: &Fields, name: &HeaderName) -> Option<Vec<u8>> {
-    list(fields.get_all(name).iter().map(|value| Cow::Borrowed(value.as_bytes())))
+    list(fields.get_all(name).map(|value| Cow::Borrowed(value.as_bytes())))
 }
 
 /// `a, b`, as far as it is told.

@@ -52,7 +52,7 @@ impl Trailers {
     pub(super) fn of(headers: &Fields, version: Version, partition: &[HeaderName]) -> Self {
         let others = version == Version::HTTP_2;
         let mut trailers = Self { announced: Vec::new(), others, partition: partition.to_vec() };
-        let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
+        let lines = headers.get_all(TRAILER).filter_map(|line| line.to_str().ok());
         let names = lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok());
         let announced = names.filter(|name| trailers.may_pass(name)).take(MAX_FIELDS).collect();
         trailers.announced = announced;
@@ -117,7 +117,7 @@ impl Trailers {
 
 /// Whether the sender of a message with this head keeps what comes behind a body (RFC 9110 §10.1.4).
 pub(super) fn are_accepted(headers: &Fields) -> bool {
-    let lines = headers.get_all(TE).iter().filter_map(|line| line.to_str().ok());
+    let lines = headers.get_all(TE).filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn fields(fields: &[(&'static str, &str)]) -> Fields {
-        map(fields).into()
+        (&map(fields)).into()
     }
 
     fn map(fields: &[(&'static str, &str)]) -> HeaderMap {

@@ -40,7 +40,7 @@ use crate::{
     core::{
         fields::Fields,
         message::{Request, Response, request::Parts},
-        value::FieldValue,
+        value::{FieldValue, Value},
     },
     upstream::{Fault, SendError, Tunnel},
 };
@@ -141,7 +141,7 @@ impl Wish {
 /// Only where nothing else can be meant: a GET over HTTP/1.1 without a body, whose `Connection` names it.
 fn may_upgrade(head: &Parts) -> bool {
     let fields = &head.headers;
-    let mut options = fields.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let mut options = fields.get_all(CONNECTION).flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     head.method == Method::GET
         && head.version == Version::HTTP_11
         && !fields.contains_key(TRANSFER_ENCODING)
@@ -151,7 +151,7 @@ fn may_upgrade(head: &Parts) -> bool {
 
 /// Those of the protocols that may be asked for.
 fn protocols(fields: &Fields) -> Option<FieldValue> {
-    let lines = fields.get_all(UPGRADE).iter().filter_map(|line| line.to_str().ok());
+    let lines = fields.get_all(UPGRADE).filter_map(|line| line.to_str().ok());
     let named = lines.flat_map(|line| line.split(',')).map(str::trim);
     let carries_http = |protocol: &str| {
         let name = protocol.split('/').next().unwrap_or_default().trim();
@@ -168,7 +168,7 @@ fn websocket_key() -> FieldValue {
 }
 
 /// The answer to a key (RFC 6455 §4.2.2).
-fn accepts(key: &FieldValue) -> FieldValue {
+fn accepts(key: Value<'_>) -> FieldValue {
     let digest = Sha1::new().chain_update(key.as_bytes().trim_ascii()).chain_update(WEBSOCKET_GUID).finalize();
     FieldValue::try_from(base64(&digest)).expect("base64 may stand in a field")
 }
@@ -195,7 +195,7 @@ pub(super) fn pass_on(exchange: &Exchange, wish: &Wish, mut received: Received) 
         let misleads = wish.is_connect && received.status().is_success();
         return if misleads { Err(bad()) } else { Ok(forward::pass_on(exchange, received)) };
     }
-    let granted = received.headers().get(UPGRADE).cloned().filter(|_| wish.is_granted(&received));
+    let granted = received.headers().get(UPGRADE).map(FieldValue::from).filter(|_| wish.is_granted(&received));
     let (Some(protocol), Some(backend)) = (granted, received.extensions_mut().remove::<Tunnel>()) else {
         return Err(bad());
     };
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_key_is_answered_as_rfc_6455_has_it() {
-        let answer = accepts(&FieldValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        let answer = accepts(Value::in_field(b"dGhlIHNhbXBsZSBub25jZQ=="));
         assert_eq!(answer, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 

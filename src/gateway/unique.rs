@@ -265,7 +265,7 @@ fn values(exchange: &Exchange, ahead: &Ahead, is_whole: bool) -> Result<Vec<(Poi
 
 /// Whether a body is JSON in UTF-8 that nobody has encoded.
 fn is_json(fields: &Fields) -> bool {
-    let mut types = fields.get_all(CONTENT_TYPE).iter();
+    let mut types = fields.get_all(CONTENT_TYPE);
     let (Some(only), None) = (types.next(), types.next()) else { return false };
     let Ok(media_type) = only.to_str().map(str::to_ascii_lowercase) else { return false };
     let mut parts = media_type.split(';').map(str::trim);

@@ -38,7 +38,7 @@ use crate::{
         policy::{Mode, Verify},
         precondition::{Malformed, Tags},
         record::{Seen, State, View},
-        value::FieldValue,
+        value::{FieldValue, Value},
         version::{Source, Versions, is_made},
     },
     telemetry::metrics::Untagged,
@@ -84,8 +84,8 @@ pub(super) fn adapt(exchange: &Exchange, method: &Method, fields: &mut Fields) {
     if !is_read(method) {
         return;
     }
-    let is_date = |value: &FieldValue| value.to_str().is_ok_and(|text| text.trim().parse::<HttpDate>().is_ok());
-    let names_tag = fields.get_all(IF_RANGE).iter().any(|value| !is_date(value));
+    let is_date = |value: Value<'_>| value.to_str().is_ok_and(|text| text.trim().parse::<HttpDate>().is_ok());
+    let names_tag = fields.get_all(IF_RANGE).any(|value| !is_date(value));
     if names_tag || is_conditional && versions.source.is_in_body() {
         fields.remove(IF_RANGE);
         fields.remove(RANGE);
@@ -110,7 +110,7 @@ fn leave_own(
     fields.remove(&condition);
     match FieldValue::try_from(own.join(&b", "[..])) {
         Ok(own) if !own.is_empty() => fields.insert(condition, own),
-        Ok(_) | Err(_) => drop(fields.remove(overridden)),
+        Ok(_) | Err(_) => fields.remove(overridden),
     }
 }
 
@@ -215,18 +215,14 @@ async fn of_body(
 
 /// Whether nothing is coded, although it was asked for so.
 fn is_plain(fields: &Fields) -> bool {
-    fields
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
+    fields.get_all(CONTENT_ENCODING).all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Server-sent events: who waits for their end keeps them from everybody.
 fn is_endless(fields: &Fields) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
-    let is_events = |value: &FieldValue| {
-        value.as_bytes().get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
-    };
+    let is_events =
+        |value: Value<'_>| value.as_bytes().get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS));
     fields.get(CONTENT_TYPE).is_some_and(is_events)
 }
 
@@ -384,7 +380,7 @@ fn has_views(fields: &Fields) -> bool {
         name.is_empty()
             || [ACCEPT_ENCODING, ORIGIN].iter().any(|one| name.eq_ignore_ascii_case(one.as_str().as_bytes()))
     };
-    !fields.get_all(VARY).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).all(is_one)
+    !fields.get_all(VARY).flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).all(is_one)
 }
 
 /// Takes from a write's answer the tag that nobody can use.

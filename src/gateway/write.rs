@@ -519,7 +519,6 @@ fn usable<'a>(exchange: &Exchange, view: View<'a>) -> View<'a> {
 pub(super) fn is_of_target(exchange: &Exchange, fields: &Fields) -> bool {
     fields
         .get_all(CONTENT_LOCATION)
-        .iter()
         .all(|named| route::same_origin(exchange, named).is_some_and(|target| target == exchange.target))
 }
 
@@ -535,7 +534,7 @@ async fn note_changes(exchange: &Exchange, received: &Received) {
 }
 
 fn prefers_representation(exchange: &Exchange) -> bool {
-    exchange.head.headers.get_all(PREFER).iter().filter_map(|line| line.to_str().ok()).any(|line| {
+    exchange.head.headers.get_all(PREFER).filter_map(|line| line.to_str().ok()).any(|line| {
         line.split(',').filter_map(|preference| preference.split(';').next()?.split_once('=')).any(|(name, value)| {
             name.trim().eq_ignore_ascii_case("return")
                 && value.trim().trim_matches('"').eq_ignore_ascii_case("representation")

@@ -22,11 +22,18 @@ use tokio::time::Instant;
 use super::request::{Head, digits, lists};
 use crate::{
     clock,
-    core::{fields::Fields, message::response, value::FieldValue},
+    core::{
+        fields::{Fields, Marks},
+        message::response,
+        value::{Digits, Value},
+    },
 };
 
-/// Room for a line of a head, mostly more than it needs; and for a body that goes out with its head.
-const ABOUT_A_LINE: usize = 48;
+/// What an answer says of this hop and of its body's length.
+const SAID_ANEW: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING];
+const OF_THIS_HOP: Marks = Marks::of(&["connection", "content-length", "trailer", "transfer-encoding"]);
+/// Room for what is written beside the fields, mostly more than it needs; and for a body that goes out with its head.
+const ROOM: usize = 128;
 const SMALL: usize = 16 * 1024;
 
 /// What of a request its answer depends on.
@@ -96,56 +103,28 @@ impl Asked {
     }
 }
 
-/// Which of the fields that are written once have been.
-#[derive(Default)]
-struct Has {
-    length: bool,
-    connection: bool,
-    trailer: bool,
-    date: bool,
-}
-
 /// Writes the head of an answer.
 pub fn write(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, size: Size) -> Written {
     let body = if let Size::Exact(length) = size { usize::try_from(length).unwrap_or(usize::MAX) } else { 0 };
-    out.reserve(ABOUT_A_LINE * (4 + head.headers.len()) + if body <= SMALL { body } else { 0 });
+    out.reserve(ROOM + head.headers.bytes() + if body <= SMALL { body } else { 0 });
     write_status(out, asked.is_1_1, head.status);
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let fields = &head.headers;
     let framing = framing(asked, head, size);
-    let closes = fields.get_all(CONNECTION).iter().any(|value| lists(value, "close"));
+    let closes = fields.get_all(CONNECTION).any(|value| lists(value, "close"));
     let goes_on = framing != Framing::UntilClose && !switches && !(asked.is_connect && head.status.is_success());
     let keeps_alive = asked.keeps_alive && !closes && goes_on;
-    let mut has = Has::default();
-    for (name, value) in fields {
-        match *name {
-            CONTENT_LENGTH if !std::mem::replace(&mut has.length, true) => {
-                write_length(out, asked, head, &framing, size);
-            }
-            CONNECTION if !std::mem::replace(&mut has.connection, true) => {
-                write_list(out, name, fields, added(asked, keeps_alive, switches, fields));
-            }
-            TRAILER if !std::mem::replace(&mut has.trailer, true) => {
-                if asked.is_1_1 && !asked.has_no_body(head.status) {
-                    write_list(out, name, fields, None);
-                }
-            }
-            CONTENT_LENGTH | CONNECTION | TRAILER | TRANSFER_ENCODING => {}
-            _ => {
-                has.date |= *name == DATE;
-                write_field(out, name.as_str(), value.as_bytes());
-            }
-        }
+    // What the fields say of this hop and of the body's length is said anew behind them.
+    fields.write(out, |name| !name.may_be(OF_THIS_HOP) || !SAID_ANEW.iter().any(|said| name == said));
+    let added = added(asked, keeps_alive, switches, fields);
+    if added.is_some() || fields.contains_key(CONNECTION) {
+        write_list(out, &CONNECTION, fields, added);
     }
-    if !has.connection
-        && let Some(added) = added(asked, keeps_alive, switches, fields)
-    {
-        write_field(out, "connection", added.as_bytes());
+    write_length(out, asked, head, &framing, size);
+    if asked.is_1_1 && !asked.has_no_body(head.status) && fields.contains_key(TRAILER) {
+        write_list(out, &TRAILER, fields, None);
     }
-    if !has.length {
-        write_length(out, asked, head, &framing, size);
-    }
-    if !has.date {
+    if !fields.contains_key(DATE) {
         out.extend_from_slice(b"date: ");
         DATE_NOW.with_borrow_mut(|now| out.extend_from_slice(now.text().as_bytes()));
         out.extend_from_slice(b"\r\n");
@@ -176,7 +155,7 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 /// Writes all values of a field as one list, and one more.
 fn write_list(out: &mut Vec<u8>, name: &HeaderName, fields: &Fields, added: Option<&str>) {
     out.extend_from_slice(name.as_str().as_bytes());
-    let values = fields.get_all(name).iter().map(FieldValue::as_bytes).chain(added.map(str::as_bytes));
+    let values = fields.get_all(name).map(Value::as_bytes).chain(added.map(str::as_bytes));
     for (place, value) in values.enumerate() {
         out.extend_from_slice(if place == 0 { b": " } else { b", " });
         out.extend_from_slice(value);
@@ -186,7 +165,7 @@ fn write_list(out: &mut Vec<u8>, name: &HeaderName, fields: &Fields, added: Opti
 
 /// What `Connection` has to say beside what it says: HTTP/1.1 goes on and HTTP/1.0 ends unless it says otherwise.
 fn added(asked: &Asked, keeps_alive: bool, switches: bool, fields: &Fields) -> Option<&'static str> {
-    let says = |what| fields.get_all(CONNECTION).iter().any(|value| lists(value, what));
+    let says = |what| fields.get_all(CONNECTION).any(|value| lists(value, what));
     match (asked.is_1_1, keeps_alive) {
         (true, false) if !switches && !says("close") => Some("close"),
         (false, true) if !says("keep-alive") => Some("keep-alive"),
@@ -228,24 +207,15 @@ fn write_length(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, framin
 }
 
 /// Writes a `Content-Length`.
-fn write_number(out: &mut Vec<u8>, mut number: u64) {
-    // As many digits as a number may have.
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    write_field(out, "content-length", &digits[first..]);
+fn write_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(b"content-length: ");
+    out.extend_from_slice(Digits::of(number).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The trailers that the answer's fields announce, as far as they may be some (RFC 9110 §6.5.1).
 fn announced(head: &response::Parts) -> Vec<HeaderName> {
-    let lines = head.headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
+    let lines = head.headers.get_all(TRAILER).filter_map(|line| line.to_str().ok());
     let names = lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok());
     names.filter(may_trail).collect()
 }

@@ -6,14 +6,17 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::{
-    HeaderName, Method, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE},
-};
+use http::{Method, StatusCode, Uri, Version, header::CONTENT_LENGTH};
 use httparse::Status;
 
-use crate::core::{fields::Fields, message::Request, value::FieldValue};
+use crate::core::{
+    fields::{Fields, Marks},
+    message::Request,
+    value::Value,
+};
 
+/// What says something of the connection, or of how the body is delimited.
+const OF_THIS_HOP: Marks = Marks::of(&["connection", "content-length", "expect", "te", "transfer-encoding", "upgrade"]);
 /// As many fields as nearly all requests have, with room to spare.
 const FEW: usize = 128;
 /// The longest target; `http` counts its bytes in 16 bits.
@@ -127,21 +130,20 @@ fn parse_with<'b>(
     if target.len() > LONGEST_TARGET {
         return Err(Refusal::TargetTooLong);
     }
-    // One copy of all of it, of which the target and long values are parts.
-    let copy = Bytes::copy_from_slice(&bytes[..length]);
-    let start = target.as_ptr().addr() - bytes.as_ptr().addr();
-    let target = copy.slice(start..start + target.len());
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed)?;
-    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::Malformed)?;
+    *request.uri_mut() =
+        Uri::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes())).map_err(|_| Refusal::Malformed)?;
     *request.version_mut() = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let mut said = Said { is_1_1: version == 1, keeps_alive: version == 1, ..Said::default() };
-    let mut fields = Fields::with_capacity(parsed.headers.len());
+    let begin = parsed.headers.first().map_or(length, |first| first.name.as_ptr().addr() - bytes.as_ptr().addr());
+    let lines = &bytes[begin..length];
+    let mut fields = Fields::new();
+    fields.copy(lines, parsed.headers.len());
     for field in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Refusal::Malformed)?;
-        let value = FieldValue::read(field.value, bytes, &copy);
-        if said.stays(&name, &value, &mut fields)? {
-            fields.append(name, value);
+        let is_noted = OF_THIS_HOP.may_have(field.name);
+        if !is_noted || said.stays(field.name, Value::in_field(field.value), &mut fields)? {
+            fields.read(lines, field.name, field.value).ok_or(Refusal::Malformed)?;
         }
     }
     *request.headers_mut() = fields;
@@ -167,40 +169,39 @@ struct Said {
 
 impl Said {
     /// Notes what this field says. Returns whether it stays among the `fields`.
-    fn stays(&mut self, name: &HeaderName, value: &FieldValue, fields: &mut Fields) -> Result<bool, Refusal> {
-        match *name {
-            TRANSFER_ENCODING => {
-                if !self.is_1_1 {
-                    return Err(Refusal::Malformed);
-                }
-                self.is_coded = true;
-                if self.length.take().is_some() {
-                    fields.remove(CONTENT_LENGTH);
-                }
-                let last = value.as_bytes().rsplit(|&byte| byte == b',').next().unwrap_or_default();
-                self.is_chunked = value.to_str().is_ok() && last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+    fn stays(&mut self, name: &str, value: Value<'_>, fields: &mut Fields) -> Result<bool, Refusal> {
+        let is = |other| name.eq_ignore_ascii_case(other);
+        if is("content-length") {
+            self.is_sized = true;
+            if self.is_coded {
+                return Ok(false);
             }
-            CONTENT_LENGTH => {
-                self.is_sized = true;
-                if self.is_coded {
-                    return Ok(false);
-                }
-                let length = digits(value.as_bytes()).ok_or(Refusal::Malformed)?;
-                match self.length {
-                    Some(before) if before == length => return Ok(false),
-                    Some(_) => return Err(Refusal::Malformed),
-                    None if length > LONGEST_BODY => return Err(Refusal::TooLarge),
-                    None => self.length = Some(length),
-                }
+            let length = digits(value.as_bytes()).ok_or(Refusal::Malformed)?;
+            match self.length {
+                Some(before) if before == length => return Ok(false),
+                Some(_) => return Err(Refusal::Malformed),
+                None if length > LONGEST_BODY => return Err(Refusal::TooLarge),
+                None => self.length = Some(length),
             }
-            CONNECTION => {
-                self.closes |= lists(value, "close");
-                self.keeps_alive = !self.closes && (self.keeps_alive || lists(value, "keep-alive"));
+        } else if is("transfer-encoding") {
+            if !self.is_1_1 {
+                return Err(Refusal::Malformed);
             }
-            EXPECT => self.awaits_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
-            UPGRADE => self.upgrades = self.is_1_1,
-            TE => self.takes_trailers |= lists(value, "trailers"),
-            _ => {}
+            self.is_coded = true;
+            if self.length.take().is_some() {
+                fields.remove(CONTENT_LENGTH);
+            }
+            let last = value.as_bytes().rsplit(|&byte| byte == b',').next().unwrap_or_default();
+            self.is_chunked = value.to_str().is_ok() && last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        } else if is("connection") {
+            self.closes |= lists(value, "close");
+            self.keeps_alive = !self.closes && (self.keeps_alive || lists(value, "keep-alive"));
+        } else if is("expect") {
+            self.awaits_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        } else if is("upgrade") {
+            self.upgrades = self.is_1_1;
+        } else if is("te") {
+            self.takes_trailers |= lists(value, "trailers");
         }
         Ok(true)
     }
@@ -230,6 +231,6 @@ pub(super) fn digits(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Whether this is among the members of a list.
-pub(super) fn lists(value: &FieldValue, token: &str) -> bool {
+pub(super) fn lists(value: Value<'_>, token: &str) -> bool {
     value.to_str().is_ok_and(|list| list.split(',').any(|member| member.trim().eq_ignore_ascii_case(token)))
 }

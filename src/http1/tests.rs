@@ -351,10 +351,17 @@ impl Body for Frames {
     }
 }
 
+/// What was written, but for the date and the order in which the fields of a head stand.
 fn without_date(outcome: &Outcome) -> String {
     let text = String::from_utf8(outcome.written.clone()).expect("ASCII");
+    let is_field = |line: &&str| line.contains(": ");
     let is_now = |line: &&str| line.starts_with("date: ") && !line.contains("then");
-    text.split_inclusive("\r\n").filter(|line| !is_now(line)).collect()
+    let mut lines: Vec<_> = text.split_inclusive("\r\n").filter(|line| !is_now(line)).collect();
+    lines
+        .chunk_by_mut(|one, next| is_field(one) == is_field(next))
+        .filter(|run| is_field(&run[0]))
+        .for_each(<[_]>::sort);
+    lines.concat()
 }
 
 /// But for what is said differently on purpose: no `keep-alive` where the answer ends with the connection, and no length

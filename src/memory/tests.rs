@@ -262,7 +262,7 @@ async fn a_million_keys_take_what_is_said_of_them_and_more_of_them_no_more() {
         ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
         ("via", "1.1 ifmatch"),
     ] {
-        fields.append(name, value.parse().expect("a value"));
+        fields.append(name, value.parse::<crate::core::value::FieldValue>().expect("a value"));
     }
     let answer = || {
         let recorded = Recorded::new(http::StatusCode::CREATED, &fields, &[b'x'; 200]);

@@ -336,7 +336,7 @@ impl Asking {
     pub(super) fn asked(mut self, answer: http::Response<RecvStream>) -> (Asked, Arc<Slot>) {
         if answer.status().is_success() {
             let (head, incoming) = answer.into_parts();
-            return (Asked::Granted(head.headers.into(), self.out, incoming), self.slot);
+            return (Asked::Granted((&head.headers).into(), self.out, incoming), self.slot);
         }
         // There is nothing to say any more. Where that comes too late the backend has ended the stream itself.
         let _ = self.out.send_data(Bytes::new(), true);
@@ -355,7 +355,7 @@ impl Begun {
                     return Poll::Ready(None);
                 }
                 let (head, ()) = informational.into_parts();
-                self.progress.informed(head.status, Version::HTTP_2, &head.headers.into());
+                self.progress.informed(head.status, Version::HTTP_2, &(&head.headers).into());
             }
             Pin::new(&mut self.answer).poll(cx).map(Some)
         });
@@ -410,8 +410,9 @@ pub(super) fn translated(head: &Parts, origin: &Origin) -> http::Request<()> {
     fields.reserve(head.headers.len());
     for (name, value) in &head.headers {
         let is_te = name == TE && !value.as_bytes().eq_ignore_ascii_case(b"trailers");
-        if name != HOST && !is_te && !SPECIFIC.contains(name) {
-            fields.append(name.clone(), HeaderValue::from(value.clone()));
+        if name != HOST && !is_te && !SPECIFIC.iter().any(|specific| name == specific) {
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("the same bytes may stand in a field");
+            fields.append(HeaderName::from(name), value);
         }
     }
     request

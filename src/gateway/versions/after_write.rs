@@ -62,7 +62,7 @@ impl Kind {
             Self::Only(Some(media_type)) => media_type,
             Self::Json => "application/json",
         };
-        if fields.get_all(ACCEPT).iter().all(|line| line.as_bytes().trim_ascii() == b"*/*")
+        if fields.get_all(ACCEPT).all(|line| line.as_bytes().trim_ascii() == b"*/*")
             && let Ok(wanted) = FieldValue::try_from(wanted)
         {
             fields.insert(ACCEPT, wanted);
@@ -71,7 +71,7 @@ impl Kind {
 
     /// Whether an answer with these fields has one.
     pub(in crate::gateway) fn is_in(&self, fields: &Fields) -> bool {
-        let is_one = fields.get_all(CONTENT_TYPE).iter().count() < 2;
+        let is_one = fields.get_all(CONTENT_TYPE).count() < 2;
         match self {
             Self::Any => true,
             Self::Only(wanted) => is_one && media_type(fields) == *wanted,
@@ -142,7 +142,7 @@ fn is_done(exchange: &Exchange, received: &Received) -> bool {
     match received.status() {
         StatusCode::OK | StatusCode::NO_CONTENT => true,
         StatusCode::CREATED => {
-            let mut created = received.headers().get_all(LOCATION).iter();
+            let mut created = received.headers().get_all(LOCATION);
             created.all(|created| route::same_origin(exchange, created).is_some_and(|target| target == exchange.target))
         }
         _ => false,

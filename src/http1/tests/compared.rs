@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, Version};
+use http::{StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper_util::rt::TokioIo;
@@ -115,8 +115,10 @@ impl AsyncWrite for Pieces {
 }
 
 /// By their names: hyper keeps those that are called the same together.
-fn fields<'a, V: AsRef<[u8]> + 'a>(all: impl IntoIterator<Item = (&'a HeaderName, &'a V)>) -> Vec<(String, Vec<u8>)> {
-    let lines = all.into_iter().map(|(name, value)| (name.to_string(), value.as_ref().to_vec()));
+fn fields<N: AsRef<[u8]>, V: AsRef<[u8]>>(all: impl IntoIterator<Item = (N, V)>) -> Vec<(String, Vec<u8>)> {
+    let lines = all
+        .into_iter()
+        .map(|(name, value)| (String::from_utf8_lossy(name.as_ref()).into_owned(), value.as_ref().to_vec()));
     let mut fields: Vec<_> = lines.collect();
     fields.sort_by(|(one, _), (other, _)| one.cmp(other));
     fields

@@ -26,7 +26,10 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{UnderWay, body::FromStream, tunnel::Tunnel};
 use crate::{
     clock::{self, Alarm},
-    core::message::{Request, Response, response::Parts},
+    core::{
+        message::{Request, Response, response::Parts},
+        value::FieldValue,
+    },
     gateway::{Delivery, Early, FromClient, Upgrade, Upgraded},
     server::date,
 };
@@ -198,7 +201,7 @@ impl<F: Future<Output = Response<Delivery>>> Stream<F> {
             return false;
         }
         if let Some(length) = body.size_hint().exact() {
-            head.headers.add_missing(CONTENT_LENGTH, || length.into());
+            head.headers.add_missing(CONTENT_LENGTH, || FieldValue::from(length));
         }
         !self.is_head && head.status != StatusCode::NOT_MODIFIED
     }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderName, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
@@ -46,8 +46,10 @@ pub(super) enum Broken {
 }
 
 /// By their names: hyper keeps those that are called the same together.
-fn fields<'a, V: AsRef<[u8]> + 'a>(all: impl IntoIterator<Item = (&'a HeaderName, &'a V)>) -> Fields {
-    let lines = all.into_iter().map(|(name, value)| (name.to_string(), value.as_ref().to_vec()));
+fn fields<N: AsRef<[u8]>, V: AsRef<[u8]>>(all: impl IntoIterator<Item = (N, V)>) -> Fields {
+    let lines = all
+        .into_iter()
+        .map(|(name, value)| (String::from_utf8_lossy(name.as_ref()).into_owned(), value.as_ref().to_vec()));
     let mut fields: Fields = lines.collect();
     fields.sort_by(|(one, _), (other, _)| one.cmp(other));
     fields

@@ -7,15 +7,14 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::Bytes;
 use http::{
-    HeaderName, Method, StatusCode, Version,
+    Method, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use httparse::{ParserConfig, Status};
 
 use super::framing::Decoder;
-use crate::core::{fields::Fields, value::FieldValue};
+use crate::core::fields::Fields;
 
 /// How many fields a head may have, and how many may stand behind a body.
 pub const MOST_FIELDS: usize = 256;
@@ -60,23 +59,6 @@ pub struct Head {
     pub version: Version,
     /// Its fields.
     pub fields: Fields,
-    says: Says,
-}
-
-/// Which of the fields that frame a message are there. To look for those that are not would cost more than to note it.
-#[derive(Debug, Default)]
-struct Says {
-    length: bool,
-    coding: bool,
-    connection: bool,
-}
-
-impl Says {
-    fn note(&mut self, name: &HeaderName) {
-        self.length |= *name == CONTENT_LENGTH;
-        self.coding |= *name == TRANSFER_ENCODING;
-        self.connection |= *name == CONNECTION;
-    }
 }
 
 /// Finds the head at the beginning of what has come.
@@ -84,15 +66,14 @@ impl Says {
 pub struct Reader {
     /// How much has been looked at without finding its end.
     looked: usize,
-    /// A row to put fields in.
+    /// Room to put fields in.
     spare: Fields,
 }
 
 impl Reader {
-    /// One that puts the fields in this row, so that none has to be made.
+    /// One that puts the fields where these were, so that none has to be made.
     #[must_use]
-    pub fn with(mut spare: Fields) -> Self {
-        spare.clear();
+    pub fn with(spare: Fields) -> Self {
         Self { looked: 0, spare }
     }
 
@@ -105,31 +86,34 @@ impl Reader {
         if bytes.is_empty() || self.looked > 0 && !may_end(bytes, self.looked) {
             return self.more(bytes);
         }
+        match self.read_by(&ParserConfig::default(), bytes) {
+            Err(Malformed::Head(_)) => self.read_by(&lenient(), bytes),
+            read => read,
+        }
+    }
+
+    fn read_by(&mut self, parser: &ParserConfig, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut answer = httparse::Response::new(&mut []);
-        let Status::Complete(length) = parser().parse_response_with_uninit_headers(&mut answer, bytes, &mut room)?
-        else {
-            return self.more(bytes);
-        };
+        let parsed = parser.parse_response_with_uninit_headers(&mut answer, bytes, &mut room)?;
+        let Status::Complete(length) = parsed else { return self.more(bytes) };
         if length > MOST_BYTES {
             return Err(Malformed::TooLong);
         }
         let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Meaning)?;
         let version = if answer.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-        // One copy of all of it, of which long values are parts.
-        let copy = Bytes::copy_from_slice(&bytes[..length]);
-        let mut says = Says::default();
+        let begin = answer.headers.first().map_or(length, |first| first.name.as_ptr().addr() - bytes.as_ptr().addr());
+        let lines = &bytes[begin..length];
         let mut fields = std::mem::take(&mut self.spare);
-        fields.reserve(answer.headers.len());
+        fields.copy(lines, answer.headers.len());
         for field in &*answer.headers {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Meaning)?;
-            says.note(&name);
-            let is_folded = field.value.iter().fold(false, |found, &byte| found | (byte == b'\n'));
-            let value = if is_folded { unfolded(field.value)? } else { FieldValue::read(field.value, bytes, &copy) };
-            fields.append(name, value);
+            let is_folded =
+                parser.obsolete_multiline_headers_in_responses_are_allowed() && field.value.contains(&b'\n');
+            let unfolded = is_folded.then(|| unfolded(field.value));
+            fields.read(lines, field.name, unfolded.as_deref().unwrap_or(field.value)).ok_or(Malformed::Meaning)?;
         }
         self.looked = 0;
-        Ok(Some((Head { status, version, fields, says }, length)))
+        Ok(Some((Head { status, version, fields }, length)))
     }
 
     fn more(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
@@ -138,7 +122,8 @@ impl Reader {
     }
 }
 
-fn parser() -> ParserConfig {
+/// Takes what legacy backends write. Most heads are as they should be, and need not be looked through for folds.
+fn lenient() -> ParserConfig {
     let mut parser = ParserConfig::default();
     parser.allow_obsolete_multiline_headers_in_responses(true).allow_spaces_after_header_name_in_responses(true);
     parser
@@ -152,14 +137,14 @@ fn may_end(bytes: &[u8], looked: usize) -> bool {
 }
 
 /// The value of a field that was folded, in one line (RFC 9112 §5.2).
-fn unfolded(folded: &[u8]) -> Result<FieldValue, Malformed> {
+fn unfolded(folded: &[u8]) -> Vec<u8> {
     let mut lines = folded.split(|&byte| byte == b'\n');
     let mut value = lines.next().unwrap_or_default().trim_ascii_end().to_vec();
     for line in lines {
         value.push(b' ');
         value.extend_from_slice(line.trim_ascii());
     }
-    FieldValue::from_shared(Bytes::from(value)).map_err(|_| Malformed::Meaning)
+    value
 }
 
 impl Head {
@@ -190,8 +175,7 @@ impl Head {
     #[must_use]
     pub fn persists(&self) -> bool {
         let mut keeps = self.version == Version::HTTP_11;
-        let lines = self.says.connection.then(|| self.fields.get_all(CONNECTION));
-        for line in lines.into_iter().flatten() {
+        for line in self.fields.get_all(CONNECTION) {
             for option in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 if option.eq_ignore_ascii_case(b"close") {
                     return false;
@@ -199,15 +183,13 @@ impl Head {
                 keeps |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         }
-        keeps && !(self.says.coding && self.says.length)
+        keeps && !(self.fields.contains_key(TRANSFER_ENCODING) && self.fields.contains_key(CONTENT_LENGTH))
     }
 
     fn is_chunked(&self) -> Result<bool, Malformed> {
-        if !self.says.coding {
-            return Ok(false);
-        }
-        let mut codings = self.fields.get_all(TRANSFER_ENCODING).iter();
+        let mut codings = self.fields.get_all(TRANSFER_ENCODING);
         match (codings.next(), codings.next()) {
+            (None, _) => Ok(false),
             (Some(coding), None)
                 if self.version == Version::HTTP_11
                     && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") =>
@@ -221,9 +203,6 @@ impl Head {
     /// The announced length. It may be said more than once, as long as it is the same.
     fn length(&self) -> Result<Option<u64>, Malformed> {
         let mut length = None;
-        if !self.says.length {
-            return Ok(None);
-        }
         for line in self.fields.get_all(CONTENT_LENGTH) {
             for number in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 let number = digits(number).ok_or(Malformed::Length)?;
@@ -274,7 +253,7 @@ mod tests {
     #[test]
     fn what_legacy_backends_do_is_read_as_hyper_reads_it() {
         let head = head("\r\nHTTP/1.0 200\nA : 1\r\n\t2 \n  3\r\nB:\r\n x\r\n\r\n");
-        let fields = ["a", "b"].map(|name| head.fields[name].as_bytes());
+        let fields = ["a", "b"].map(|name| head.fields.get(name).unwrap().as_bytes());
         assert_eq!((head.version, fields), (Version::HTTP_10, [&b"1 2 3"[..], b"x"]));
     }
 
