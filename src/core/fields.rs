@@ -704,6 +704,33 @@ mod tests {
         assert_eq!(mark(NAMES[0].as_bytes()), mark(NAMES[4].as_bytes()));
     }
 
+    /// So that what is read can be given to HTTP/2.
+    #[test]
+    fn what_a_parser_lets_through_is_a_name_and_a_value() {
+        for byte in 0..=u8::MAX {
+            for line in [[b"a", &[byte][..], b"b: 1\r\n\r\n"].concat(), [b"a: 1", &[byte][..], b"2\r\n\r\n"].concat()] {
+                let mut room = [httparse::EMPTY_HEADER; 2];
+                let Ok(httparse::Status::Complete((_, [found]))) = httparse::parse_headers(&line, &mut room) else {
+                    continue;
+                };
+                let mut fields = Fields::new();
+                fields.copy(&line, 1);
+                fields.read(&line, found.name, found.value).unwrap();
+                let map = HeaderMap::from(fields);
+                assert_eq!(map.get(found.name).map(HeaderValue::as_bytes), Some(found.value), "{byte:#x}");
+            }
+        }
+        let longest = ["a".repeat(usize::from(u16::MAX)), "b".repeat(usize::from(u16::MAX) + 1)];
+        let [fits, does_not] = longest.map(|name| {
+            let line = format!("{name}: 1\r\n\r\n");
+            let mut fields = Fields::new();
+            fields.copy(line.as_bytes(), 1);
+            fields.read(line.as_bytes(), &line[..name.len()], &line.as_bytes()[name.len() + 2..][..1]).map(|()| fields)
+        });
+        assert_eq!(fits.map(HeaderMap::from).unwrap().len(), 1);
+        assert!(does_not.is_none());
+    }
+
     #[test]
     fn letters_are_made_small_and_no_others() {
         let all: Vec<u8> = (0..=u8::MAX).collect();
