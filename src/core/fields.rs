@@ -13,6 +13,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::value::{IsValue, Value};
 
+/// Room for what is mostly added to fields that were read.
+const ADDED: usize = 3;
+const BYTES_ADDED: usize = 112;
 /// So many letters are made small at once.
 const WIDTH: usize = 16;
 /// What stands between a name and its value, and behind it.
@@ -73,6 +76,12 @@ impl Marks {
             at += 1;
         }
         Self(marks)
+    }
+
+    /// Those of one or the other.
+    #[must_use]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
     }
 
     /// Whether this name may be among them, in whatever case. Where it is not it mostly may not.
@@ -375,8 +384,8 @@ impl Fields {
     /// Takes this part of a message over, in which so many fields are to be found, of which [`Fields::read`] is told.
     pub(crate) fn copy(&mut self, part: &[u8], fields: usize) {
         self.clear();
-        self.lines.reserve(fields);
-        self.text.reserve(part.len() + WIDTH);
+        self.lines.reserve(fields + ADDED);
+        self.text.reserve(part.len() + WIDTH + BYTES_ADDED);
         self.text.extend_from_slice(part);
         // So that the last name, too, has as much behind it.
         self.text.extend_from_slice(&[0; WIDTH]);

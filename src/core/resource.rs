@@ -14,7 +14,7 @@ use std::{borrow::Cow, hash::Hasher, string::FromUtf8Error};
 
 use http::{
     HeaderName,
-    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, HOST, VARY},
+    header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, HOST, VARY},
     uri::PathAndQuery,
 };
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -33,22 +33,21 @@ pub use self::{authority::names_host, segments::lenient_segments};
 /// The fields by which a request says on whose behalf it comes: the standard ones, and those that API keys and tokens are
 /// commonly sent in.
 pub static CREDENTIALS: [HeaderName; 6] = [
-    AUTHORIZATION,
-    COOKIE,
-    HeaderName::from_static("api-key"),
-    HeaderName::from_static("x-access-token"),
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("x-auth-token"),
+    HeaderName::from_static(NAMES_OF_CREDENTIALS[0]),
+    HeaderName::from_static(NAMES_OF_CREDENTIALS[1]),
+    HeaderName::from_static(NAMES_OF_CREDENTIALS[2]),
+    HeaderName::from_static(NAMES_OF_CREDENTIALS[3]),
+    HeaderName::from_static(NAMES_OF_CREDENTIALS[4]),
+    HeaderName::from_static(NAMES_OF_CREDENTIALS[5]),
 ];
-
-/// Their marks.
-const MARKS_OF_CREDENTIALS: Marks =
-    Marks::of(&["authorization", "cookie", "api-key", "x-access-token", "x-api-key", "x-auth-token"]);
+const NAMES_OF_CREDENTIALS: [&str; 6] =
+    ["authorization", "cookie", "api-key", "x-access-token", "x-api-key", "x-auth-token"];
+const MARKS_OF_CREDENTIALS: Marks = Marks::of(&NAMES_OF_CREDENTIALS);
 
 /// Whether a field is one of [`CREDENTIALS`].
 #[must_use]
 pub fn is_credential(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "authorization" | "cookie" | "api-key" | "x-access-token" | "x-api-key" | "x-auth-token")
+    NAMES_OF_CREDENTIALS.contains(&name.as_str())
 }
 
 /// Hashes are no longer than they have to be, so that a record takes little room. Nobody can try enough of them to meet

@@ -119,10 +119,12 @@ pub(super) fn describe_body(headers: &mut Fields, method: &Method, body: &Outgoi
 pub(super) fn for_client(mut headers: Fields, version: Version) -> Fields {
     let named = Named::by(headers.get_all(CONNECTION));
     let chunked = headers.contains_key(TRANSFER_ENCODING);
-    headers.retain(|name, _| {
-        let is_of_this_hop = Meaning::of_field(name) == Meaning::OfThisHop;
-        !(is_of_this_hop || named.contains(name) || chunked && name == CONTENT_LENGTH)
-    });
+    if headers.may_have(MAY_BE_OF_THIS_HOP) {
+        headers.retain(|name, _| {
+            let is_of_this_hop = Meaning::of_field(name) == Meaning::OfThisHop;
+            !(is_of_this_hop || named.contains(name) || chunked && name == CONTENT_LENGTH)
+        });
+    }
     headers.append(VIA, via(version));
     headers
 }
@@ -152,8 +154,7 @@ enum Meaning {
     Other,
 }
 
-/// Of all that has a meaning but for what begins with `x-forwarded-`.
-const MARKS: Marks = Marks::of(&[
+const OF_THIS_HOP: [&str; 10] = [
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -164,45 +165,45 @@ const MARKS: Marks = Marks::of(&[
     "upgrade",
     "proxy-authenticate",
     "proxy-authorization",
-    "host",
-    "content-length",
-    "expect",
-    "if-match",
-    "if-none-match",
-    "if-unmodified-since",
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "cookie",
-    "forwarded",
-]);
+];
+/// And all that begins with `x-forwarded-`.
+const SET_HERE: [&str; 4] = ["host", "content-length", "expect", "forwarded"];
+const PRECONDITIONS: [&str; 3] = ["if-match", "if-none-match", "if-unmodified-since"];
+const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+const COOKIES: [&str; 1] = ["cookie"];
+/// Where none of what is of one hop is there, nothing has to stay behind with it.
+const MAY_BE_OF_THIS_HOP: Marks = Marks::of(&OF_THIS_HOP);
+const MAY_MEAN_SOMETHING: Marks = MAY_BE_OF_THIS_HOP
+    .and(Marks::of(&SET_HERE))
+    .and(Marks::of(&PRECONDITIONS))
+    .and(Marks::of(&OVERRIDES))
+    .and(Marks::of(&COOKIES));
 
 impl Meaning {
     /// That of one that is there: most have none, which their mark tells.
     #[inline]
     fn of_field(name: Name<'_>) -> Self {
-        let has_some = name.may_be(MARKS) || forwarded::is_forwarding(name.as_bytes());
-        if has_some { Self::of(name.as_bytes()) } else { Self::Other }
+        if name.may_be(MAY_MEAN_SOMETHING) || forwarded::is_forwarding(name.as_bytes()) {
+            Self::of(name.as_bytes())
+        } else {
+            Self::Other
+        }
     }
 
     fn of(name: &[u8]) -> Self {
-        match name {
-            b"connection"
-            | b"keep-alive"
-            | b"proxy-connection"
-            | b"http2-settings"
-            | b"te"
-            | b"trailer"
-            | b"transfer-encoding"
-            | b"upgrade"
-            | b"proxy-authenticate"
-            | b"proxy-authorization" => Self::OfThisHop,
-            b"host" | b"content-length" | b"expect" => Self::SetHere,
-            b"if-match" | b"if-none-match" | b"if-unmodified-since" => Self::Precondition,
-            b"x-http-method-override" | b"x-http-method" | b"x-method-override" => Self::Override,
-            b"cookie" => Self::Cookies,
-            _ if forwarded::is_forwarding(name) => Self::SetHere,
-            _ => Self::Other,
+        let is_one_of = |names: &[&str]| names.iter().any(|one| one.as_bytes() == name);
+        if is_one_of(&SET_HERE) || forwarded::is_forwarding(name) {
+            Self::SetHere
+        } else if is_one_of(&OF_THIS_HOP) {
+            Self::OfThisHop
+        } else if is_one_of(&PRECONDITIONS) {
+            Self::Precondition
+        } else if is_one_of(&OVERRIDES) {
+            Self::Override
+        } else if is_one_of(&COOKIES) {
+            Self::Cookies
+        } else {
+            Self::Other
         }
     }
 }

@@ -30,8 +30,8 @@ use crate::{
 };
 
 /// What an answer says of this hop and of its body's length.
-const SAID_ANEW: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING];
-const OF_THIS_HOP: Marks = Marks::of(&["connection", "content-length", "trailer", "transfer-encoding"]);
+const SAID_ANEW: [&str; 4] = ["connection", "content-length", "trailer", "transfer-encoding"];
+const MAY_BE_SAID_ANEW: Marks = Marks::of(&SAID_ANEW);
 /// Room for what is written beside the fields, mostly more than it needs; and for a body that goes out with its head.
 const ROOM: usize = 128;
 const SMALL: usize = 16 * 1024;
@@ -115,7 +115,7 @@ pub fn write(out: &mut Vec<u8>, asked: &Asked, head: &response::Parts, size: Siz
     let goes_on = framing != Framing::UntilClose && !switches && !(asked.is_connect && head.status.is_success());
     let keeps_alive = asked.keeps_alive && !closes && goes_on;
     // What the fields say of this hop and of the body's length is said anew behind them.
-    fields.write(out, |name| !name.may_be(OF_THIS_HOP) || !SAID_ANEW.iter().any(|said| name == said));
+    fields.write(out, |name| !name.may_be(MAY_BE_SAID_ANEW) || !SAID_ANEW.iter().any(|said| name == said));
     let added = added(asked, keeps_alive, switches, fields);
     if added.is_some() || fields.contains_key(CONNECTION) {
         write_list(out, &CONNECTION, fields, added);

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE};
 use proptest::prelude::*;
 
+use http::header::AUTHORIZATION;
+
 use super::*;
 use crate::core::value::FieldValue;
 
