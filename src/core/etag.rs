@@ -7,7 +7,10 @@ use std::fmt;
 
 use siphasher::sip::SipHasher13;
 
-use super::{policy::Comparison, value::FieldValue};
+use super::{
+    policy::Comparison,
+    value::{FieldValue, Value},
+};
 
 /// An entity tag: `"opaque"` or `W/"opaque"`.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -129,14 +132,14 @@ impl EntityTag {
     /// The tag as bytes, quotes and `W/` included.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.opaque.len() + if self.weak { 4 } else { 2 });
-        if self.weak {
-            bytes.extend_from_slice(b"W/");
-        }
-        bytes.push(b'"');
-        bytes.extend_from_slice(&self.opaque);
-        bytes.push(b'"');
-        bytes
+        self.parts().map(Value::as_bytes).concat()
+    }
+
+    /// The same in parts, none of which is copied.
+    #[must_use]
+    pub fn parts(&self) -> [Value<'_>; 3] {
+        let before: &[u8] = if self.weak { b"W/\"" } else { b"\"" };
+        [before, &self.opaque, b"\""].map(Value::in_field)
     }
 }
 

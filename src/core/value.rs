@@ -148,6 +148,13 @@ impl<'a> Value<'a> {
         check(bytes).map(|()| Self(bytes))
     }
 
+    /// A text of the program's own.
+    #[must_use]
+    pub fn of_text(text: &'static str) -> Value<'static> {
+        debug_assert!(check(text.as_bytes()).is_ok(), "{text:?} may not stand in a field");
+        Value(text.as_bytes())
+    }
+
     /// What stands in a field: a parser of HTTP, or somebody here, has let it through.
     pub(crate) const fn in_field(bytes: &'a [u8]) -> Self {
         Self(bytes)

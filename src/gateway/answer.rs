@@ -27,7 +27,7 @@ use crate::{
         precondition::Malformed,
         profile::ConflictBody,
         resource::TargetError,
-        value::{FieldValue, Value},
+        value::{Digits, FieldValue, Value},
         verdict::Refusal,
     },
     memory::Recorded,
@@ -45,7 +45,8 @@ use document::Object;
 pub use repeat::{Repeat, Unexaminable};
 pub(super) use unchanged::not_modified;
 
-const JSON: FieldValue = FieldValue::from_static("application/json");
+const JSON: &str = "application/json";
+const PROBLEM_JSON: &str = "application/problem+json";
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Why a request gets an answer of the gateway's own.
@@ -154,16 +155,15 @@ impl<'a> About<'a> {
     }
 
     /// The client's choice between the two media types (RFC 9110 §12.5.1); the second only where it rules out the first.
-    fn media_type(&self) -> FieldValue {
+    fn media_type(&self) -> &'static str {
         let accepts = |media_type: &str| {
             let is_there = |line: &[u8]| {
                 line.windows(media_type.len()).any(|part| part.eq_ignore_ascii_case(media_type.as_bytes()))
             };
             self.head.headers.get_all(ACCEPT).any(|line| line.to_str().is_ok_and(|line| is_there(line.as_bytes())))
         };
-        let only_json = accepts("application/json")
-            && !["application/problem+json", "application/*", "*/*"].iter().any(|other| accepts(other));
-        if only_json { JSON } else { FieldValue::from_static("application/problem+json") }
+        let only_json = accepts(JSON) && ![PROBLEM_JSON, "application/*", "*/*"].iter().any(|other| accepts(other));
+        if only_json { JSON } else { PROBLEM_JSON }
     }
 }
 
@@ -494,27 +494,27 @@ fn problem_details(about: &About<'_>, failure: &Failure) -> Response<Answer> {
     let path = about.path();
     let mut fields = Fields::with_capacity(6, 256);
     if let Some([only]) = conflict.map(Vec::as_slice) {
-        fields.insert(ETAG, only.to_header_value());
+        fields.append_parts(ETAG, only.parts());
     }
     if let Some(seconds) = detail::retry_after(failure, about.policy) {
-        fields.insert(RETRY_AFTER, FieldValue::from(seconds));
+        fields.append(RETRY_AFTER, Digits::of(seconds));
     }
     if let Failure::OtherVersion(Some(tag)) = failure {
-        fields.insert(ETAG, tag.to_header_value());
+        fields.append_parts(ETAG, tag.parts());
     }
     if let Failure::Refused(_) | Failure::Busy(_) | Failure::Malformed(_) = failure
-        && let Ok(link) =
-            FieldValue::try_from(["<", &path, ">; rel=\"latest-version\"; anchor=\"", &path, "\""].concat())
+        && let Ok(path) = Value::new(path.as_bytes())
     {
-        fields.insert(LINK, link);
+        let [begin, between, end] = ["<", ">; rel=\"latest-version\"; anchor=\"", "\""].map(Value::of_text);
+        fields.append_parts(LINK, [begin, path, between, path, end]);
     }
     if let Some(repeat) = repeat {
         repeat.link(&path, &mut fields);
     }
     let is_simple = about.policy.service.conflict_body == ConflictBody::Simple;
-    fields.insert(CONTENT_TYPE, if is_simple { JSON } else { about.media_type() });
-    fields.insert(CACHE_CONTROL, FieldValue::from_static("no-store"));
-    fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
+    fields.append(CONTENT_TYPE, Value::of_text(if is_simple { JSON } else { about.media_type() }));
+    fields.append(CACHE_CONTROL, Value::of_text("no-store"));
+    fields.append_parts(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
     let mut body = Object::begin();
     if is_simple {
         // All of it where the route wants no more.
@@ -571,8 +571,7 @@ pub(super) fn again(recorded: &Recorded, with_content: bool) -> Response<Answer>
         }
     }
     let details = if with_content { "replayed" } else { "replayed without its content" };
-    let status = format!("ifmatch; details=\"{details}\"");
-    fields.append(PROXY_STATUS, FieldValue::try_from(status).expect("plain ASCII"));
+    fields.append_parts(PROXY_STATUS, word(details));
     let mut response = Response::new(Answer::own(recorded.content()));
     *response.status_mut() = recorded.status();
     *response.headers_mut() = fields;
@@ -580,15 +579,18 @@ pub(super) fn again(recorded: &Recorded, with_content: bool) -> Response<Answer>
 }
 
 /// The backend's own answer, with a word of the gateway's to the client. There is no `error` in it: there was none.
-pub(super) fn tell(mut response: Response<Answer>, details: &str) -> Response<Answer> {
-    let status = format!("ifmatch; details=\"{details}\"");
-    response.headers_mut().append(PROXY_STATUS, FieldValue::try_from(status).expect("plain ASCII"));
+pub(super) fn tell(mut response: Response<Answer>, details: &'static str) -> Response<Answer> {
+    response.headers_mut().append_parts(PROXY_STATUS, word(details));
     response
 }
 
-fn proxy_status(error: &str, details: &str) -> FieldValue {
-    let status = ["ifmatch; error=", error, "; details=\"", details, "\""].concat();
-    FieldValue::try_from(status).expect("plain ASCII")
+/// A `Proxy-Status` without an error.
+fn word(details: &'static str) -> [Value<'static>; 3] {
+    ["ifmatch; details=\"", details, "\""].map(Value::of_text)
+}
+
+fn proxy_status(error: &'static str, details: &'static str) -> [Value<'static>; 5] {
+    ["ifmatch; error=", error, "; details=\"", details, "\""].map(Value::of_text)
 }
 
 /// The backend's own 401 or 403 to a probe, for the write that it was made for. A probe's HEAD has no body to relay.
@@ -611,7 +613,8 @@ fn represent(about: &About<'_>, received: Received, refused: &Refused) -> Respon
     let mut fields = headers::for_client(head.headers, head.version);
     fields.insert(CACHE_CONTROL, FieldValue::from_static("no-store"));
     fields.insert("preference-applied", FieldValue::from_static("return=representation"));
-    fields.insert(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
+    fields.remove(PROXY_STATUS);
+    fields.append_parts(PROXY_STATUS, proxy_status(problem.proxy_error, problem.kind));
     if let Ok(path) = FieldValue::try_from(&*about.path()) {
         fields.insert(http::header::CONTENT_LOCATION, path);
     }
