@@ -20,7 +20,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{client::Client, headers};
+use super::{client::Client, headers, seen::Seen};
 use crate::{core::fields::Fields, upstream::OnInformational};
 
 /// How many a client is sent before one answer; the rest is dropped.
@@ -60,7 +60,8 @@ impl Queue {
     /// A request began whose answer others may precede. Returns its number.
     pub(super) fn open(&self) -> u64 {
         let mut state = self.state();
-        *state = State { request: state.request + 1, is_open: true, ..State::default() };
+        let writer = state.writer.take();
+        *state = State { request: state.request + 1, is_open: true, writer, ..State::default() };
         state.request
     }
 
@@ -71,8 +72,8 @@ impl Queue {
             state.answers += 1;
             state.bytes += answer.len();
             state.waiting.push_back(answer);
-            if let Some(writer) = state.writer.take() {
-                writer.wake();
+            if let Some(writer) = &state.writer {
+                writer.wake_by_ref();
             }
         }
     }
@@ -86,9 +87,11 @@ impl Queue {
         }
         let next = state.waiting.pop_front();
         state.bytes -= next.as_ref().map_or(0, Bytes::len);
-        state.is_writing = next.is_some();
-        state.writer = Some(writer.clone());
-        if next.is_none() {
+        let was_writing = std::mem::replace(&mut state.is_writing, next.is_some());
+        if state.writer.as_ref().is_none_or(|known| !known.will_wake(writer)) {
+            state.writer = Some(writer.clone());
+        }
+        if was_writing && next.is_none() {
             self.written.notify_waiters();
         }
         next
@@ -178,7 +181,6 @@ impl Said {
 pub(super) enum Preceding {
     /// By its connection, which carries one request at a time.
     Connection {
-        client: Arc<Client>,
         request: u64,
     },
     Stream(Arc<Early>),
@@ -186,16 +188,16 @@ pub(super) enum Preceding {
 
 impl Preceding {
     /// The way back for this request, which has just begun. HTTP/1.0 knows no such answers (RFC 9110 §15.2).
-    pub(super) fn to(client: &Arc<Client>, version: Version, early: Option<&Arc<Early>>) -> Option<Self> {
-        let by_connection = || Self::Connection { client: Arc::clone(client), request: client.informational.open() };
+    pub(super) fn to(client: &Client, version: Version, early: Option<&Arc<Early>>) -> Option<Self> {
+        let by_connection = || Self::Connection { request: client.informational.open() };
         early.cloned().map(Self::Stream).or_else(|| (version == Version::HTTP_11).then(by_connection))
     }
 
-    fn pass_on(&self, status: StatusCode, version: Version, fields: &Fields) {
+    fn pass_on(&self, client: &Client, status: StatusCode, version: Version, fields: &Fields) {
         let mut fields = headers::for_client(fields.clone(), version);
         fields.remove(CONTENT_LENGTH);
         match self {
-            Self::Connection { client, request } => client.informational.push(*request, in_words(status, &fields)),
+            Self::Connection { request } => client.informational.push(*request, in_words(status, &fields)),
             Self::Stream(early) => early.push(status, fields),
         }
     }
@@ -216,16 +218,21 @@ fn in_words(status: StatusCode, fields: &Fields) -> Bytes {
 
 /// Who sees to it that what the backend says before its answer gets where it should: `100` to the body that waits for it,
 /// `101` nowhere, the rest to the client.
-pub(super) fn listener(to: Option<Preceding>, held: Option<Arc<Held>>) -> Option<OnInformational> {
+pub(super) fn listener(
+    to: Option<&Preceding>,
+    seen: &Arc<Seen>,
+    held: Option<Arc<Held>>,
+) -> Option<OnInformational> {
     if to.is_none() && held.is_none() {
         return None;
     }
+    let (to, seen) = (to.cloned(), Arc::clone(seen));
     Some(OnInformational::new(move |answer| match (answer.status, &held, &to) {
         (StatusCode::CONTINUE, Some(held), _) => {
             held.ask();
         }
         (StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS, ..) | (_, _, None) => {}
-        (status, _, Some(to)) => to.pass_on(status, answer.version, answer.fields),
+        (status, _, Some(to)) => to.pass_on(seen.client(), status, answer.version, answer.fields),
     }))
 }
 

@@ -7,12 +7,12 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::{
-    HeaderName, Method, StatusCode, Uri, Version,
+    Extensions, HeaderName, Method, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE},
 };
 use httparse::Status;
 
-use crate::core::{fields::Fields, message::Request, value::FieldValue};
+use crate::core::{fields::Fields, message::request::Parts, value::FieldValue};
 
 /// As many fields as nearly all requests have, with room to spare.
 const FEW: usize = 128;
@@ -43,7 +43,7 @@ pub enum Framing {
 #[derive(Debug)]
 pub struct Head {
     /// What is asked.
-    pub request: Request<()>,
+    pub request: Box<Parts>,
     /// How its body is delimited.
     pub framing: Framing,
     /// Whether the connection may be used again, as far as the client is concerned.
@@ -131,10 +131,8 @@ fn parse_with<'b>(
     let copy = Bytes::copy_from_slice(&bytes[..length]);
     let start = target.as_ptr().addr() - bytes.as_ptr().addr();
     let target = copy.slice(start..start + target.len());
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed)?;
-    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::Malformed)?;
-    *request.version_mut() = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed)?;
+    let uri = Uri::from_maybe_shared(target).map_err(|_| Refusal::Malformed)?;
     let mut said = Said { is_1_1: version == 1, keeps_alive: version == 1, ..Said::default() };
     let mut fields = Fields::with_capacity(parsed.headers.len());
     for field in parsed.headers.iter() {
@@ -144,7 +142,9 @@ fn parse_with<'b>(
             fields.append(name, value);
         }
     }
-    *request.headers_mut() = fields;
+    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    // In a box, since it is handed on from step to step.
+    let request = Box::new(Parts { method, uri, version, headers: fields, extensions: Extensions::new() });
     said.head(request).map(|head| Some((head, length)))
 }
 
@@ -205,7 +205,7 @@ impl Said {
         Ok(true)
     }
 
-    fn head(self, request: Request<()>) -> Result<Head, Refusal> {
+    fn head(self, request: Box<Parts>) -> Result<Head, Refusal> {
         if self.is_coded && !self.is_chunked {
             return Err(Refusal::Malformed);
         }
@@ -215,7 +215,7 @@ impl Said {
             // Who sends both lengths may mean either; what follows is not looked at (RFC 9112 §6.1).
             keeps_alive: self.keeps_alive && !(self.is_coded && self.is_sized),
             awaits_continue: self.awaits_continue && self.is_1_1 && framing != Framing::Length(0),
-            asks_to_switch: self.upgrades || *request.method() == Method::CONNECT,
+            asks_to_switch: self.upgrades || request.method == Method::CONNECT,
             takes_trailers: self.takes_trailers,
             request,
         })
