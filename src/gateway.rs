@@ -327,7 +327,8 @@ impl Gateway {
                 Ok(response) => return browsers::dress(&exchange, response),
                 Err(failure) => {
                     let is_renamed = matches!(failure, Failure::Busy(Busy::Renamed));
-                    let Some(newest) = exchange.gateway.newest().filter(|_| is_renamed) else {
+                    let newest = if is_renamed { exchange.gateway.newest() } else { None };
+                    let Some(newest) = newest else {
                         return boxed(|| exchange.refuse(failure, &mut body)).await;
                     };
                     gateway = newest;

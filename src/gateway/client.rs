@@ -8,7 +8,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::Waker,
@@ -28,8 +28,8 @@ pub struct Client {
     pub(super) address: FieldValue,
     /// The same as `Forwarded` has it: `for=…`, and the protocol.
     pub(super) forwarded: FieldValue,
-    /// All of that element, for the host that was asked last.
-    element: Mutex<Option<(FieldValue, FieldValue)>>,
+    /// All of that element, for the host that was asked first, which is mostly the only one.
+    element: OnceLock<(FieldValue, FieldValue)>,
     /// The address itself.
     pub(super) ip: IpAddr,
     /// Whether its connection is secured.
@@ -58,7 +58,7 @@ impl Client {
         Arc::new(Self {
             address: plain(ip.to_string()),
             forwarded: plain(forwarded),
-            element: Mutex::new(None),
+            element: OnceLock::new(),
             ip,
             https,
             ended: AtomicBool::new(false),
@@ -81,15 +81,18 @@ impl Client {
         self.informational.next(writer)
     }
 
-    /// Its element of `Forwarded` in a request for this host, made by `make` unless the one before was for the same.
+    /// Its element of `Forwarded` in a request for this host, made by `make` unless the first was for the same.
     pub(super) fn element(&self, asked: &FieldValue, make: impl FnOnce() -> FieldValue) -> FieldValue {
-        let mut last = self.element.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
+        match self.element.get() {
             Some((host, element)) if host == asked => element.clone(),
-            Some(_) | None => {
+            Some(_) => make(),
+            None => {
                 let element = make();
                 // A copy: the host itself may be a part of all that was read with it.
-                *last = FieldValue::from_bytes(asked.as_bytes()).ok().map(|host| (host, element.clone()));
+                if let Ok(host) = FieldValue::from_bytes(asked.as_bytes()) {
+                    // Another of its streams may have been first.
+                    let _ = self.element.set((host, element.clone()));
+                }
                 element
             }
         }
@@ -97,7 +100,11 @@ impl Client {
 
     /// Waits for a place for one more write.
     pub(super) async fn write_place(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.writes).acquire_owned().await.expect("the semaphore is never closed")
+        // Who waits already is given what becomes free, and not overtaken by who comes now.
+        match Arc::clone(&self.writes).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => Arc::clone(&self.writes).acquire_owned().await.expect("the semaphore is never closed"),
+        }
     }
 
     /// Returns once there is nothing more to come from the client, which may mean that it is gone.
