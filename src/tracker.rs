@@ -673,7 +673,14 @@ enum Phase {
 
 impl Turn {
     fn new(tracker: Arc<Tracker>, ask: Ask) -> Self {
-        Self(Box::new(Tenure { tracker, ask, phase: Phase::Taken, since: clock::now(), shared: Vec::new(), pass: None }))
+        Self(Box::new(Tenure {
+            tracker,
+            ask,
+            phase: Phase::Taken,
+            since: clock::now(),
+            shared: Vec::new(),
+            pass: None,
+        }))
     }
 
     /// Tells the watcher of it. Not while the record is locked.

@@ -75,6 +75,11 @@ impl Client {
         }
     }
 
+    /// Whether there is something to ask for ([`Client::next_informational`]), for who has asked before by the same waker.
+    pub fn has_informational(&self) -> bool {
+        self.informational.is_used()
+    }
+
     /// An informational answer to be written, asked for by who writes the connection and has nothing else left to write.
     /// `writer` is woken when there is another.
     pub fn next_informational(&self, writer: &Waker) -> Option<Bytes> {

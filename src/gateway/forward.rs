@@ -142,7 +142,8 @@ pub(super) fn outgoing(
     let can_ask = rest.as_ref().is_some_and(|rest| rest.awaits_continue()) && speaks_http1(exchange);
     let until_asked = can_ask.then(UntilAsked::new);
     let held = until_asked.as_ref().map(|until| Arc::clone(until.held()));
-    let progress = Arc::new(Progress::telling(informational::listener(exchange.preceding.as_ref(), &exchange.seen, held)));
+    let progress =
+        Arc::new(Progress::telling(informational::listener(exchange.preceding.as_ref(), &exchange.seen, held)));
     match rest {
         None => (Outgoing::whole(ahead), progress, None),
         Some(rest) => {

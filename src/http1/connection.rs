@@ -69,6 +69,10 @@ pub trait Handler {
     /// Whether the connection is to be closed behind the answer that is there now.
     fn is_last(&self) -> bool;
 
+    /// Whether there may be something that precedes the answer, for who has asked for it before by the same waker. It costs
+    /// less than to ask.
+    fn has_informational(&self) -> bool;
+
     /// What precedes the answer to the request that is handled, as it is to be written. Asked for where nothing else is left
     /// to write; `writer` is woken when there is another.
     fn next_informational(&self, writer: &Waker) -> Option<Bytes>;
@@ -128,6 +132,8 @@ struct Link<T> {
     /// Whether some of what was written may not have been sent yet.
     is_unflushed: bool,
     alarm: Alarm,
+    /// Who is woken where something precedes an answer.
+    writer: Option<Waker>,
     /// When the client last took something, once it has ended its side.
     taken: Option<Instant>,
     half_closed: Duration,
@@ -145,7 +151,8 @@ impl<H: Handler> Connection<H> {
     /// A connection whose first head began at this time.
     pub fn new(io: H::Io, handler: H, bounds: Bounds, times: Times, began: Instant) -> Self {
         let (wire, out, alarm) = (Wires::new(io), Outbox::default(), Alarm::default());
-        let link = Link { wire, out, is_unflushed: false, alarm, taken: None, half_closed: times.half_closed };
+        let half_closed = times.half_closed;
+        let link = Link { wire, out, is_unflushed: false, alarm, writer: None, taken: None, half_closed };
         Self { handler, bounds, times, link, began: Some(began) }
     }
 
@@ -383,6 +390,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
             }
             if self.flush(cx)?.is_pending() {
                 return Ok(());
+            }
+            let is_known = self.writer.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
+            if is_known && !handler.has_informational() {
+                return Ok(());
+            }
+            if !is_known {
+                self.writer = Some(cx.waker().clone());
             }
             match handler.next_informational(cx.waker()) {
                 Some(next) => self.out.push(next),

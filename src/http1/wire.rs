@@ -496,3 +496,55 @@ impl<T: AsyncRead + Unpin> Wire<T> {
         Rest::Lost
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { bytes: 8 * 1024, fields: 10 };
+
+    fn begun(wires: &mut Wires<&'static [u8]>) -> Shared<&'static [u8]> {
+        let polled = wires.look().poll_head(&mut Context::from_waker(Waker::noop()), &BOUNDS);
+        let Poll::Ready(Ok(head)) = polled else { panic!("no head: {polled:?}") };
+        assert!(wires.look().begin_body(&head, BOUNDS));
+        wires.share()
+    }
+
+    fn next(body: &Shared<&'static [u8]>) -> Option<Bytes> {
+        match body.poll_body(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(frame) => Some(frame?.expect("no error").into_data().expect("data")),
+            Poll::Pending => panic!("all of it is here"),
+        }
+    }
+
+    #[test]
+    fn bytes_are_shared_with_a_body_for_as_long_as_it_is_read() {
+        let request = b"PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\noneGET / HTTP/1.1\r\nContent-Length: 3\r\n\r\ntwo";
+        let mut wires = Wires::new(&request[..]);
+        let first = begun(&mut wires);
+        wires.take_back();
+        assert!(matches!(wires, Wires::Shared(_)), "it is still to come");
+        assert_eq!(next(&first).as_deref(), Some(&b"one"[..]));
+        wires.take_back();
+        assert!(matches!(wires, Wires::Own(_)), "it is through");
+        let second = begun(&mut wires);
+        assert_eq!(next(&first), None, "what follows is not its own");
+        first.let_go();
+        assert_eq!(next(&second).as_deref(), Some(&b"two"[..]));
+    }
+
+    #[test]
+    fn a_body_that_is_let_go_is_read_to_its_end_or_lost() {
+        for (bytes, rest) in [("three", Rest::None), ("thre", Rest::Lost)] {
+            let head = "PUT / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+            let mut wires = Wires::new(&*Box::leak(format!("{head}{bytes}").into_bytes().into_boxed_slice()));
+            let body = begun(&mut wires);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert_eq!(wires.look().rest(&mut cx), Rest::Held);
+            body.let_go();
+            assert_eq!(wires.look().rest(&mut cx), rest);
+            wires.take_back();
+            assert_eq!(matches!(wires, Wires::Own(_)), rest == Rest::None);
+        }
+    }
+}

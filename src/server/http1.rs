@@ -94,6 +94,10 @@ impl Handler for &Requests<'_> {
         self.begun.load(Ordering::Relaxed) >= self.limits.requests_per_connection || self.stop.is_told()
     }
 
+    fn has_informational(&self) -> bool {
+        self.client.has_informational()
+    }
+
     fn next_informational(&self, writer: &Waker) -> Option<Bytes> {
         self.client.next_informational(writer)
     }

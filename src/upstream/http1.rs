@@ -24,9 +24,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
 use http_body::Body;
-use tokio::{
-    io::ReadBuf,
-};
+use tokio::io::ReadBuf;
 
 use super::{
     BoxError, Broken, Fault, MOST_INFORMATIONAL, Progress,

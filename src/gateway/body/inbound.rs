@@ -200,7 +200,9 @@ impl Inbound {
                         self.allowance.took(data.len())?;
                         ahead.extend(data);
                     }
-                    Err(frame) => trailers = frame.trailers_ref().and_then(|came| self.trailers.filter(came)).map(Box::new),
+                    Err(frame) => {
+                        trailers = frame.trailers_ref().and_then(|came| self.trailers.filter(came)).map(Box::new)
+                    }
                 },
                 Some(Err(error)) => return Err(BodyError::Broken(error)),
                 None if is_short(body) => return Err(BodyError::Short),

@@ -180,6 +180,10 @@ impl Handler for Ours {
         false
     }
 
+    fn has_informational(&self) -> bool {
+        false
+    }
+
     fn next_informational(&self, _: &Waker) -> Option<Bytes> {
         None
     }
