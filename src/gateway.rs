@@ -132,7 +132,6 @@ pub struct Gateway {
 /// One request and what it is about.
 struct Exchange {
     gateway: Arc<Gateway>,
-    client: Arc<Client>,
     head: Box<Parts>,
     /// What it would go on with instead of HTTP.
     wish: Option<Wish>,
@@ -280,19 +279,18 @@ impl Gateway {
     pub fn handle(
         self: Arc<Self>,
         client: Arc<Client>,
-        request: Request<FromClient>,
+        head: Box<Parts>,
+        body: FromClient,
         early: Option<Arc<Early>>,
     ) -> impl Future<Output = Response<Delivery>> {
-        let seen = Seen::new(&self.instruments, client.ip, &request);
+        let seen = Seen::new(&self.instruments, client, &head);
         let until_ended = UntilEnded::new(&seen);
-        let offers_switch = tunnel::is_offered(&request);
-        let (head, body) = request.into_parts();
-        // In boxes: both would be moved about, and have room kept for them on every connection, idle ones too.
-        let (of, head) = (Arc::clone(&client), Box::new(head));
-        let answer = boxed(move || self.answer(of, head, body, early, seen));
+        let offers_switch = tunnel::is_offered(&head);
+        // In a box: it would be moved about, and have room kept for it on every connection, idle ones too.
+        let answer = boxed(move || self.answer(head, body, early, seen));
         async move {
             let mut response = answer.await;
-            client.informational.close().await;
+            until_ended.client().informational.close().await;
             if offers_switch {
                 tunnel::close_unless_switched(&mut response);
             }
@@ -302,14 +300,12 @@ impl Gateway {
 
     async fn answer(
         self: Arc<Self>,
-        client: Arc<Client>,
         mut head: Box<Parts>,
         body: FromClient,
         early: Option<Arc<Early>>,
-        seen: Arc<Seen>,
+        mut seen: Arc<Seen>,
     ) -> Response<Answer> {
-        let body = seen::Incoming::new(body, &seen);
-        let mut body = body::Inbound::new(body, &head, &client);
+        let mut body = body::Inbound::new(body, &head, &seen);
         let mut gateway = self;
         loop {
             let subject = match Subject::of(&gateway.config, &mut head) {
@@ -319,10 +315,10 @@ impl Gateway {
                     return boxed(|| gateway.refuse(&seen, &head, failure, &mut body, &limits)).await;
                 }
             };
-            let exchange = Exchange::new(&gateway, Arc::clone(&client), head, subject, early.as_ref(), &seen);
+            let exchange = Exchange::new(gateway, head, subject, early.as_ref(), seen);
             let answer = {
                 let carried = pin!(carry(&exchange, &mut body));
-                match gateway.config.limits.request_timeout {
+                match exchange.gateway.config.limits.request_timeout {
                     None => carried.await,
                     Some(limit) => clock::timeout(limit, carried).await.unwrap_or_else(|_| Err(exchange.out_of_time())),
                 }
@@ -331,11 +327,12 @@ impl Gateway {
                 Ok(response) => return browsers::dress(&exchange, response),
                 Err(failure) => {
                     let is_renamed = matches!(failure, Failure::Busy(Busy::Renamed));
-                    let Some(newest) = gateway.newest().filter(|_| is_renamed) else {
+                    let newest = if is_renamed { exchange.gateway.newest() } else { None };
+                    let Some(newest) = newest else {
                         return boxed(|| exchange.refuse(failure, &mut body)).await;
                     };
                     gateway = newest;
-                    head = exchange.head.clone();
+                    (head, seen) = (exchange.head.clone(), Arc::clone(&exchange.seen));
                 }
             }
         }
@@ -427,8 +424,8 @@ impl Gateway {
 
     /// A client has been told this of what it sent, which could not be read as a request: it counts as one, and is in the
     /// access log, without a method or target.
-    pub fn could_not_read(&self, client: &Client, status: StatusCode) {
-        UntilEnded::unread(&self.instruments, client.ip, status);
+    pub fn could_not_read(&self, client: &Arc<Client>, status: StatusCode) {
+        UntilEnded::unread(&self.instruments, client, status);
     }
 
     /// The `Host` that the backend gets of a request that asked for this one.
@@ -496,24 +493,22 @@ impl Subject {
 
 impl Exchange {
     fn new(
-        gateway: &Arc<Gateway>,
-        client: Arc<Client>,
+        gateway: Arc<Gateway>,
         head: Box<Parts>,
         subject: Subject,
         early: Option<&Arc<Early>>,
-        seen: &Arc<Seen>,
+        seen: Arc<Seen>,
     ) -> Arc<Self> {
         let Subject { wish, asked, target, route } = subject;
-        let origin = forwarded::origin(&gateway.config.forwarding, &client, &head.headers);
-        seen.routed(&gateway.instruments, &gateway.config, route, origin.address);
+        let origin = forwarded::origin(&gateway.config.forwarding, seen.client(), &head.headers);
+        seen.routed(&gateway.config, route, origin.address);
         let host = gateway.forwarded_host(route, &asked);
         let key = gateway.key(&head.headers, &host, &target, route);
         let caller = gateway.namer.caller(&head.headers);
-        let preceding = Preceding::to(&client, head.version, early);
+        let preceding = Preceding::to(seen.client(), head.version, early);
         let goes_on = AtomicBool::new(false);
         Arc::new(Self {
-            gateway: Arc::clone(gateway),
-            client,
+            gateway,
             head,
             wish,
             preceding,
@@ -525,7 +520,7 @@ impl Exchange {
             caller,
             origin,
             goes_on,
-            seen: Arc::clone(seen),
+            seen,
         })
     }
 
@@ -546,6 +541,10 @@ impl Exchange {
     /// Whether it changes nothing (RFC 9110 §9.2.1), by its method alone or because the route says so of it.
     fn is_read(&self) -> bool {
         self.head.method.is_safe() || self.policy().service.safe_methods.contains(&self.head.method)
+    }
+
+    fn client(&self) -> &Client {
+        self.seen.client()
     }
 
     fn policy(&self) -> &Policy {

@@ -649,7 +649,11 @@ impl Drop for InLine {
 /// while, since the backend may still be at work.
 #[derive(Debug)]
 #[must_use = "a turn that is dropped is given up"]
-pub struct Turn {
+pub struct Turn(Box<Tenure>);
+
+/// What a turn is, in a box: it is handed on a dozen times from when it is taken until it is settled.
+#[derive(Debug)]
+struct Tenure {
     tracker: Arc<Tracker>,
     ask: Ask,
     phase: Phase,
@@ -669,46 +673,53 @@ enum Phase {
 
 impl Turn {
     fn new(tracker: Arc<Tracker>, ask: Ask) -> Self {
-        Self { tracker, ask, phase: Phase::Taken, since: clock::now(), shared: Vec::new(), pass: None }
+        Self(Box::new(Tenure {
+            tracker,
+            ask,
+            phase: Phase::Taken,
+            since: clock::now(),
+            shared: Vec::new(),
+            pass: None,
+        }))
     }
 
     /// Tells the watcher of it. Not while the record is locked.
     fn told(self, waited: Duration) -> Self {
-        if self.ask.access != Access::Observed {
-            self.tracker.watcher.taken(waited);
+        if self.0.ask.access != Access::Observed {
+            self.0.tracker.watcher.taken(waited);
         }
         self
     }
 
     /// Keeps a pass until the turn is over, the hold after a write in doubt included.
     pub fn keep(&mut self, pass: Pass) {
-        self.pass = Some(pass);
+        self.0.pass = Some(pass);
     }
 
     /// Lends what is known to `judge`.
     pub async fn known<R>(&self, max_age: Option<Duration>, judge: impl FnOnce(View<'_>) -> R) -> R {
-        let cell = Cell(self.ask.key.cell);
-        let shard = self.tracker.table.lock(cell);
+        let cell = Cell(self.0.ask.key.cell);
+        let shard = self.0.tracker.table.lock(cell);
         let Some(place) = shard.find(cell) else { return judge(View::NOTHING) };
-        shard.look(place, |slot| judge(self.tracker.view(&slot.record, self.ask.key, self.ask.caller, max_age)))
+        shard.look(place, |slot| judge(self.0.tracker.view(&slot.record, self.0.ask.key, self.0.ask.caller, max_age)))
     }
 
     /// Records what a probe in this turn showed. Returns false where it was overtaken: another resource's write changed
     /// this one meanwhile, and nothing may be decided by the probe.
     #[must_use]
     pub async fn learn(&mut self, probed: Probed) -> bool {
-        let too_long = matches!(&probed, Probed::Tag(tag) if !self.tracker.fits(tag));
+        let too_long = matches!(&probed, Probed::Tag(tag) if !self.0.tracker.fits(tag));
         let probed = if too_long { Probed::Untagged } else { probed };
-        let source = self.tracker.source(self.ask.key, self.ask.caller);
-        let learn = |slot: &mut Slot| slot.record.learn(probed, self.tracker.tick(), source);
-        self.tracker.change_if_there(self.ask.key, learn).unwrap_or(false)
+        let source = self.0.tracker.source(self.0.ask.key, self.0.ask.caller);
+        let learn = |slot: &mut Slot| slot.record.learn(probed, self.0.tracker.tick(), source);
+        self.0.tracker.change_if_there(self.0.ask.key, learn).unwrap_or(false)
     }
 
     /// Whether the writer has been alone so far: nobody else's write can have changed the resource that its own has not.
     #[must_use]
     pub async fn is_alone(&self) -> bool {
-        let cell = Cell(self.ask.key.cell);
-        let shard = self.tracker.table.lock(cell);
+        let cell = Cell(self.0.ask.key.cell);
+        let shard = self.0.tracker.table.lock(cell);
         shard.find(cell).is_some_and(|place| shard.look(place, |slot| slot.record.is_undisturbed()))
     }
 
@@ -718,41 +729,41 @@ impl Turn {
     ///
     /// [`TurnLost`]: somebody else may have the turn, and the write must not be sent.
     pub async fn confirm(&mut self) -> Result<(), TurnLost> {
-        self.phase = Phase::Sending;
-        for turn in &mut self.shared {
-            turn.phase = Phase::Sending;
+        self.0.phase = Phase::Sending;
+        for turn in &mut self.0.shared {
+            turn.0.phase = Phase::Sending;
         }
         Ok(())
     }
 
     /// How the write ended. The record says so, and the next in line begins, in one step.
     pub async fn settle(mut self, outcome: Outcome) {
-        self.phase = Phase::Settled;
-        for mut turn in std::mem::take(&mut self.shared) {
-            turn.phase = Phase::Settled;
-            self.tracker.release_shared(&turn.ask, &outcome, turn.since);
+        self.0.phase = Phase::Settled;
+        for mut turn in std::mem::take(&mut self.0.shared) {
+            turn.0.phase = Phase::Settled;
+            self.0.tracker.release_shared(&turn.0.ask, &outcome, turn.0.since);
         }
-        let too_long = matches!(&outcome, Outcome::Committed(Some(tag)) if !self.tracker.fits(tag));
+        let too_long = matches!(&outcome, Outcome::Committed(Some(tag)) if !self.0.tracker.fits(tag));
         let outcome = if too_long { Outcome::Committed(None) } else { outcome };
-        self.tracker.release(&self.ask, Some(self.tracker.misjudged(outcome)), self.since);
+        self.0.tracker.release(&self.0.ask, Some(self.0.tracker.misjudged(outcome)), self.0.since);
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        match self.phase {
+        match self.0.phase {
             Phase::Settled => {}
-            Phase::Sending if self.tracker.is_broken(Broken::TurnEndsWithClient) => {
-                self.tracker.release(&self.ask, None, self.since)
+            Phase::Sending if self.0.tracker.is_broken(Broken::TurnEndsWithClient) => {
+                self.0.tracker.release(&self.0.ask, None, self.0.since)
             }
-            Phase::Taken => self.tracker.release(&self.ask, None, self.since),
+            Phase::Taken => self.0.tracker.release(&self.0.ask, None, self.0.since),
             Phase::Sending => {
-                self.tracker.doubt(&self.ask);
-                let (tracker, ask, since) = (Arc::clone(&self.tracker), self.ask, self.since);
+                self.0.tracker.doubt(&self.0.ask);
+                let (tracker, ask, since) = (Arc::clone(&self.0.tracker), self.0.ask, self.0.since);
                 match tokio::runtime::Handle::try_current() {
                     Ok(runtime) if !ask.hold.is_zero() => {
                         // Where the runtime ends before the hold, neither the turn nor the pass is given back.
-                        let pass = ManuallyDrop::new(self.pass.take());
+                        let pass = ManuallyDrop::new(self.0.pass.take());
                         runtime.spawn(async move {
                             tokio::time::sleep(ask.hold).await;
                             tracker.release(&ask, Some(Outcome::InDoubt), since);

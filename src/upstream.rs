@@ -59,7 +59,7 @@ pub(crate) use connect::limit_unsent;
 pub use fleet::{FailureKind, Fleet, Server};
 use pool::{Pool, Ready};
 pub use received::{AnswerError, FromUpstream};
-use received::{Held, Lease, Source};
+use received::{Held, Source};
 pub use tunnel::{Opened, Tunnel};
 pub use wire::Handle;
 
@@ -336,10 +336,10 @@ impl Upstream {
         let mut candidates = self.fleet.candidates(avoid);
         if candidates.len() > 1 {
             // Nobody waits for one server while another has room.
-            candidates.sort_by_key(|&at| !self.pools[at].has_room());
+            candidates.to_mut().sort_by_key(|&at| !self.pools[at].has_room());
         }
         let mut last = SendError { fault: Fault::NoServer, sent: false, reused: false, server: None };
-        for at in candidates {
+        for &at in &*candidates {
             match self.send_to(at, request, progress).await {
                 Ok(response) => return Ok(response),
                 Err(Failed::Unsent(handed_back, fault)) => {
@@ -414,7 +414,7 @@ impl Upstream {
 
     async fn by_http1<B>(
         &self,
-        pool: &Arc<Pool>,
+        pool: &Pool,
         connection: Box<http1::Connection>,
         request: Box<Request<B>>,
         asked: &Asked,
@@ -434,7 +434,7 @@ impl Upstream {
         let patience = self.config().response_idle_timeout;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let (wire, ahead) = body.into_wire().filter(|_| asked.upgrade).ok_or(Undone::Sent(Fault::BadAnswer))?;
-            let body = FromUpstream::without_lease(Source::Nothing, Arc::clone(&pool.server), handle, patience);
+            let body = FromUpstream::nothing(&pool.server, handle, patience);
             let mut response = with_head(head, body);
             response.extensions_mut().insert(Tunnel::over_http1(wire, ahead, under_way));
             return Ok(response);
@@ -443,9 +443,9 @@ impl Upstream {
         let has_none = asked.head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let may_send_more = has_none && announces_body(&head.fields);
         let idle_timeout = if may_send_more { Duration::ZERO } else { self.config().idle_timeout };
-        let held = Held::Connection { pool: Arc::downgrade(pool), limit: keep_alive(&head.fields, idle_timeout) };
-        let lease = Lease { held, under_way };
-        Ok(with_head(head, FromUpstream::new(Source::Http1(body), lease, handle, patience)))
+        let held = Held::Connection { limit: keep_alive(&head.fields, idle_timeout) };
+        let body = FromUpstream::new(Source::Http1(body), Some(held), under_way, handle, patience);
+        Ok(with_head(head, body))
     }
 
     async fn tunnel_by_http2<B>(
@@ -471,7 +471,7 @@ impl Upstream {
         match asking.asked(answer) {
             (http2::Asked::Granted(fields, out, incoming), slot) => {
                 let stream = tunnel::Stream { out, incoming, rest: Bytes::new(), _slot: slot, _under_way: under_way };
-                let body = FromUpstream::without_lease(Source::Nothing, Arc::clone(server), handle, patience);
+                let body = FromUpstream::nothing(server, handle, patience);
                 let mut response = Response::new(body);
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 *response.version_mut() = Version::HTTP_2;
@@ -481,8 +481,9 @@ impl Upstream {
                 Ok(response)
             }
             (http2::Asked::Declined(response), slot) => {
-                let lease = Lease { held: Held::Slot(slot), under_way };
-                Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), lease, handle, patience)))
+                let held = Some(Held::Slot(slot));
+                let body = |incoming| FromUpstream::new(Source::Http2(incoming), held, under_way, handle, patience);
+                Ok(response.map(body))
             }
         }
     }
@@ -521,9 +522,9 @@ impl Upstream {
             return Err(Undone::Sent(Fault::BadAnswer));
         }
         let handle = Handle::of(Arc::clone(&begun.sending));
-        let lease = Lease { held: Held::Slot(Arc::clone(&begun.slot)), under_way };
+        let held = Some(Held::Slot(Arc::clone(&begun.slot)));
         let patience = self.config().response_idle_timeout;
-        Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), lease, handle, patience)))
+        Ok(response.map(|incoming| FromUpstream::new(Source::Http2(incoming), held, under_way, handle, patience)))
     }
 
     /// Closes the connections that have been idle for too long, and looks names up again that are old. Meant to be called

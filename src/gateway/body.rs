@@ -142,13 +142,14 @@ impl Outgoing {
     /// With `until_asked` the client is not asked for it before the backend does.
     pub(super) fn stream(
         ahead: Bytes,
-        rest: Inbound,
+        rest: Box<Inbound>,
         policy: &Policy,
         progress: &Arc<Progress>,
         until_asked: Option<UntilAsked>,
     ) -> (Self, oneshot::Receiver<bool>) {
         let (ended, receiver) = oneshot::channel();
         let is_open = rest.trailers.are_announced() || !rest.is_sized();
+        let gone = gone(rest.body.as_ref().map(Incoming::client));
         let stream = Stream {
             prefix: ahead,
             rest: rest.body,
@@ -164,7 +165,7 @@ impl Outgoing {
             progress: Arc::clone(progress),
             ended: Some(ended),
             printing: None,
-            gone: Box::pin(gone(rest.client)),
+            gone: Box::pin(gone),
         };
         (Self::Stream(Box::new(stream)), receiver)
     }
@@ -172,7 +173,7 @@ impl Outgoing {
     /// What was read ahead, as all there is.
     pub(super) fn whole(ahead: Ahead) -> Self {
         match ahead {
-            Ahead { bytes, trailers: Some(trailers) } => Self::Trailed(bytes, Some(Box::new(trailers))),
+            Ahead { bytes, trailers: Some(trailers) } => Self::Trailed(bytes, Some(trailers)),
             Ahead { bytes, trailers: None } if bytes.is_empty() => Self::Empty,
             Ahead { bytes, trailers: None } => Self::Whole(bytes),
         }

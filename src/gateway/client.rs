@@ -8,7 +8,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::Waker,
@@ -28,8 +28,8 @@ pub struct Client {
     pub(super) address: FieldValue,
     /// The same as `Forwarded` has it: `for=…`, and the protocol.
     pub(super) forwarded: FieldValue,
-    /// What a backend is told of it, for the host that was asked last.
-    told: Mutex<Option<(FieldValue, Fields)>>,
+    /// What a backend is told of it, for the host that was asked first, which is mostly the only one.
+    told: OnceLock<(FieldValue, Fields)>,
     /// The address itself.
     pub(super) ip: IpAddr,
     /// Whether its connection is secured.
@@ -58,7 +58,7 @@ impl Client {
         Arc::new(Self {
             address: plain(ip.to_string()),
             forwarded: plain(forwarded),
-            told: Mutex::new(None),
+            told: OnceLock::new(),
             ip,
             https,
             ended: AtomicBool::new(false),
@@ -75,26 +75,34 @@ impl Client {
         }
     }
 
+    /// Whether there is something to ask for ([`Client::next_informational`]), for who has asked before by the same waker.
+    pub fn has_informational(&self) -> bool {
+        self.informational.is_used()
+    }
+
     /// An informational answer to be written, asked for by who writes the connection and has nothing else left to write.
     /// `writer` is woken when there is another.
     pub fn next_informational(&self, writer: &Waker) -> Option<Bytes> {
         self.informational.next(writer)
     }
 
-    /// Tells a backend of it in a request for this host: what `make` makes, unless the request before was for the same.
-    pub(super) fn tell(&self, out: &mut Fields, asked: &FieldValue, make: impl FnOnce() -> Fields) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.as_ref().is_none_or(|(host, _)| host != asked) {
-            *told = Some((asked.clone(), make()));
-        }
-        if let Some((_, fields)) = &*told {
-            out.append_from(fields, |_, _| true);
+    /// Tells a backend of it in a request for this host: what `make` makes, unless the first was for the same.
+    pub(super) fn tell(&self, out: &mut Fields, asked: &FieldValue, make: impl Fn() -> Fields) {
+        let (host, told) = self.told.get_or_init(|| (asked.clone(), make()));
+        if host == asked {
+            out.append_from(told, |_, _| true);
+        } else {
+            out.append_from(&make(), |_, _| true);
         }
     }
 
     /// Waits for a place for one more write.
     pub(super) async fn write_place(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.writes).acquire_owned().await.expect("the semaphore is never closed")
+        // Who waits already is given what becomes free, and not overtaken by who comes now.
+        match Arc::clone(&self.writes).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => Arc::clone(&self.writes).acquire_owned().await.expect("the semaphore is never closed"),
+        }
     }
 
     /// Returns once there is nothing more to come from the client, which may mean that it is gone.

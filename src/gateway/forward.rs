@@ -24,7 +24,7 @@ use crate::{
     core::{
         etag::EntityTag,
         fields::Fields,
-        message::{Request, Response},
+        message::{Request, Response, request::Parts},
         policy::Mode,
         record::{Seen, Stamp},
         value::FieldValue,
@@ -77,7 +77,7 @@ pub(super) async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result
         if let Some(server) = avoid {
             request.extensions_mut().insert(Avoid(server));
         }
-        match exchange.send(Box::new(request), &progress).await {
+        match exchange.send(request, &progress).await {
             Ok(received) => return Ok((received, !held.is_some_and(|held| held.give_up()))),
             Err(error) if attempts > 0 && error.may_repeat_read(exchange.upstream().config().servers.len()) => {
                 outgoing = Outgoing::Empty;
@@ -89,7 +89,7 @@ pub(super) async fn send_read(exchange: &Exchange, body: &mut Inbound) -> Result
 }
 
 /// The request as the backend gets it.
-pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Request<Outgoing> {
+pub(super) fn request(exchange: &Exchange, method: Method, body: Outgoing) -> Box<Request<Outgoing>> {
     let policy = exchange.policy();
     let keep = policy.forward_preconditions || exchange.is_read() || policy.mode.only_observes();
     let mut fields = headers::for_backend(exchange, &exchange.head.headers, keep);
@@ -126,13 +126,10 @@ fn speaks_http1(exchange: &Exchange) -> bool {
 }
 
 /// A request for the exchange's target with these fields.
-pub(super) fn assemble(exchange: &Exchange, method: Method, fields: Fields, body: Outgoing) -> Request<Outgoing> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = exchange.target.as_path_and_query().clone().into();
-    *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = fields;
-    request
+pub(super) fn assemble(exchange: &Exchange, method: Method, fields: Fields, body: Outgoing) -> Box<Request<Outgoing>> {
+    let uri = exchange.target.as_path_and_query().clone().into();
+    let head = Parts { method, uri, version: Version::HTTP_11, headers: fields, ..Parts::default() };
+    Box::new(Request::from_parts(head, body))
 }
 
 /// A body as the backend gets it, from what was read ahead of it and what is left; how far it has got; and word of its
@@ -140,12 +137,13 @@ pub(super) fn assemble(exchange: &Exchange, method: Method, fields: Fields, body
 pub(super) fn outgoing(
     exchange: &Exchange,
     ahead: Ahead,
-    rest: Option<Inbound>,
+    rest: Option<Box<Inbound>>,
 ) -> (Outgoing, Arc<Progress>, Option<oneshot::Receiver<bool>>) {
-    let can_ask = rest.as_ref().is_some_and(Inbound::awaits_continue) && speaks_http1(exchange);
+    let can_ask = rest.as_ref().is_some_and(|rest| rest.awaits_continue()) && speaks_http1(exchange);
     let until_asked = can_ask.then(UntilAsked::new);
     let held = until_asked.as_ref().map(|until| Arc::clone(until.held()));
-    let progress = Arc::new(Progress::telling(informational::listener(exchange.preceding.clone(), held)));
+    let progress =
+        Arc::new(Progress::telling(informational::listener(exchange.preceding.as_ref(), &exchange.seen, held)));
     match rest {
         None => (Outgoing::whole(ahead), progress, None),
         Some(rest) => {

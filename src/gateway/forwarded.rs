@@ -51,7 +51,7 @@ pub(super) fn origin(forwarding: &Forwarding, client: &Client, headers: &Fields)
 
 /// Says for whom the request is forwarded.
 pub(super) fn add(out: &mut Fields, exchange: &Exchange) {
-    let Exchange { gateway, client, head, asked, .. } = exchange;
+    let (Exchange { gateway, head, asked, .. }, client) = (exchange, exchange.client());
     let forwarding = &gateway.config.forwarding;
     let believes = believes(forwarding, client);
     if believes || forwarding.rule == ForwardedRule::Off {
@@ -75,7 +75,7 @@ pub(super) fn add(out: &mut Fields, exchange: &Exchange) {
         client.tell(out, asked, || {
             let mut own = Fields::new();
             own.append(X_FORWARDED_FOR, &client.address);
-            own.append(X_FORWARDED_PROTO, proto);
+            own.append(X_FORWARDED_PROTO, &proto);
             if !asked.is_empty() {
                 own.append(X_FORWARDED_HOST, asked);
             }

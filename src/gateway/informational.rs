@@ -8,7 +8,10 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -20,7 +23,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{client::Client, headers};
+use super::{client::Client, headers, seen::Seen};
 use crate::{core::fields::Fields, upstream::OnInformational};
 
 /// How many a client is sent before one answer; the rest is dropped.
@@ -30,19 +33,24 @@ const MAX_BYTES: usize = 16 * 1024;
 /// How long a body is held back from a backend that does not say `100 Continue`. Not all do.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Those that are on their way to one client.
+/// Those that are on their way to one client. Nearly all answers have none before them, so who drives the connection, which
+/// begins and ends with each request, locks nothing until something has been said.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
+    /// The number of the last request, so that none gets what was meant for an earlier one.
+    last: AtomicU64,
+    /// That number while an answer is still to come, before which these may be sent; else 0.
+    open: AtomicU64,
+    /// Whether something was said since that request began.
+    is_used: AtomicBool,
     state: Mutex<State>,
     written: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Counts the requests, so that none gets what was meant for an earlier one.
+    /// The request that these were meant for.
     request: u64,
-    /// Whether an answer is still to come, before which these may be sent.
-    is_open: bool,
     waiting: VecDeque<Bytes>,
     bytes: usize,
     answers: usize,
@@ -52,6 +60,12 @@ struct State {
     writer: Option<Waker>,
 }
 
+impl State {
+    fn begin(&mut self, request: u64) {
+        *self = Self { request, writer: self.writer.take(), ..Self::default() };
+    }
+}
+
 impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,36 +73,56 @@ impl Queue {
 
     /// A request began whose answer others may precede. Returns its number.
     pub(super) fn open(&self) -> u64 {
-        let mut state = self.state();
-        *state = State { request: state.request + 1, is_open: true, ..State::default() };
-        state.request
+        let request = self.last.load(Ordering::Relaxed) + 1;
+        self.last.store(request, Ordering::Relaxed);
+        if self.is_used.load(Ordering::SeqCst) {
+            self.state().begin(request);
+            self.is_used.store(false, Ordering::SeqCst);
+        }
+        self.open.store(request, Ordering::SeqCst);
+        request
     }
 
+    /// What comes at the moment at which the answer does may stay here, where its number says that it is meant for nobody.
     fn push(&self, request: u64, answer: Bytes) {
         let mut state = self.state();
-        let fits = state.answers < MAX_ANSWERS && state.bytes + answer.len() <= MAX_BYTES;
-        if state.is_open && state.request == request && fits {
+        if self.open.load(Ordering::SeqCst) != request {
+            return;
+        }
+        if state.request != request {
+            state.begin(request);
+        }
+        if state.answers < MAX_ANSWERS && state.bytes + answer.len() <= MAX_BYTES {
             state.answers += 1;
             state.bytes += answer.len();
             state.waiting.push_back(answer);
-            if let Some(writer) = state.writer.take() {
-                writer.wake();
+            // First: whoever is woken looks at it.
+            self.is_used.store(true, Ordering::SeqCst);
+            if let Some(writer) = &state.writer {
+                writer.wake_by_ref();
             }
         }
+    }
+
+    /// Whether there is something to ask for, for who has asked before by the same waker.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::SeqCst)
     }
 
     /// The next to be written, asked for where a message may begin. The one before has been written. `writer` is woken
     /// when there is another.
     pub(super) fn next(&self, writer: &Waker) -> Option<Bytes> {
         let mut state = self.state();
-        if !state.is_open {
+        if state.writer.as_ref().is_none_or(|known| !known.will_wake(writer)) {
+            state.writer = Some(writer.clone());
+        }
+        if self.open.load(Ordering::SeqCst) != state.request {
             return None;
         }
         let next = state.waiting.pop_front();
         state.bytes -= next.as_ref().map_or(0, Bytes::len);
-        state.is_writing = next.is_some();
-        state.writer = Some(writer.clone());
-        if next.is_none() {
+        let was_writing = std::mem::replace(&mut state.is_writing, next.is_some());
+        if was_writing && next.is_none() {
             self.written.notify_waiters();
         }
         next
@@ -96,17 +130,19 @@ impl Queue {
 
     /// Waits until all have been written. From then on there are no more: the answer follows.
     pub(super) async fn close(&self) {
-        loop {
+        while self.is_used() {
             let written = self.written.notified();
             {
-                let mut state = self.state();
-                if !state.is_open || state.waiting.is_empty() && !state.is_writing {
-                    state.is_open = false;
+                let state = self.state();
+                if self.open.load(Ordering::SeqCst) != state.request || state.waiting.is_empty() && !state.is_writing {
+                    // Under the lock: nothing is said in between.
+                    self.open.store(0, Ordering::SeqCst);
                     return;
                 }
             }
             written.await;
         }
+        self.open.store(0, Ordering::SeqCst);
     }
 }
 
@@ -178,7 +214,6 @@ impl Said {
 pub(super) enum Preceding {
     /// By its connection, which carries one request at a time.
     Connection {
-        client: Arc<Client>,
         request: u64,
     },
     Stream(Arc<Early>),
@@ -186,16 +221,16 @@ pub(super) enum Preceding {
 
 impl Preceding {
     /// The way back for this request, which has just begun. HTTP/1.0 knows no such answers (RFC 9110 §15.2).
-    pub(super) fn to(client: &Arc<Client>, version: Version, early: Option<&Arc<Early>>) -> Option<Self> {
-        let by_connection = || Self::Connection { client: Arc::clone(client), request: client.informational.open() };
+    pub(super) fn to(client: &Client, version: Version, early: Option<&Arc<Early>>) -> Option<Self> {
+        let by_connection = || Self::Connection { request: client.informational.open() };
         early.cloned().map(Self::Stream).or_else(|| (version == Version::HTTP_11).then(by_connection))
     }
 
-    fn pass_on(&self, status: StatusCode, version: Version, fields: &Fields) {
+    fn pass_on(&self, client: &Client, status: StatusCode, version: Version, fields: &Fields) {
         let mut fields = headers::for_client(fields.clone(), version);
         fields.remove(CONTENT_LENGTH);
         match self {
-            Self::Connection { client, request } => client.informational.push(*request, in_words(status, &fields)),
+            Self::Connection { request } => client.informational.push(*request, in_words(status, &fields)),
             Self::Stream(early) => early.push(status, fields),
         }
     }
@@ -216,16 +251,17 @@ fn in_words(status: StatusCode, fields: &Fields) -> Bytes {
 
 /// Who sees to it that what the backend says before its answer gets where it should: `100` to the body that waits for it,
 /// `101` nowhere, the rest to the client.
-pub(super) fn listener(to: Option<Preceding>, held: Option<Arc<Held>>) -> Option<OnInformational> {
+pub(super) fn listener(to: Option<&Preceding>, seen: &Arc<Seen>, held: Option<Arc<Held>>) -> Option<OnInformational> {
     if to.is_none() && held.is_none() {
         return None;
     }
+    let (to, seen) = (to.cloned(), Arc::clone(seen));
     Some(OnInformational::new(move |answer| match (answer.status, &held, &to) {
         (StatusCode::CONTINUE, Some(held), _) => {
             held.ask();
         }
         (StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS, ..) | (_, _, None) => {}
-        (status, _, Some(to)) => to.pass_on(status, answer.version, answer.fields),
+        (status, _, Some(to)) => to.pass_on(seen.client(), status, answer.version, answer.fields),
     }))
 }
 
@@ -353,6 +389,24 @@ mod tests {
         assert!(closed.as_mut().poll(&mut cx).is_ready());
         queue.push(request, vec![0; 1].into());
         assert!(queue.next(Waker::noop()).is_none());
+    }
+
+    /// As if it had been said while the answer before came, and not been seen then.
+    #[test]
+    fn what_was_said_too_late_precedes_no_other_answer() {
+        let queue = Queue::default();
+        let first = queue.open();
+        queue.push(first, vec![0; 1].into());
+        queue.is_used.store(false, Ordering::SeqCst);
+        queue.open();
+        assert_eq!(queue.next(Waker::noop()), None);
+        queue.is_used.store(true, Ordering::SeqCst);
+        let mut closed = Box::pin(queue.close());
+        assert!(closed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        let third = queue.open();
+        assert_eq!(queue.next(Waker::noop()), None);
+        queue.push(third, vec![0; 3].into());
+        assert_eq!(queue.next(Waker::noop()).map(|answer| answer.len()), Some(3));
     }
 
     #[test]

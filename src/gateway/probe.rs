@@ -93,7 +93,7 @@ pub(super) async fn send_to(
         if let Some(server) = avoid {
             request.extensions_mut().insert(Avoid(server));
         }
-        match exchange.send(Box::new(request), &Arc::new(Progress::default())).await {
+        match exchange.send(request, &Arc::new(Progress::default())).await {
             Ok(received) => break received,
             Err(error) if attempts > 0 && error.may_repeat_read(servers) => avoid = error.server,
             Err(error) => return Err(Failure::Upstream(error, Sent::Probe)),

@@ -9,8 +9,8 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::{Duration, SystemTime},
@@ -22,11 +22,13 @@ use http::{
     header::{HOST, IF_MATCH, USER_AGENT},
 };
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use super::{
     answer::{Failure, Repeat},
     body::{Answer, Broken, FromClient},
+    client::Client,
     forward::Received,
     probe::Said,
 };
@@ -35,7 +37,7 @@ use crate::{
     config::{Config, Origin},
     core::{
         fields::Fields,
-        message::{Request, Response},
+        message::{Response, request::Parts},
         record::{Probed, State, View},
         value::FieldValue,
     },
@@ -83,10 +85,12 @@ impl Instruments {
 /// One request, as it is seen from outside.
 pub(super) struct Seen {
     instruments: Arc<Instruments>,
+    client: Arc<Client>,
     began: Instant,
     method: Method,
     trace: Trace,
-    route: OnceLock<Arc<metrics::Route>>,
+    /// The place of the route that it takes, or [`NO_ROUTE`].
+    route: AtomicUsize,
     /// Whether it is in the report already: it may be routed anew.
     counted: AtomicBool,
     /// Bytes of its body that have come.
@@ -95,11 +99,12 @@ pub(super) struct Seen {
     line: Option<Box<Noted>>,
 }
 
+const NO_ROUTE: usize = usize::MAX;
+
 /// What only a line tells.
 struct Noted {
     lines: Lines,
     time: SystemTime,
-    connected: IpAddr,
     version: Version,
     uri: Uri,
     host: Option<FieldValue>,
@@ -122,15 +127,14 @@ struct Later {
 }
 
 impl Seen {
-    /// A request comes from this address.
-    pub(super) fn new<B>(instruments: &Arc<Instruments>, connected: IpAddr, request: &Request<B>) -> Arc<Self> {
-        let fields = request.headers();
+    /// A request comes from this client.
+    pub(super) fn new(instruments: &Arc<Instruments>, client: Arc<Client>, head: &Parts) -> Arc<Self> {
+        let fields = &head.headers;
         let noted = |lines: &Lines| Noted {
             lines: lines.clone(),
             time: SystemTime::now(),
-            connected,
-            version: request.version(),
-            uri: request.uri().clone(),
+            version: head.version,
+            uri: head.uri.clone(),
             host: fields.get(HOST).map(FieldValue::from),
             if_match: joined(fields, &IF_MATCH),
             agent: fields.get(USER_AGENT).map(FieldValue::from),
@@ -138,14 +142,20 @@ impl Seen {
         };
         Arc::new(Self {
             instruments: Arc::clone(instruments),
+            client,
             began: clock::now(),
-            method: request.method().clone(),
+            method: head.method.clone(),
             trace: Trace::of(fields),
-            route: OnceLock::new(),
+            route: AtomicUsize::new(NO_ROUTE),
             counted: AtomicBool::new(false),
             received: AtomicU64::new(0),
             line: instruments.lines.as_ref().map(|lines| Box::new(noted(lines))),
         })
+    }
+
+    /// Whose it is.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The trace that it belongs to.
@@ -159,16 +169,18 @@ impl Seen {
     }
 
     /// It takes this route, and comes from this client.
-    pub(super) fn routed(&self, instruments: &Instruments, config: &Config, route: usize, client: IpAddr) {
-        // A request that is routed anew counts for the route that it took first.
-        let _ = self.route.set(Arc::clone(&instruments.routes[route]));
+    pub(super) fn routed(&self, config: &Config, route: usize, client: IpAddr) {
+        // A request that is routed anew, under another configuration, counts for the route that it took first.
+        if self.route.load(Ordering::Relaxed) == NO_ROUTE {
+            self.route.store(route, Ordering::Relaxed);
+        }
         let upstream = &config.upstreams[config.routes[route].upstream].name;
         self.note(|later| (later.client, later.upstream) = (Some(client), Some(upstream.clone())));
     }
 
     /// The counters of the route that it takes.
     pub(super) fn route(&self) -> &metrics::Route {
-        self.route.get().unwrap_or(&self.instruments.no_route)
+        self.instruments.routes.get(self.route.load(Ordering::Relaxed)).unwrap_or(&self.instruments.no_route)
     }
 
     /// The name that its route is counted by.
@@ -241,6 +253,13 @@ impl Seen {
         Asked { seen: self, counters, began: clock::now() }
     }
 
+    /// This came of its body.
+    fn counts(&self, frame: &Option<Result<Frame<Bytes>, Broken>>) {
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+    }
+
     fn note(&self, f: impl FnOnce(&mut Later)) {
         if let Some(noted) = &self.line {
             f(&mut noted.later.lock().unwrap_or_else(PoisonError::into_inner));
@@ -260,7 +279,7 @@ impl Seen {
         let target = noted.uri.path_and_query().map_or("", |target| target.as_str());
         noted.lines.write(&Line {
             time: access::Time(noted.time),
-            client: later.client.unwrap_or(noted.connected),
+            client: later.client.unwrap_or(self.client.ip),
             method: Outside(self.method.as_str().as_bytes()),
             host: authority.or(noted.host.as_ref().map(FieldValue::as_bytes)).map(Outside),
             target: access::Target(Outside(target.as_bytes())),
@@ -393,6 +412,25 @@ impl Incoming {
     pub(super) fn new(body: FromClient, seen: &Arc<Seen>) -> Self {
         Self { body, seen: Arc::clone(seen) }
     }
+
+    /// Whose it is.
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.seen.client)
+    }
+
+    /// What comes next, unless nothing more comes from the client: then `None`. By the time that its end is seen, everything
+    /// that came before it has been handed on, so that a frame that is there is found first.
+    pub(super) async fn next(&mut self) -> Option<Option<Result<Frame<Bytes>, Broken>>> {
+        let Self { body, seen } = self;
+        tokio::select! {
+            biased;
+            frame = body.frame() => {
+                seen.counts(&frame);
+                Some(frame)
+            }
+            () = seen.client.gone() => None,
+        }
+    }
 }
 
 impl fmt::Debug for Incoming {
@@ -407,9 +445,7 @@ impl Body for Incoming {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-            self.seen.received.fetch_add(data.len() as u64, Ordering::Relaxed);
-        }
+        self.seen.counts(&frame);
         Poll::Ready(frame)
     }
 
@@ -437,14 +473,17 @@ impl UntilEnded {
     }
 
     /// What a client sent could not be read as a request. It has been told so.
-    pub(super) fn unread(instruments: &Arc<Instruments>, connected: IpAddr, status: StatusCode) {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::from_bytes(b"-").expect("a dash is a token");
-        *request.uri_mut() = Uri::from_static("*");
-        let seen = Seen::new(instruments, connected, &request);
+    pub(super) fn unread(instruments: &Arc<Instruments>, client: &Arc<Client>, status: StatusCode) {
+        let method = Method::from_bytes(b"-").expect("a dash is a token");
+        let head = Parts { method, uri: Uri::from_static("*"), ..Parts::default() };
+        let seen = Seen::new(instruments, Arc::clone(client), &head);
         seen.route().answered(&seen.method, Some(status));
         let mut until_ended = Self::new(&seen);
         (until_ended.status, until_ended.aborted) = (Some(status), None);
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        self.seen.client()
     }
 
     /// There is an answer, which is on its way from here on.

@@ -39,7 +39,7 @@ use super::{
 use crate::{
     core::{
         fields::Fields,
-        message::{Request, Response, request::Parts},
+        message::{Response, request::Parts},
         value::{FieldValue, Value},
     },
     upstream::{Fault, SendError, Tunnel},
@@ -302,9 +302,9 @@ impl<E: AsyncWrite + Unpin> AsyncWrite for Watched<E> {
 
 /// Whether a request would have its HTTP/1.1 connection go on with another protocol, wherever it leads. Not that of a
 /// client that would as well go on with HTTP/2: some say so with each request, and go on with what they have.
-pub(super) fn is_offered<B>(request: &Request<B>) -> bool {
-    let would = request.method() == Method::CONNECT || protocols(request.headers()).is_some();
-    would && request.version() != Version::HTTP_2 && request.extensions().get::<Upgrade>().is_some()
+pub(super) fn is_offered(head: &Parts) -> bool {
+    let may = head.version != Version::HTTP_2 && head.extensions.get::<Upgrade>().is_some();
+    may && (head.method == Method::CONNECT || protocols(&head.headers).is_some())
 }
 
 /// After another answer than `101` nobody can be sure that both ends know what the next bytes are; so there is nothing
@@ -342,11 +342,8 @@ mod tests {
     #[test]
     fn only_a_bare_get_that_says_so_may_ask() {
         let ask = |method: &str, version: Version, more: &[(&'static str, &'static str)]| {
-            let mut request = Request::new(());
-            *request.method_mut() = method.parse().expect("a method");
-            *request.version_mut() = version;
-            *request.headers_mut() = fields(more);
-            may_upgrade(&request.into_parts().0)
+            let (method, headers) = (method.parse().expect("a method"), fields(more));
+            may_upgrade(&Parts { method, version, headers, ..Parts::default() })
         };
         let says = ("connection", "keep-alive, Upgrade");
         assert!(ask("GET", Version::HTTP_11, &[says]));

@@ -114,7 +114,7 @@ impl Values {
             let is_over = tokio::select! {
                 biased;
                 is_over = waiting.until_over(until.saturating_duration_since(Instant::now())) => is_over,
-                () = exchange.client.gone() => false,
+                () = exchange.client().gone() => false,
             };
             if !is_over {
                 return Err(Failure::Busy(Busy::TimedOut));

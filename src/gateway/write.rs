@@ -261,7 +261,7 @@ fn meant_method(exchange: &Exchange) -> Result<Method, Failure> {
 }
 
 async fn take_place(exchange: &Exchange) -> Result<OwnedSemaphorePermit, Failure> {
-    let place = clock::timeout(exchange.policy().wait, exchange.client.write_place()).await;
+    let place = clock::timeout(exchange.policy().wait, exchange.client().write_place()).await;
     place.map_err(|_| Failure::Busy(Busy::TimedOut))
 }
 
@@ -294,7 +294,7 @@ async fn take_turn(exchange: &Exchange, access: Access) -> Result<Turn, Failure>
         biased;
         turn = related::begin_write(exchange, ask) => turn.map_err(Failure::Busy),
         // Out of line with it, and an answer in case that it only has nothing more to say.
-        () = exchange.client.gone() => Err(Failure::Busy(Busy::TimedOut)),
+        () = exchange.client().gone() => Err(Failure::Busy(Busy::TimedOut)),
     };
     exchange.seen.waited(clock::since(since));
     turn
@@ -325,7 +325,7 @@ async fn carry_out(
     mut turn: Turn,
     mut notes: Option<Box<Notes>>,
     ahead: Ahead,
-    rest: Option<Inbound>,
+    rest: Option<Box<Inbound>>,
     under_way: Kept,
 ) -> Answered {
     turn.confirm().await.map_err(|TurnLost| Failure::Busy(Busy::TimedOut))?;
@@ -336,7 +336,7 @@ async fn carry_out(
     }
     let held = outgoing.held();
     let request = forward::request(&exchange, exchange.head.method.clone(), outgoing);
-    let mut sent = exchange.send(Box::new(request), &progress).await;
+    let mut sent = exchange.send(request, &progress).await;
     versions::strip(&exchange, sent.as_mut().ok());
     let mut received = match sent {
         Ok(received) => received,

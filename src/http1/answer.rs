@@ -83,9 +83,9 @@ impl Asked {
     #[must_use]
     pub fn by(head: &Head) -> Self {
         Self {
-            is_head: *head.request.method() == Method::HEAD,
-            is_connect: *head.request.method() == Method::CONNECT,
-            is_1_1: head.request.version() == Version::HTTP_11,
+            is_head: head.request.method == Method::HEAD,
+            is_connect: head.request.method == Method::CONNECT,
+            is_1_1: head.request.version == Version::HTTP_11,
             takes_trailers: head.takes_trailers,
             keeps_alive: head.keeps_alive,
         }

@@ -38,7 +38,7 @@ impl<T> Body<T> {
 impl<T> Drop for Body<T> {
     fn drop(&mut self) {
         if let Some(wire) = &self.wire {
-            wire.lock().let_go();
+            wire.let_go();
         }
     }
 }
@@ -49,7 +49,7 @@ impl<T: AsyncRead + Unpin> http_body::Body for Body<T> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let Some(wire) = &self.wire else { return Poll::Ready(None) };
-        let frame = ready!(wire.lock().poll_body(cx));
+        let frame = ready!(wire.poll_body(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(left) = &mut self.left
         {

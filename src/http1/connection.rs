@@ -27,11 +27,11 @@ use super::{
     body::Body,
     outbox::Outbox,
     request::{Bounds, Head, Refusal},
-    wire::{NoHead, Rest, Shared},
+    wire::{NoHead, Rest, Wires},
 };
 use crate::{
     clock::{self, Alarm},
-    core::message::{Request, Response},
+    core::message::{Response, request::Parts},
 };
 
 /// How much of an answer may wait to be sent to a client that does not read.
@@ -61,9 +61,17 @@ pub trait Handler {
     /// Answers a request. If that asks to go on with another protocol, and the answer is `101`, the connection does.
     fn handle(
         &self,
-        request: Request<Body<Self::Io>>,
+        head: Box<Parts>,
+        body: Body<Self::Io>,
         asks_to_switch: bool,
     ) -> impl Future<Output = Response<Self::Body>>;
+
+    /// Whether the connection is to be closed behind the answer that is there now.
+    fn is_last(&self) -> bool;
+
+    /// Whether there may be something that precedes the answer, for who has asked for it before by the same waker. It costs
+    /// less than to ask.
+    fn has_informational(&self) -> bool;
 
     /// What precedes the answer to the request that is handled, as it is to be written. Asked for where nothing else is left
     /// to write; `writer` is woken when there is another.
@@ -119,11 +127,13 @@ pub struct Connection<H: Handler> {
 /// What carries a connection, both ways.
 #[derive(Debug)]
 struct Link<T> {
-    wire: Shared<T>,
+    wire: Wires<T>,
     out: Outbox,
     /// Whether some of what was written may not have been sent yet.
     is_unflushed: bool,
     alarm: Alarm,
+    /// Who is woken where something precedes an answer.
+    writer: Option<Waker>,
     /// When the client last took something, once it has ended its side.
     taken: Option<Instant>,
     half_closed: Duration,
@@ -132,7 +142,7 @@ struct Link<T> {
 impl<T> Drop for Link<T> {
     /// Whoever still reads the request's body must not take this for its end.
     fn drop(&mut self) {
-        let taken = self.wire.lock().take();
+        let taken = self.wire.look().take();
         drop(taken);
     }
 }
@@ -140,8 +150,9 @@ impl<T> Drop for Link<T> {
 impl<H: Handler> Connection<H> {
     /// A connection whose first head began at this time.
     pub fn new(io: H::Io, handler: H, bounds: Bounds, times: Times, began: Instant) -> Self {
-        let (wire, out, alarm) = (Shared::new(io), Outbox::default(), Alarm::default());
-        let link = Link { wire, out, is_unflushed: false, alarm, taken: None, half_closed: times.half_closed };
+        let (wire, out, alarm) = (Wires::new(io), Outbox::default(), Alarm::default());
+        let half_closed = times.half_closed;
+        let link = Link { wire, out, is_unflushed: false, alarm, writer: None, taken: None, half_closed };
         Self { handler, bounds, times, link, began: Some(began) }
     }
 
@@ -154,7 +165,7 @@ impl<H: Handler> Connection<H> {
     pub async fn serve(mut self, mut is_to_close: impl FnMut(&mut Context<'_>) -> bool) -> (End, Option<H::Io>) {
         loop {
             let Err(end) = self.exchange(&mut is_to_close).await else { continue };
-            let (io, ahead) = self.link.wire.lock().take();
+            let (io, ahead) = self.link.wire.look().take();
             return match end {
                 End::Switched(_) => (End::Switched(ahead), io),
                 End::Broken(_) => (end, None),
@@ -186,7 +197,7 @@ impl<H: Handler> Connection<H> {
         if keeps_alive {
             self.link.shut_down().await?;
         }
-        let wire = self.link.wire.lock();
+        let wire = self.link.wire.look();
         // One that wanted the end itself sends nothing more, unless there is more already.
         let may_send =
             !wire.has_ended() && (asked.keeps_alive || asks_to_switch || rest != Rest::None || wire.has_ahead());
@@ -198,7 +209,7 @@ impl<H: Handler> Connection<H> {
         let Self { bounds, times, link, began, .. } = self;
         let mut idle_since = None;
         let head = poll_fn(|cx| {
-            let mut wire = link.wire.lock();
+            let mut wire = link.wire.look();
             match wire.poll_head(cx, bounds) {
                 Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
                 Poll::Ready(Err(NoHead::Ended)) => return Poll::Ready(Err(End::Quiet)),
@@ -229,17 +240,18 @@ impl<H: Handler> Connection<H> {
     /// Has a request handled. Until there is an answer, what precedes it is written, and the connection looked at.
     async fn handled(&mut self, head: Head) -> Result<Response<H::Body>, End> {
         let Self { handler, bounds, link, .. } = self;
-        let has_body = link.wire.lock().begin_body(&head, *bounds);
-        let body = if has_body { Body::coming(link.wire.clone(), head.framing) } else { Body::none() };
+        let has_body = link.wire.look().begin_body(&head, *bounds);
+        let body = if has_body { Body::coming(link.wire.share(), head.framing) } else { Body::none() };
         let asks_to_switch = head.asks_to_switch;
-        let mut handled = pin!(handler.handle(head.request.map(|()| body), asks_to_switch));
+        let mut handled = pin!(handler.handle(head.request, body, asks_to_switch));
         poll_fn(|cx| {
             if has_body {
-                link.wire.lock().is_driven_by(cx.waker());
+                link.wire.look().is_driven_by(cx.waker());
             }
             if let Poll::Ready(response) = handled.as_mut().poll(cx) {
                 return Poll::Ready(Ok(response));
             }
+            link.wire.take_back();
             link.precede(cx, handler, has_body)?;
             link.watch(cx, handler)?;
             Poll::Pending
@@ -251,12 +263,13 @@ impl<H: Handler> Connection<H> {
     async fn send(&mut self, mut asked: Asked, response: Response<H::Body>) -> Result<bool, End> {
         let Self { handler, link, .. } = self;
         let rest = poll_fn(|cx| {
-            let mut wire = link.wire.lock();
+            let mut wire = link.wire.look();
             wire.ask_no_more();
             Poll::Ready(wire.rest(cx))
         });
         let rest = rest.await;
-        asked.keeps_alive &= rest != Rest::Lost;
+        link.wire.take_back();
+        asked.keeps_alive &= rest != Rest::Lost && !handler.is_last();
         let (head, body) = response.into_parts();
         let size = match body.size_hint().exact() {
             _ if body.is_end_stream() => Size::Empty,
@@ -304,10 +317,11 @@ impl<H: Handler> Connection<H> {
     async fn rest(&mut self) -> Result<Rest, End> {
         let Self { handler, link, .. } = self;
         poll_fn(|cx| {
-            let mut wire = link.wire.lock();
+            let mut wire = link.wire.look();
             wire.is_driven_by(cx.waker());
             let rest = wire.rest(cx);
             drop(wire);
+            link.wire.take_back();
             if rest != Rest::Held {
                 return Poll::Ready(Ok(rest));
             }
@@ -371,11 +385,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
     /// Writes what precedes the answer.
     fn precede<H: Handler<Io = T>>(&mut self, cx: &mut Context<'_>, handler: &H, has_body: bool) -> io::Result<()> {
         loop {
-            if has_body && self.wire.lock().is_to_be_asked() {
+            if has_body && self.wire.look().is_to_be_asked() {
                 self.out.put(|out| out.extend_from_slice(CONTINUE));
             }
             if self.flush(cx)?.is_pending() {
                 return Ok(());
+            }
+            let is_known = self.writer.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
+            if is_known && !handler.has_informational() {
+                return Ok(());
+            }
+            if !is_known {
+                self.writer = Some(cx.waker().clone());
             }
             match handler.next_informational(cx.waker()) {
                 Some(next) => self.out.push(next),
@@ -390,7 +411,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
             return Poll::Ready(Ok(()));
         }
         self.is_unflushed = true;
-        let mut wire = self.wire.lock();
+        let mut wire = self.wire.look();
         let io = wire.io()?;
         while !self.out.is_empty() {
             ready!(self.out.poll_write(cx, io))?;
@@ -405,7 +426,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
 
     /// Sees whether the client has ended its side or is gone, and how long ago it took something.
     fn watch<H: Handler<Io = T>>(&mut self, cx: &mut Context<'_>, handler: &H) -> Result<(), End> {
-        let mut wire = self.wire.lock();
+        let mut wire = self.wire.look();
         wire.watch(cx)?;
         let has_ended = wire.has_ended();
         drop(wire);
@@ -424,6 +445,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
 
     /// Says that nothing more follows.
     async fn shut_down(&mut self) -> io::Result<()> {
-        poll_fn(|cx| Pin::new(self.wire.lock().io()?).poll_shutdown(cx)).await
+        poll_fn(|cx| Pin::new(self.wire.look().io()?).poll_shutdown(cx)).await
     }
 }

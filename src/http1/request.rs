@@ -6,12 +6,12 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri, Version, header::CONTENT_LENGTH};
+use http::{Extensions, Method, StatusCode, Uri, Version, header::CONTENT_LENGTH};
 use httparse::Status;
 
 use crate::core::{
     fields::{Fields, Marks},
-    message::Request,
+    message::request::Parts,
     value::Value,
 };
 
@@ -46,7 +46,7 @@ pub enum Framing {
 #[derive(Debug)]
 pub struct Head {
     /// What is asked.
-    pub request: Request<()>,
+    pub request: Box<Parts>,
     /// How its body is delimited.
     pub framing: Framing,
     /// Whether the connection may be used again, as far as the client is concerned.
@@ -130,11 +130,9 @@ fn parse_with<'b>(
     if target.len() > LONGEST_TARGET {
         return Err(Refusal::TargetTooLong);
     }
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed)?;
-    *request.uri_mut() =
-        Uri::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes())).map_err(|_| Refusal::Malformed)?;
-    *request.version_mut() = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed)?;
+    let target = Bytes::copy_from_slice(target.as_bytes());
+    let uri = Uri::from_maybe_shared(target).map_err(|_| Refusal::Malformed)?;
     let mut said = Said { is_1_1: version == 1, keeps_alive: version == 1, ..Said::default() };
     let begin = parsed.headers.first().map_or(length, |first| first.name.as_ptr().addr() - bytes.as_ptr().addr());
     let lines = &bytes[begin..length];
@@ -146,7 +144,9 @@ fn parse_with<'b>(
             fields.read(lines, field.name, field.value).ok_or(Refusal::Malformed)?;
         }
     }
-    *request.headers_mut() = fields;
+    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    // In a box, since it is handed on from step to step.
+    let request = Box::new(Parts { method, uri, version, headers: fields, extensions: Extensions::new() });
     said.head(request).map(|head| Some((head, length)))
 }
 
@@ -206,7 +206,7 @@ impl Said {
         Ok(true)
     }
 
-    fn head(self, request: Request<()>) -> Result<Head, Refusal> {
+    fn head(self, request: Box<Parts>) -> Result<Head, Refusal> {
         if self.is_coded && !self.is_chunked {
             return Err(Refusal::Malformed);
         }
@@ -216,7 +216,7 @@ impl Said {
             // Who sends both lengths may mean either; what follows is not looked at (RFC 9112 §6.1).
             keeps_alive: self.keeps_alive && !(self.is_coded && self.is_sized),
             awaits_continue: self.awaits_continue && self.is_1_1 && framing != Framing::Length(0),
-            asks_to_switch: self.upgrades || *request.method() == Method::CONNECT,
+            asks_to_switch: self.upgrades || request.method == Method::CONNECT,
             takes_trailers: self.takes_trailers,
             request,
         })

@@ -4,10 +4,14 @@
 //! than its request is handled. So whoever wants bytes reads them: the body where it waits for some, the connection
 //! otherwise, to see the next request, the client's end, or that the connection broke. Nothing of anybody else's is called
 //! while the lock is held.
+//!
+//! Most requests have no body, and most bodies are here with their heads. So the bytes are the connection's own
+//! ([`Wires::Own`]) until there is a body, and again once that is through: a lock that nobody else takes costs something, too.
 
 use std::{
     io,
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
+    ops::{Deref, DerefMut},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
@@ -33,14 +37,23 @@ const LARGEST_GULP: usize = 128 * 1024;
 /// How many pieces are dropped of a body that nobody reads.
 const PIECES: usize = 16;
 
-/// A connection's bytes, shared.
+/// A connection's bytes, as whoever drives it has them.
 #[derive(Debug)]
-pub(super) struct Shared<T>(Arc<Mutex<Wire<T>>>);
+pub(super) enum Wires<T> {
+    /// Alone.
+    Own(Box<Wire<T>>),
+    /// With a request's body.
+    Shared(Shared<T>),
+}
 
-impl<T> Clone for Shared<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
+/// The same, as a body has them: `None` once that is through.
+#[derive(Debug)]
+pub(super) struct Shared<T>(Arc<Mutex<Option<Box<Wire<T>>>>>);
+
+/// A look at a connection's bytes, during which nobody else has one.
+pub(super) enum Look<'a, T> {
+    Own(&'a mut Wire<T>),
+    Shared(MutexGuard<'a, Option<Box<Wire<T>>>>),
 }
 
 /// A connection's bytes.
@@ -128,9 +141,11 @@ impl Incoming {
     }
 }
 
-impl<T> Shared<T> {
+const TAKEN_BACK: &str = "only whoever drives the connection takes them back, and looks at its own from then on";
+
+impl<T> Wires<T> {
     pub(super) fn new(io: T) -> Self {
-        Self(Arc::new(Mutex::new(Wire {
+        Self::Own(Box::new(Wire {
             io: Some(io),
             ahead: BytesMut::new(),
             seen: 0,
@@ -141,11 +156,77 @@ impl<T> Shared<T> {
             gulp: FIRST_GULP,
             reader: None,
             driver: None,
-        })))
+        }))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Wire<T>> {
+    /// Has a body read them, too.
+    pub(super) fn share(&mut self) -> Shared<T> {
+        let shared = Shared(Arc::default());
+        let before = mem::replace(self, Self::Shared(Shared(Arc::clone(&shared.0))));
+        *shared.lock() = match before {
+            Self::Own(wire) => Some(wire),
+            Self::Shared(before) => before.lock().take(),
+        };
+        shared
+    }
+
+    /// Has them alone again, once the body is through.
+    pub(super) fn take_back(&mut self) {
+        let Self::Shared(shared) = self else { return };
+        let wire = shared.lock().take_if(|wire| matches!(wire.incoming, Incoming::Through));
+        if let Some(wire) = wire {
+            *self = Self::Own(wire);
+        }
+    }
+
+    pub(super) fn look(&mut self) -> Look<'_, T> {
+        match self {
+            Self::Own(wire) => Look::Own(wire),
+            Self::Shared(shared) => Look::Shared(shared.lock()),
+        }
+    }
+}
+
+impl<T> Deref for Look<'_, T> {
+    type Target = Wire<T>;
+
+    fn deref(&self) -> &Wire<T> {
+        match self {
+            Self::Own(wire) => wire,
+            Self::Shared(wire) => wire.as_ref().expect(TAKEN_BACK),
+        }
+    }
+}
+
+impl<T> DerefMut for Look<'_, T> {
+    fn deref_mut(&mut self) -> &mut Wire<T> {
+        match self {
+            Self::Own(wire) => wire,
+            Self::Shared(wire) => wire.as_mut().expect(TAKEN_BACK),
+        }
+    }
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Wire<T>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body is dropped.
+    pub(super) fn let_go(&self) {
+        if let Some(wire) = &mut *self.lock() {
+            wire.let_go();
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Shared<T> {
+    /// What comes next of the body.
+    pub(super) fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self.lock() {
+            Some(wire) => wire.poll_body(cx),
+            None => Poll::Ready(None),
+        }
     }
 }
 
@@ -184,7 +265,7 @@ impl<T> Wire<T> {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
-        (self.io.take(), std::mem::take(&mut self.ahead).freeze())
+        (self.io.take(), mem::take(&mut self.ahead).freeze())
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -243,7 +324,7 @@ impl<T> Wire<T> {
     }
 
     /// The body is dropped.
-    pub(super) fn let_go(&mut self) {
+    fn let_go(&mut self) {
         self.reader = None;
         if let Incoming::Coming { is_held, .. } = &mut self.incoming {
             *is_held = false;
@@ -289,7 +370,7 @@ impl<T: AsyncRead + Unpin> Wire<T> {
 
     /// The head that was read ahead, if it is all here. What was found to be no whole one is not read anew with each byte.
     fn head_ahead(&mut self, bounds: &Bounds) -> Result<Option<Head>, Refusal> {
-        let seen = std::mem::replace(&mut self.seen, self.ahead.len());
+        let seen = mem::replace(&mut self.seen, self.ahead.len());
         let is_new = self.ahead.len() > seen;
         let is_full = self.ahead.len() >= bounds.bytes;
         if !is_new || seen > 0 && !is_full && !request::may_be_whole(&self.ahead, seen) {
@@ -332,7 +413,7 @@ impl<T: AsyncRead + Unpin> Wire<T> {
     }
 
     /// What comes next of the body.
-    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.reader = None;
         if self.continues == Continue::Awaited {
             self.continues = Continue::Wanted;
@@ -413,5 +494,57 @@ impl<T: AsyncRead + Unpin> Wire<T> {
         }
         self.incoming = Incoming::Broken;
         Rest::Lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { bytes: 8 * 1024, fields: 10 };
+
+    fn begun(wires: &mut Wires<&'static [u8]>) -> Shared<&'static [u8]> {
+        let polled = wires.look().poll_head(&mut Context::from_waker(Waker::noop()), &BOUNDS);
+        let Poll::Ready(Ok(head)) = polled else { panic!("no head: {polled:?}") };
+        assert!(wires.look().begin_body(&head, BOUNDS));
+        wires.share()
+    }
+
+    fn next(body: &Shared<&'static [u8]>) -> Option<Bytes> {
+        match body.poll_body(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(frame) => Some(frame?.expect("no error").into_data().expect("data")),
+            Poll::Pending => panic!("all of it is here"),
+        }
+    }
+
+    #[test]
+    fn bytes_are_shared_with_a_body_for_as_long_as_it_is_read() {
+        let request = b"PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\noneGET / HTTP/1.1\r\nContent-Length: 3\r\n\r\ntwo";
+        let mut wires = Wires::new(&request[..]);
+        let first = begun(&mut wires);
+        wires.take_back();
+        assert!(matches!(wires, Wires::Shared(_)), "it is still to come");
+        assert_eq!(next(&first).as_deref(), Some(&b"one"[..]));
+        wires.take_back();
+        assert!(matches!(wires, Wires::Own(_)), "it is through");
+        let second = begun(&mut wires);
+        assert_eq!(next(&first), None, "what follows is not its own");
+        first.let_go();
+        assert_eq!(next(&second).as_deref(), Some(&b"two"[..]));
+    }
+
+    #[test]
+    fn a_body_that_is_let_go_is_read_to_its_end_or_lost() {
+        for (bytes, rest) in [("three", Rest::None), ("thre", Rest::Lost)] {
+            let head = "PUT / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+            let mut wires = Wires::new(&*Box::leak(format!("{head}{bytes}").into_bytes().into_boxed_slice()));
+            let body = begun(&mut wires);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert_eq!(wires.look().rest(&mut cx), Rest::Held);
+            body.let_go();
+            assert_eq!(wires.look().rest(&mut cx), rest);
+            wires.take_back();
+            assert_eq!(matches!(wires, Wires::Own(_)), rest == Rest::None);
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{StatusCode, header::CONNECTION};
+use http::StatusCode;
 use tokio::{
     io::AsyncWriteExt,
     sync::{oneshot, watch},
@@ -27,10 +27,7 @@ use super::{
 };
 use crate::{
     config::Limits,
-    core::{
-        message::{Request, Response},
-        value::FieldValue,
-    },
+    core::message::{Response, request::Parts},
     gateway::{Client, Delivery, FromClient, Upgrade, Upgraded},
     http1::{Body, Connection, End, Handler, Times, request::Bounds},
 };
@@ -43,10 +40,28 @@ struct Requests<'a> {
     live: &'a Live,
     limits: &'a Limits,
     client: Arc<Client>,
-    stop: watch::Receiver<bool>,
+    stop: Stop,
     begun: AtomicUsize,
     /// Who waits for the connection, should it go on with another protocol.
     switching: Mutex<Option<oneshot::Sender<Upgraded>>>,
+}
+
+/// Whether the stop has been told, looked at without a lock: it is told once, and never taken back.
+struct Stop {
+    was_told: bool,
+    word: watch::Receiver<bool>,
+}
+
+impl Stop {
+    fn new(mut word: watch::Receiver<bool>) -> Self {
+        let was_told = *word.borrow_and_update();
+        Self { was_told, word }
+    }
+
+    fn is_told(&self) -> bool {
+        // An error: whoever could say so is gone.
+        self.was_told || self.word.has_changed().unwrap_or(true)
+    }
 }
 
 impl Requests<'_> {
@@ -59,26 +74,28 @@ impl Handler for &Requests<'_> {
     type Io = Stream;
     type Body = Delivery;
 
-    fn handle(&self, request: Request<Body<Stream>>, asks_to_switch: bool) -> impl Future<Output = Response<Delivery>> {
-        let mut request = request.map(FromClient::new);
+    fn handle(
+        &self,
+        mut head: Box<Parts>,
+        body: Body<Stream>,
+        asks_to_switch: bool,
+    ) -> impl Future<Output = Response<Delivery>> {
         if asks_to_switch {
             let (sender, connection) = oneshot::channel();
             self.switching(Some(sender));
-            request.extensions_mut().insert(Upgrade::new(async { connection.await.map_err(std::io::Error::other) }));
+            head.extensions.insert(Upgrade::new(async { connection.await.map_err(std::io::Error::other) }));
         }
         // One after another, so nobody else counts meanwhile.
-        let begun = self.begun.load(Ordering::Relaxed) + 1;
-        self.begun.store(begun, Ordering::Relaxed);
-        let is_last = begun >= self.limits.requests_per_connection;
-        let answer = self.live.gateway().handle(Arc::clone(&self.client), request, None);
-        async move {
-            let mut answer = answer.await;
-            let closes = is_last || *self.stop.borrow();
-            if closes && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                answer.headers_mut().insert(CONNECTION, FieldValue::from_static("close"));
-            }
-            answer
-        }
+        self.begun.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.live.gateway().handle(Arc::clone(&self.client), head, FromClient::new(body), None)
+    }
+
+    fn is_last(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) >= self.limits.requests_per_connection || self.stop.is_told()
+    }
+
+    fn has_informational(&self) -> bool {
+        self.client.has_informational()
     }
 
     fn next_informational(&self, writer: &Waker) -> Option<Bytes> {
@@ -103,12 +120,12 @@ pub(super) async fn serve(
         Times { head: limits.header_read_timeout, idle: limits.idle_timeout, half_closed: limits.half_close_timeout };
     let mut stopping = stop.clone();
     let mut called = pin!(last_call(&mut stopping));
-    let requests =
-        Requests { live, limits, client, stop: stop.clone(), begun: AtomicUsize::new(0), switching: Mutex::default() };
+    let stop = Stop::new(stop);
+    let requests = Requests { live, limits, client, stop, begun: AtomicUsize::new(0), switching: Mutex::default() };
     let mut listens = false;
     // Whoever has nothing under way is asked to go. To listen anew for every request would cost more than to look.
     let is_to_close = |cx: &mut Context<'_>| {
-        let is_told = !std::mem::replace(&mut listens, true) || *stop.borrow() || stop.has_changed().is_err();
+        let is_told = !std::mem::replace(&mut listens, true) || requests.stop.is_told();
         is_told && called.as_mut().poll(cx).is_ready()
     };
     let (end, stream) = Connection::new(stream, &requests, bounds, times, began).serve(is_to_close).await;

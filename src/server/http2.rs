@@ -179,7 +179,9 @@ impl<'a> Connection<'a> {
         let early = Arc::<Early>::default();
         let is_head = request.method() == http::Method::HEAD;
         let (request, tunnel) = stream::received(request, &early);
-        let answer = self.live.gateway().handle(Arc::clone(&self.client), request, Some(Arc::clone(&early)));
+        let (head, body) = request.into_parts();
+        let client = Arc::clone(&self.client);
+        let answer = self.live.gateway().handle(client, Box::new(head), body, Some(Arc::clone(&early)));
         let mut stream = stream::Stream {
             answer: Some(Box::pin(answer)),
             respond,

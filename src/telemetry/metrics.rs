@@ -440,8 +440,12 @@ impl Metrics {
 
     /// The bodies of a request and its answer are through, with so many bytes.
     pub fn bodies(&self, received: u64, sent: u64) {
-        self.families.received.inc_by(received);
-        self.families.sent.inc_by(sent);
+        for (family, bytes) in [(&self.families.received, received), (&self.families.sent, sent)] {
+            // Most requests have no body.
+            if bytes > 0 {
+                family.inc_by(bytes);
+            }
+        }
     }
 
     /// All of it as text, with what is only known at this moment.

@@ -45,7 +45,7 @@ impl Tracker {
             }
         }
         let mut own = own.expect("it is among them");
-        own.shared = shared;
+        own.0.shared = shared;
         Ok(own)
     }
 

@@ -525,7 +525,7 @@ async fn records_in_use_survive_a_flood() {
         assert!(tracker.len() <= 100 + taken.len(), "{} records", tracker.len());
     }
     for turn in taken {
-        assert!(tracker.table.lock(Cell(turn.ask.key.cell)).find(Cell(turn.ask.key.cell)).is_some());
+        assert!(tracker.table.lock(Cell(turn.0.ask.key.cell)).find(Cell(turn.0.ask.key.cell)).is_some());
         turn.settle(committed("b")).await;
     }
     assert_eq!(has_turn(waiting).known(None, in_a_word).await, "\"b\"");

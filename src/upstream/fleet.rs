@@ -4,6 +4,7 @@
 //! as it is forgets nothing of its servers.
 
 use std::{
+    borrow::Cow,
     io,
     sync::{
         Arc, PoisonError, RwLock,
@@ -62,7 +63,6 @@ pub(super) struct Tls {
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     under_way: AtomicUsize,
-    idle: AtomicUsize,
     failures: [AtomicU64; FailureKind::ALL.len()],
 }
 
@@ -258,10 +258,10 @@ impl Fleet {
     /// The servers that may get a request, in the order in which they should be tried; none at all where the health checks
     /// speak against every one. Ejection is no such verdict: a server is only passed over for another. Where all are
     /// ejected, all are tried: it is better to ask a server that has failed than to refuse everybody for certain.
-    pub(super) fn candidates(&self, avoid: Option<usize>) -> Vec<usize> {
+    pub(super) fn candidates(&self, avoid: Option<usize>) -> Cow<'static, [usize]> {
         let count = self.servers.len();
         if let [only] = &self.servers[..] {
-            return if only.is_healthy() { vec![0] } else { Vec::new() };
+            return if only.is_healthy() { Cow::Borrowed(&[0]) } else { Cow::Borrowed(&[]) };
         }
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let in_turn = (0..count).map(|step| first.wrapping_add(step) % count);
@@ -277,7 +277,7 @@ impl Fleet {
         if let Some(avoid) = avoid {
             healthy.sort_by_key(|&at| at == avoid);
         }
-        healthy
+        healthy.into()
     }
 
     /// Whether nobody asks for the servers' health yet. From here on somebody does.
@@ -336,7 +336,7 @@ impl Server {
     /// Connections on which nothing is under way.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
-        self.numbers.idle.load(Ordering::Relaxed)
+        self.places.idle()
     }
 
     /// Requests that are under way, from the search for a connection to the end of the answer.
@@ -353,12 +353,8 @@ impl Server {
 
     /// A request begins, and lasts until what is returned is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Counted {
-        Counted::new(self, |numbers| &numbers.under_way)
-    }
-
-    /// A connection becomes idle, until what is returned is dropped.
-    pub(super) fn idles(self: &Arc<Self>) -> Counted {
-        Counted::new(self, |numbers| &numbers.idle)
+        self.numbers.under_way.fetch_add(1, Ordering::Relaxed);
+        Counted { server: Arc::clone(self), is_over: false }
     }
 }
 
@@ -368,28 +364,33 @@ impl Tls {
     }
 }
 
-/// One of those that are counted.
+/// A request to a server, counted among those that are under way until it is over.
 #[derive(Debug)]
 pub(super) struct Counted {
     server: Arc<Server>,
-    among: fn(&Numbers) -> &AtomicUsize,
+    is_over: bool,
 }
 
 impl Counted {
-    fn new(server: &Arc<Server>, among: fn(&Numbers) -> &AtomicUsize) -> Self {
-        among(&server.numbers).fetch_add(1, Ordering::Relaxed);
-        Self { server: Arc::clone(server), among }
+    /// One that somebody else counts, or nobody any more.
+    pub(super) fn over(server: &Arc<Server>) -> Self {
+        Self { server: Arc::clone(server), is_over: true }
     }
-}
 
-impl Counted {
-    pub(super) fn server(&self) -> &Arc<Server> {
+    pub(super) fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// It is over.
+    pub(super) fn end(&mut self) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.server.numbers.under_way.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        (self.among)(&self.server.numbers).fetch_sub(1, Ordering::Relaxed);
+        self.end();
     }
 }

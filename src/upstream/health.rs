@@ -91,7 +91,8 @@ async fn ask(server: &Server, protocol: Protocol, health: &Health, deadline: Ins
     request.headers_mut().insert(CONNECTION, FieldValue::from_static("close"));
     let wire = Wire { stream: connected.stream, watch: Watch::Nobody, _place: None };
     let (progress, patience) = (Arc::default(), deadline.saturating_duration_since(Instant::now()));
-    let answered = http1::Connection::new(wire, connected.peer).send(Box::new(request), &progress, patience).await;
+    let answered =
+        http1::Connection::new(wire, connected.peer, Weak::new()).send(Box::new(request), &progress, patience).await;
     let answered = answered.map_err(|failed| failed.fault)?;
     Ok(answered.head.status)
 }

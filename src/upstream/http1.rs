@@ -16,24 +16,21 @@ use std::{
     future::poll_fn,
     io,
     mem::{self, MaybeUninit},
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    sync::{Arc, Weak},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
 use http_body::Body;
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    task::unconstrained,
-};
+use tokio::io::ReadBuf;
 
 use super::{
     BoxError, Broken, Fault, MOST_INFORMATIONAL, Progress,
     connect::Peer,
     frames::Sending,
+    pool::Pool,
     wire::{Handle, Wire},
 };
 use crate::{
@@ -77,6 +74,8 @@ pub(super) struct Connection {
     alarm: Alarm,
     pub(super) peer: Peer,
     pub(super) served: usize,
+    /// Where it is kept between two requests.
+    pub(super) home: Weak<Pool>,
 }
 
 /// How much of a body to read at a time: more where that is filled, less where it is not, as hyper does it.
@@ -106,7 +105,7 @@ pub(super) struct Failed {
 
 impl Connection {
     /// Nothing has been said over it yet.
-    pub(super) fn new(wire: Wire, peer: Peer) -> Box<Self> {
+    pub(super) fn new(wire: Wire, peer: Peer, home: Weak<Pool>) -> Box<Self> {
         Box::new(Self {
             socket: Socket::Own(wire),
             coming: BytesMut::new(),
@@ -117,17 +116,17 @@ impl Connection {
             alarm: Alarm::default(),
             peer,
             served: 0,
+            home,
         })
     }
 
     /// Whether nothing has come that was not asked for, and neither has its end. What came would be read as the answer to the
     /// next request. To be asked right before that is sent.
     pub(super) fn is_quiet(&mut self) -> bool {
-        let Socket::Own(wire) = &mut self.socket else { return false };
-        let mut byte = [0];
-        let mut room = ReadBuf::new(&mut byte);
-        let look = unconstrained(poll_fn(|cx| Poll::Ready(Pin::new(&mut *wire).poll_read(cx, &mut room).is_pending())));
-        pin!(look).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(true)
+        match &mut self.socket {
+            Socket::Own(wire) => wire.is_quiet(),
+            Socket::Shared(_) => false,
+        }
     }
 
     /// Sends a request and waits for the head of its answer, for so long as the backend has something to answer.

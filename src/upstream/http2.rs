@@ -41,7 +41,7 @@ use tokio::{task::AbortHandle, time::Instant};
 use super::{
     BoxError, Broken, Fault, MOST_INFORMATIONAL, Progress,
     connect::{Connected, Peer},
-    fleet::{Counted, Server},
+    fleet::Server,
     frames::{Frames, Sending, Streams},
     places::Place,
     pool::Line,
@@ -89,7 +89,7 @@ struct Shared {
     /// It gets no more requests.
     retired: AtomicBool,
     /// Since when nothing is under way.
-    idle: Mutex<Option<(Instant, Counted)>>,
+    idle: Mutex<Option<Instant>>,
 }
 
 /// Aborts a task unless it is kept.
@@ -159,7 +159,7 @@ impl Connection {
             under_way: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
-            idle: Mutex::new(Some((Instant::now(), server.idles()))),
+            idle: Mutex::new(Some(Instant::now())),
         };
         Ok(Self { sender, shared: Arc::new(shared), peer })
     }
@@ -175,7 +175,7 @@ impl Connection {
 
     /// Since when nothing is under way on it.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.shared.idle().as_ref().map(|(since, _)| *since)
+        *self.shared.idle()
     }
 
     #[cfg(test)]
@@ -203,7 +203,7 @@ impl Connection {
 }
 
 impl Shared {
-    fn idle(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Counted)>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -219,7 +219,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let shared = &self.shared;
         if shared.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *shared.idle() = Some((Instant::now(), shared.server.idles()));
+            *shared.idle() = Some(Instant::now());
             if shared.line.others_wait() {
                 shared.retired.store(true, Ordering::Relaxed);
                 shared.task.abort();

@@ -29,6 +29,9 @@ pub(super) struct Places {
 pub(super) trait Spare: Send + Sync {
     /// Closes a connection that is not in use. Returns whether there was one.
     fn close_one(&self) -> bool;
+
+    /// How many connections are not in use.
+    fn idle(&self) -> usize;
 }
 
 /// The right to have one connection.
@@ -85,13 +88,22 @@ impl Places {
         Place(permit.expect("the semaphore is never closed"))
     }
 
+    /// How many connections are not in use, in all workers.
+    pub(super) fn idle(&self) -> usize {
+        self.pools().iter().filter_map(Weak::upgrade).map(|pool| pool.idle()).sum()
+    }
+
     fn close_one(&self) {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for pool in pools.iter().filter_map(Weak::upgrade) {
+        for pool in self.pools().iter().filter_map(Weak::upgrade) {
             if pool.close_one() {
                 return;
             }
         }
+    }
+
+    /// A copy, since nothing of theirs is called while this is locked.
+    fn pools(&self) -> Vec<Weak<dyn Spare>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -7,7 +7,7 @@
 use std::{
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     Broken, Fault,
     connect::{self, connect},
-    fleet::{Agreed, Counted, Fleet, Server},
+    fleet::{Agreed, Fleet, Server},
     http1,
     http2::{self, Slot},
     places::{Place, Places, Spare},
@@ -33,6 +33,8 @@ const SERVES_BEFORE_OTHERS: usize = 8;
 
 /// A worker's connections to one server.
 pub(super) struct Pool {
+    /// What its connections find it by.
+    this: Weak<Self>,
     fleet: Arc<Fleet>,
     pub(super) server: Arc<Server>,
     kept: Mutex<Kept>,
@@ -50,7 +52,6 @@ struct Kept {
 struct Idle {
     connection: Box<http1::Connection>,
     until: Instant,
-    _counted: Counted,
 }
 
 /// What a request is sent by.
@@ -86,7 +87,8 @@ impl Line {
 impl Pool {
     pub(super) fn new(fleet: &Arc<Fleet>, server: &Arc<Server>) -> Arc<Self> {
         let places = Arc::clone(&server.places);
-        let pool = Arc::new(Self {
+        let pool = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             fleet: Arc::clone(fleet),
             server: Arc::clone(server),
             kept: Mutex::new(Kept { http1: Vec::new(), http2: Vec::new() }),
@@ -194,7 +196,7 @@ impl Pool {
             return Ok((Ready::Http2(slot), served));
         }
         let wire = Wire { stream: connected.stream, watch: Watch::Nobody, _place: Some(place) };
-        let mut connection = http1::Connection::new(wire, connected.peer);
+        let mut connection = http1::Connection::new(wire, connected.peer, Weak::clone(&self.this));
         if !connection.is_quiet() {
             return Err(Fault::Connection(Broken::Closed));
         }
@@ -252,7 +254,7 @@ impl Pool {
         if self.line.others_wait() && is_due {
             return;
         }
-        self.kept().http1.push(Idle { connection, until, _counted: self.server.idles() });
+        self.kept().http1.push(Idle { connection, until });
         self.line.freed();
         // Whoever has begun to wait since that was looked at may have found nothing to close here.
         if self.line.others_wait() && !self.line.is_awaited() {
@@ -270,6 +272,11 @@ impl Spare for Pool {
         }
         let idle = kept.http2.iter().position(|connection| connection.idle_since().is_some());
         idle.map(|at| drop(kept.http2.swap_remove(at))).is_some()
+    }
+
+    fn idle(&self) -> usize {
+        let kept = self.kept();
+        kept.http1.len() + kept.http2.iter().filter(|connection| connection.idle_since().is_some()).count()
     }
 }
 

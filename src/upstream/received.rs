@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -18,7 +18,6 @@ use super::{
     fleet::{Counted, Server},
     http1,
     http2::{self, Slot},
-    pool::Pool,
     wire::Handle,
 };
 use crate::clock::{self, Alarm};
@@ -39,10 +38,11 @@ pub enum AnswerError {
 #[derive(Debug)]
 pub struct FromUpstream {
     source: Source,
-    lease: Option<Lease>,
+    /// What it has until it is through.
+    held: Option<Held>,
+    under_way: Counted,
     /// What was read ahead of whoever takes the body.
     ahead: Option<Box<Ahead>>,
-    server: Arc<Server>,
     handle: Handle,
     patience: Duration,
     /// Until when the backend is waited for, if it is.
@@ -59,36 +59,35 @@ pub(super) enum Source {
     Nothing,
 }
 
-/// What an answer has until it is through.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) held: Held,
-    pub(super) under_way: Counted,
-}
-
 #[derive(Debug)]
 pub(super) enum Held {
     /// The connection that the body has, which may be used again for so long.
-    Connection { pool: Weak<Pool>, limit: Duration },
+    Connection { limit: Duration },
     /// A stream.
     Slot(#[expect(dead_code, reason = "it is given back when it is dropped")] Arc<Slot>),
 }
 
 impl FromUpstream {
     /// In a box, since it is handed on from step to step with its head.
-    pub(super) fn new(source: Source, lease: Lease, handle: Handle, patience: Duration) -> Box<Self> {
-        let server = Arc::clone(lease.under_way.server());
-        let mut new = Self::without_lease(source, server, handle, patience);
-        new.lease = Some(lease);
-        if new.source.is_end_stream() {
+    pub(super) fn new(
+        source: Source,
+        held: Option<Held>,
+        under_way: Counted,
+        handle: Handle,
+        patience: Duration,
+    ) -> Box<Self> {
+        let is_over = source.is_end_stream();
+        let mut new =
+            Box::new(Self { source, held, under_way, ahead: None, handle, patience, until: None, alarm: None });
+        if is_over {
             new.end();
         }
         new
     }
 
     /// Of a connection that is no longer HTTP's.
-    pub(super) fn without_lease(source: Source, server: Arc<Server>, handle: Handle, patience: Duration) -> Box<Self> {
-        Box::new(Self { source, lease: None, ahead: None, server, handle, patience, until: None, alarm: None })
+    pub(super) fn nothing(server: &Arc<Server>, handle: Handle, patience: Duration) -> Box<Self> {
+        Self::new(Source::Nothing, None, Counted::over(server), handle, patience)
     }
 
     /// The way that the request went.
@@ -100,7 +99,7 @@ impl FromUpstream {
     /// The server that it comes from.
     #[must_use]
     pub fn server(&self) -> &Server {
-        &self.server
+        self.under_way.server()
     }
 
     /// Reads up to a little more than `limit` bytes, and not for much longer than `time`. Whoever takes the body gets them
@@ -149,19 +148,21 @@ impl FromUpstream {
     }
 
     fn end(&mut self) {
-        let Some(lease) = self.lease.take() else { return };
-        if let Held::Connection { pool, limit } = lease.held
+        let Some(held) = self.held.take() else { return };
+        if let Held::Connection { limit } = held
             && let Source::Http1(body) = &mut self.source
             && let Some(connection) = body.release()
-            && let Some(pool) = pool.upgrade()
+            && let Some(pool) = connection.home.upgrade()
             && !limit.is_zero()
         {
             pool.give_back(connection, clock::now() + limit);
         }
+        self.under_way.end();
     }
 
     fn break_off(&mut self) {
-        self.lease = None;
+        self.held = None;
+        self.under_way.end();
         if let Source::Http1(body) = &mut self.source {
             body.close();
         }

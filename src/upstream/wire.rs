@@ -5,15 +5,17 @@
 //! includes what was encrypted.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    task::unconstrained,
 };
 use tokio_rustls::client::TlsStream;
 
@@ -92,6 +94,22 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    /// Whether nothing has come that nobody has read, and neither has its end.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        match &mut self.stream {
+            // Nobody need be woken by what is not there.
+            Stream::Plain(stream) => {
+                matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Stream::Tls(stream) => {
+                let mut room = ReadBuf::new(&mut byte);
+                let look = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut room).is_pending()));
+                pin!(unconstrained(look)).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(true)
+            }
+        }
+    }
+
     fn wrote(&mut self, slices: &[IoSlice<'_>], count: usize) {
         if let Watch::Http2(frames) = &mut self.watch {
             frames.wrote(slices, count);

@@ -1,7 +1,7 @@
 //! A client's body: what it may take, read ahead, put back, or read and dropped.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::pin,
     sync::{Arc, LazyLock},
     task::Poll,
@@ -15,8 +15,12 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    super::{client::Client, seen::Incoming, trailers::Trailers},
-    BodyError, Broken,
+    super::{
+        client::Client,
+        seen::{Incoming, Seen},
+        trailers::Trailers,
+    },
+    BodyError, Broken, FromClient,
 };
 use crate::{
     clock,
@@ -40,7 +44,6 @@ pub(in crate::gateway) struct Inbound {
     pub(super) awaits_continue: bool,
     /// What may stand behind it.
     pub(super) trailers: Trailers,
-    pub(super) client: Arc<Client>,
     pub(super) allowance: Allowance,
 }
 
@@ -103,21 +106,21 @@ impl Allowance {
 pub(in crate::gateway) struct Ahead {
     pub(in crate::gateway) bytes: Bytes,
     /// What stood behind it, if that was all of it.
-    pub(in crate::gateway) trailers: Option<HeaderMap>,
+    pub(in crate::gateway) trailers: Option<Box<HeaderMap>>,
 }
 
 impl Inbound {
     /// The body of the request with this head.
-    pub(in crate::gateway) fn new(body: Incoming, head: &Parts, client: &Arc<Client>) -> Self {
+    pub(in crate::gateway) fn new(body: FromClient, head: &Parts, seen: &Arc<Seen>) -> Self {
         // HTTP/1.0 does not know of it (RFC 9110 §10.1.1).
         let may_wait = head.headers.contains_key(EXPECT) && head.version > Version::HTTP_10;
-        let awaits_continue = may_wait && !body.is_end_stream();
+        let body = (!body.is_end_stream()).then(|| Incoming::new(body, seen));
+        let awaits_continue = may_wait && body.is_some();
         Self {
-            body: Some(body),
+            body,
             ahead: Ahead::default(),
             awaits_continue,
             trailers: Trailers::default(),
-            client: Arc::clone(client),
             allowance: Allowance::of(&DEFAULT),
         }
     }
@@ -153,14 +156,13 @@ impl Inbound {
     pub(in crate::gateway) fn is_sized(&self) -> bool {
         !self.ahead.bytes.is_empty()
             || self.ahead.trailers.is_some()
-            || self.body.as_ref().is_some_and(|body| body.size_hint().exact().is_some())
+            || self.body.as_ref().is_none_or(|body| body.size_hint().exact().is_some())
     }
 
-    /// What is left of it; `None` if that is nothing.
-    pub(in crate::gateway) fn take(&mut self) -> Option<Self> {
+    /// What is left of it, in a box, since it is handed on from step to step; `None` if that is nothing.
+    pub(in crate::gateway) fn take(&mut self) -> Option<Box<Self>> {
         let body = self.body.take().filter(|body| !body.is_end_stream())?;
-        let (trailers, client) = (self.trailers.clone(), Arc::clone(&self.client));
-        Some(Self { body: Some(body), ahead: Ahead::default(), trailers, client, ..*self })
+        Some(Box::new(Self { body: Some(body), ahead: Ahead::default(), trailers: self.trailers.clone(), ..*self }))
     }
 
     /// Reads it ahead. What is more than `limit` bytes is left, and not asked for where its length says so beforehand.
@@ -183,11 +185,11 @@ impl Inbound {
             if ahead.len() > limit {
                 return Ok(Ahead { bytes: ahead.joined(), trailers: None });
             }
-            let frame = match at_once(next_frame(body, &self.client)).await {
+            let frame = match at_once(next_frame(body)).await {
                 Some(frame) => frame?,
                 None => {
                     let (until, late) = self.allowance.waits();
-                    let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
+                    let frame = timeout_at(until, next_frame(body)).await.map_err(|_| late)?;
                     self.allowance.waited();
                     frame?
                 }
@@ -198,7 +200,9 @@ impl Inbound {
                         self.allowance.took(data.len())?;
                         ahead.extend(data);
                     }
-                    Err(frame) => trailers = frame.trailers_ref().and_then(|came| self.trailers.filter(came)),
+                    Err(frame) => {
+                        trailers = frame.trailers_ref().and_then(|came| self.trailers.filter(came)).map(Box::new)
+                    }
                 },
                 Some(Err(error)) => return Err(BodyError::Broken(error)),
                 None if is_short(body) => return Err(BodyError::Short),
@@ -228,7 +232,7 @@ impl Inbound {
         self.awaits_continue = false;
         while let Some(body) = self.body.as_mut().filter(|body| !body.is_end_stream()) {
             let (until, late) = self.allowance.waits();
-            let frame = timeout_at(until, next_frame(body, &self.client)).await.map_err(|_| late)?;
+            let frame = timeout_at(until, next_frame(body)).await.map_err(|_| late)?;
             self.allowance.waited();
             match frame? {
                 Some(Ok(frame)) => {
@@ -268,11 +272,11 @@ impl Inbound {
             if body.is_end_stream() {
                 return None;
             }
-            let next = match at_once(next_frame(&mut body, &self.client)).await {
+            let next = match at_once(next_frame(&mut body)).await {
                 Some(next) => next,
                 None => {
                     let until = *deadline.get_or_insert_with(|| Instant::now() + time);
-                    let Ok(next) = timeout_at(until, next_frame(&mut body, &self.client)).await else { break };
+                    let Ok(next) = timeout_at(until, next_frame(&mut body)).await else { break };
                     next
                 }
             };
@@ -318,14 +322,9 @@ pub(super) fn is_short(body: &Incoming) -> bool {
     body.size_hint().lower() > 0
 }
 
-/// What comes next of a body, unless nothing more comes. By the time that a client's end is seen, everything that came
-/// before it has been handed on, so that a frame that is there is found first.
-async fn next_frame(body: &mut Incoming, client: &Client) -> Result<Option<Result<Frame<Bytes>, Broken>>, BodyError> {
-    tokio::select! {
-        biased;
-        frame = body.frame() => Ok(frame),
-        () = client.gone() => Err(BodyError::Gone),
-    }
+/// What comes next of a body.
+async fn next_frame(body: &mut Incoming) -> Result<Option<Result<Frame<Bytes>, Broken>>, BodyError> {
+    body.next().await.ok_or(BodyError::Gone)
 }
 
 /// What is there already: most bodies come with their heads, and no clock need run for them. Only for what may be dropped.
@@ -340,8 +339,12 @@ async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-pub(super) async fn gone(client: Arc<Client>) {
-    client.gone().await;
+/// Returns once nothing more comes from who sends a body; never, where there is none.
+pub(super) async fn gone(client: Option<Arc<Client>>) {
+    match client {
+        Some(client) => client.gone().await,
+        None => pending().await,
+    }
 }
 
 /// Goes on reading and dropping beside the answer, which says that the connection closes: for a client that reads the

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     http1::{Body as Incoming, Connection, End, Handler, Times, request::Bounds},
-    message::{Request, Response},
+    message::{Request, Response, request::Parts},
 };
 
 pub(crate) const BOUNDS: Bounds = Bounds { bytes: 8 * 1024, fields: 10 };
@@ -174,8 +174,16 @@ impl Handler for Ours {
     type Io = Pieces;
     type Body = BoxBody<Bytes, Infallible>;
 
-    fn handle(&self, request: Request<Incoming<Pieces>>, _: bool) -> impl Future<Output = Response<Self::Body>> {
-        handle(request, Arc::clone(&self.seen), self.service)
+    fn handle(&self, head: Box<Parts>, body: Incoming<Pieces>, _: bool) -> impl Future<Output = Response<Self::Body>> {
+        handle(Request::from_parts(*head, body), Arc::clone(&self.seen), self.service)
+    }
+
+    fn is_last(&self) -> bool {
+        false
+    }
+
+    fn has_informational(&self) -> bool {
+        false
     }
 
     fn next_informational(&self, _: &Waker) -> Option<Bytes> {
