@@ -3,7 +3,8 @@
 //!
 //! This speaks to h2 itself and not to hyper's server, which can't send informational answers, and shows neither how many
 //! streams are under way nor whether their answers are taken. One task accepts streams and drives the connection; each
-//! stream has a task of its own ([`stream`]). What is left to h2: frames, windows, and which header lists are malformed.
+//! stream has a task of its own ([`stream`]). What h2 writes in a row goes out together ([`rounds`]). What is left to h2:
+//! frames, windows, and which header lists are malformed.
 
 use std::{
     future::poll_fn,
@@ -24,6 +25,8 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
+use rounds::Rounds;
+
 use super::{
     LAST_CALL, Live,
     chatter::{Heard, Quiet},
@@ -37,6 +40,7 @@ use crate::{
 };
 
 mod body;
+mod rounds;
 mod stream;
 mod tunnel;
 
@@ -81,7 +85,8 @@ pub(super) async fn serve(
 }
 
 struct Connection<'a> {
-    protocol: h2::server::Connection<Quiet<socket::Stream>, Bytes>,
+    protocol: h2::server::Connection<Rounds<Quiet<socket::Stream>>, Bytes>,
+    wire: Rounds<Quiet<socket::Stream>>,
     client: Arc<Client>,
     live: &'a Arc<Live>,
     limits: &'a Limits,
@@ -108,7 +113,8 @@ impl<'a> Connection<'a> {
     async fn begin(open: Open, live: &'a Arc<Live>, limits: &'a Limits) -> Result<Box<Self>, h2::Error> {
         let Open { stream, client, .. } = open;
         let heard = Arc::<Heard>::default();
-        let mut protocol = Builder::new()
+        let wire = Rounds::new(Quiet::new(stream, Arc::clone(&heard)));
+        let mut handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(u32::try_from(limits.streams_per_connection).unwrap_or(u32::MAX))
@@ -117,12 +123,18 @@ impl<'a> Connection<'a> {
             .max_local_error_reset_streams(Some(ERROR_RESETS))
             .max_send_buffer_size(UNSENT)
             .enable_connect_protocol()
-            .handshake(Quiet::new(stream, Arc::clone(&heard)))
-            .await?;
+            .handshake(wire.clone());
+        let mut protocol = poll_fn(|cx| {
+            let polled = Pin::new(&mut handshake).poll(cx);
+            wire.end(cx);
+            polled
+        })
+        .await?;
         let pings = protocol.ping_pong().expect("nobody has taken it yet");
         let (now, patience) = (Instant::now(), limits.idle_timeout);
         Ok(Box::new(Self {
             protocol,
+            wire,
             client,
             live,
             limits,
@@ -142,16 +154,10 @@ impl<'a> Connection<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         loop {
-            while let Poll::Ready(accepted) = self.protocol.poll_accept(cx) {
-                match accepted {
-                    None => return Poll::Ready(Ok(())),
-                    Some(Err(error)) => return Poll::Ready(Err(error)),
-                    Some(Ok(_)) if self.streams.counts().given_up > GIVEN_UP => {
-                        tracing::debug!("a client gives up more requests than it lets be answered");
-                        return Poll::Ready(Ok(()));
-                    }
-                    Some(Ok((request, respond))) => self.accept(request, respond),
-                }
+            let ended = self.poll_streams(cx);
+            self.wire.end(cx);
+            if ended.is_ready() {
+                return ended;
             }
             if self.heard.came() {
                 (self.last_heard, self.asked) = (Instant::now(), None);
@@ -162,6 +168,21 @@ impl<'a> Connection<'a> {
             ready!(self.alarm.as_mut().poll(cx));
             if !self.is_worth_waiting_for(cx) {
                 return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Accepts streams, and has h2 write what there is.
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        loop {
+            match ready!(self.protocol.poll_accept(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                Some(Ok(_)) if self.streams.counts().given_up > GIVEN_UP => {
+                    tracing::debug!("a client gives up more requests than it lets be answered");
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Ok((request, respond))) => self.accept(request, respond),
             }
         }
     }

@@ -20,15 +20,17 @@ pub(super) struct FromStream {
     /// What is left of the announced length.
     left: Option<u64>,
     data_ended: bool,
+    /// Whether nothing more comes, as far as was seen: each look at the stream takes h2's lock.
     ended: bool,
     /// The way to a client that does not send it before it is asked to.
     asks: Option<Arc<Early>>,
 }
 
 impl FromStream {
+    /// It has not ended yet.
     pub(super) fn new(stream: RecvStream, fields: &Fields, asks: Option<Arc<Early>>) -> Self {
         let left = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { left, data_ended: false, ended: stream.is_end_stream(), asks, stream }
+        Self { left, data_ended: false, ended: false, asks, stream }
     }
 }
 
@@ -52,6 +54,7 @@ impl Body for FromStream {
                 Some(Ok(data)) => {
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     self.stream.flow_control().release_capacity(data.len())?;
+                    self.ended = self.stream.is_end_stream();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -64,12 +67,12 @@ impl Body for FromStream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.stream.is_end_stream()
+        self.ended
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.left {
-            _ if self.is_end_stream() => SizeHint::with_exact(0),
+            _ if self.ended => SizeHint::with_exact(0),
             Some(left) => SizeHint::with_exact(left),
             None => SizeHint::default(),
         }
