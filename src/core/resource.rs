@@ -159,7 +159,7 @@ fn canonical_path(path: &str) -> Result<Cow<'_, str>, TargetError> {
 fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     path.iter().all(|&byte| {
-        let is_plain = PLAIN[usize::from(byte)] && !(before == b'/' && byte == b'.');
+        let is_plain = PLAIN[usize::from(byte)] & !((before == b'/') & (byte == b'.'));
         before = byte;
         is_plain
     })
@@ -502,15 +502,22 @@ fn wholly_decoded(path: &[u8]) -> Vec<u8> {
     decoded
 }
 
+/// The bytes that folding leaves as they are, but for some ends of segments.
+static FOLDED: [bool; 256] = {
+    let mut folded = [false; 256];
+    let mut byte: u8 = 0;
+    while byte < 0x80 {
+        folded[byte as usize] = !(matches!(byte, b'%' | b'\\' | b';' | b'+' | b' ') || byte.is_ascii_uppercase());
+        byte += 1;
+    }
+    folded
+};
+
 /// Whether folding would leave a path as it is. Where this can't be told at a glance, it says no.
 fn is_folded(path: &[u8]) -> bool {
     let mut before = b'/';
     let is_folded = |&byte: &u8| {
-        let is_kept = match byte {
-            b'/' => !matches!(before, b'/' | b'.'),
-            b'%' | b'\\' | b';' | b'+' | b' ' | b'A'..=b'Z' | 0x80.. => false,
-            _ => true,
-        };
+        let is_kept = FOLDED[usize::from(byte)] & !((byte == b'/') & ((before == b'/') | (before == b'.')));
         before = byte;
         is_kept
     };

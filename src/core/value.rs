@@ -173,8 +173,9 @@ impl<'a> Value<'a> {
     ///
     /// Not all of it is visible ASCII.
     pub fn to_str(self) -> Result<&'a str, NoText> {
-        let is_text = self.0.iter().all(|&byte| byte < 0x7F && is_allowed(byte));
-        std::str::from_utf8(self.0).ok().filter(|_| is_text).ok_or(NoText)
+        // Of what is ASCII only that may stand in a field which is visible.
+        let text = if self.0.is_ascii() { std::str::from_utf8(self.0).ok() } else { None };
+        text.ok_or(NoText)
     }
 
     /// How many bytes it has.
