@@ -570,7 +570,8 @@ impl From<&HeaderMap> for Fields {
 impl From<Fields> for HeaderMap {
     fn from(fields: Fields) -> Self {
         let mut map = Self::with_capacity(fields.len());
-        let text = Bytes::from(fields.text);
+        // As long as it is: it stays until the last of them is sent.
+        let text = Bytes::copy_from_slice(&fields.text);
         for line in fields.lines {
             let end = line.end() - END.len();
             let value = HeaderValue::from_maybe_shared(text.slice(end - line.value as usize..end));

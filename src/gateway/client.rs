@@ -21,6 +21,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use super::informational::Queue;
 use crate::core::{fields::Fields, value::FieldValue};
 
+/// The longest name of a host (RFC 1035 §2.3.4). What is longer is not kept with a connection.
+const LONGEST_NAME: usize = 255;
+
 /// A client, for as long as its connection lives.
 #[derive(Debug)]
 pub struct Client {
@@ -88,11 +91,11 @@ impl Client {
 
     /// Tells a backend of it in a request for this host: what `make` makes, unless the first was for the same.
     pub(super) fn tell(&self, out: &mut Fields, asked: &FieldValue, make: impl Fn() -> Fields) {
-        let (host, told) = self.told.get_or_init(|| (asked.clone(), make()));
-        if host == asked {
-            out.append_from(told, |_, _| true);
-        } else {
-            out.append_from(&make(), |_, _| true);
+        let is_kept = asked.len() <= LONGEST_NAME;
+        let first = is_kept.then(|| self.told.get_or_init(|| (asked.clone(), make())));
+        match first.filter(|(host, _)| host == asked) {
+            Some((_, told)) => out.append_from(told, |_, _| true),
+            None => out.append_from(&make(), |_, _| true),
         }
     }
 

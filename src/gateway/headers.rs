@@ -89,7 +89,7 @@ pub(super) fn for_probe(exchange: &Exchange) -> Fields {
     // What it shows may go out to the page, which must be one that may see it.
     let origin = browsers::page(exchange).map(|_| ORIGIN);
     for name in carried.iter().chain(&CREDENTIALS).chain(&exchange.policy().partition).chain(&origin) {
-        if !only.contains_key(name) {
+        if headers.contains_key(name) && !only.contains_key(name) {
             only.append_from(headers, |there, _| there == name);
         }
     }

@@ -21,6 +21,9 @@ pub const MOST_FIELDS: usize = 256;
 /// How many bytes a head may have.
 pub const MOST_BYTES: usize = 128 * 1024;
 
+/// More room is not kept for an answer.
+const LARGE: usize = 4 * 1024;
+
 /// What is wrong with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -71,9 +74,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// One that puts the fields where these were, so that none has to be made.
+    /// One that puts the fields where these were, so that no room has to be made; unless that is large, since an answer may be
+    /// long in coming.
     #[must_use]
     pub fn with(spare: Fields) -> Self {
+        let spare = if spare.bytes() > LARGE { Fields::new() } else { spare };
         Self { looked: 0, spare }
     }
 
@@ -228,6 +233,7 @@ mod tests {
     use bytes::{Buf, BytesMut};
 
     use super::*;
+    use crate::core::value::FieldValue;
 
     /// The head, and what is left of the bytes.
     fn read(text: &str) -> Result<Option<(Head, BytesMut)>, Malformed> {
@@ -248,6 +254,15 @@ mod tests {
         assert_eq!((head.status, head.version, &rest[..]), (StatusCode::OK, Version::HTTP_11, &b"rest"[..]));
         let fields: Vec<_> = head.fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         assert_eq!(fields, [("a", &b"1"[..]), ("b", b"2"), ("a", b"")]);
+    }
+
+    #[test]
+    fn large_room_is_not_kept_for_an_answer() {
+        for (length, is_kept) in [(100, true), (2 * LARGE, false)] {
+            let value = FieldValue::try_from("a".repeat(length)).unwrap();
+            let reader = Reader::with(Fields::from_iter([("a", value)]));
+            assert_eq!(!reader.spare.is_empty(), is_kept, "{length}");
+        }
     }
 
     #[test]
