@@ -149,8 +149,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Quiet<S> {
         self.heard.wrote(written)
     }
 
+    /// Over TLS more is taken than the client does; it shows here.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.heard.waits.store(flushed.is_pending(), Ordering::Relaxed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,6 +8,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -19,18 +20,17 @@ use h2::{
     Ping, PingPong, RecvStream,
     server::{Builder, SendResponse},
 };
-
 use tokio::{
+    io::{AsyncRead, ReadBuf},
     sync::watch,
     time::{Instant, Sleep, sleep, timeout},
 };
 
-use rounds::Rounds;
-
+use self::rounds::Rounds;
 use super::{
     LAST_CALL, Live,
     chatter::{Heard, Quiet},
-    connection::Open,
+    connection::{FAREWELL, Open},
     last_call, socket, stopped,
 };
 use crate::{
@@ -75,13 +75,17 @@ pub(super) async fn serve(
     let Ok(begun) = begun else { return Ok(()) };
     let mut connection = begun?;
     let mut stopping = pin!(stopped(&mut stop));
-    poll_fn(|cx| {
+    let ended = poll_fn(|cx| {
         if !connection.is_closing && stopping.as_mut().poll(cx).is_ready() {
             connection.close(LAST_CALL);
         }
         connection.poll(cx)
-    })
-    .await
+    });
+    let ended = ended.await;
+    if connection.has_said_all {
+        connection.hear_out().await;
+    }
+    ended
 }
 
 struct Connection<'a> {
@@ -100,6 +104,8 @@ struct Connection<'a> {
     asked: Option<Instant>,
     /// Whether it has been told that no more requests are taken.
     is_closing: bool,
+    /// Whether h2 has closed this side.
+    has_said_all: bool,
     /// How long nothing may be under way, counted from then at the earliest.
     patience: Duration,
     since: Instant,
@@ -146,6 +152,7 @@ impl<'a> Connection<'a> {
             last_written: now,
             asked: None,
             is_closing: false,
+            has_said_all: false,
             patience,
             since: now,
             alarm: Box::pin(sleep(patience.min(PING))),
@@ -176,7 +183,10 @@ impl<'a> Connection<'a> {
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         loop {
             match ready!(self.protocol.poll_accept(cx)) {
-                None => return Poll::Ready(Ok(())),
+                None => {
+                    self.has_said_all = true;
+                    return Poll::Ready(Ok(()));
+                }
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 Some(Ok(_)) if self.streams.counts().given_up > GIVEN_UP => {
                     tracing::debug!("a client gives up more requests than it lets be answered");
@@ -259,6 +269,24 @@ impl<'a> Connection<'a> {
         }
         self.alarm.as_mut().reset(next);
         true
+    }
+
+    /// Reads on for as long as something comes, such as windows that are opened by who still reads the end of an answer. To
+    /// close on bytes that were not read would destroy that on its way.
+    async fn hear_out(&mut self) {
+        let (most, mut dropped) = (self.limits.send_timeout, vec![0; 4096]);
+        let all = async { while let Ok(Ok(1..)) = timeout(FAREWELL, self.read(&mut dropped)).await {} };
+        let _ = timeout(most, all).await;
+    }
+
+    async fn read(&mut self, dropped: &mut [u8]) -> io::Result<usize> {
+        let mut came = ReadBuf::new(dropped);
+        let read = poll_fn(|cx| {
+            self.wire.end(cx);
+            Pin::new(&mut self.wire).poll_read(cx, &mut came)
+        });
+        read.await?;
+        Ok(came.filled().len())
     }
 
     /// Asks whether the client is still there. Whatever it sends then is an answer.

@@ -1,10 +1,20 @@
 //! Every limit of a connection, gone over: how many there are, how long they take, how much they send.
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Request;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+    time::{Sleep, sleep},
+};
 
 use crate::support::{
     Answer, Call, Gateway, H2, Raw, Script, Store, begin,
@@ -332,6 +342,65 @@ async fn a_client_that_takes_nothing_of_an_answer_is_cut() {
     let sent = within("the gateway to give up", arrival.answer_now(200, &[], &large)).await;
     assert!(sent.is_err(), "the backend's connection is let go");
     raw.ended().await;
+}
+
+/// A connection of which little is read at a time.
+struct Slow {
+    stream: TcpStream,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.pause.as_mut().poll(cx));
+        let mut little = [0; 4096];
+        let most = little.len().min(buf.remaining());
+        let mut part = ReadBuf::new(&mut little[..most]);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        buf.put_slice(part.filled());
+        self.pause = Box::pin(sleep(Duration::from_millis(2)));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The client opens windows while it reads, and the last of them when the gateway has nothing more to say.
+#[tokio::test]
+async fn the_last_answer_over_http2_reaches_a_client_that_reads_slowly() {
+    let mut backend = Script::start().await;
+    let gateway = with_limits(&backend, "requests_per_connection = 1").start();
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 * 1024).expect("SO_RCVBUF");
+    let stream = socket.connect(gateway.address).await.expect("a connection");
+    let slow = Slow { stream, pause: Box::pin(sleep(Duration::ZERO)) };
+    let (mut sender, driver) = h2::client::handshake(slow).await.expect("a handshake");
+    let driver = tokio::spawn(driver);
+    let request = Request::get(format!("http://{HOST_NAME}/note")).body(()).expect("a request");
+    let answer = sender.send_request(request, true).expect("an open connection").0;
+    let content = "x".repeat(300_000);
+    backend.expect("GET", "/note").await.answer(200, &[], &content).await;
+    let mut body = within("the head of an answer", answer).await.expect("an answer").into_body();
+    let mut length = 0;
+    while let Some(data) = within("a part of it", body.data()).await {
+        let data = data.expect("all of it");
+        length += data.len();
+        body.flow_control().release_capacity(data.len()).expect("as much as came");
+    }
+    assert_eq!(length, content.len());
+    driver.abort();
 }
 
 #[tokio::test]

@@ -124,7 +124,11 @@ where
             if self.is_written() {
                 // Over TLS there may be a rest that was encrypted and not handed on.
                 ready!(Pin::new(&mut *wire).poll_flush(cx)).map_err(Stopped::There)?;
-                return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
+                if self.body.is_some() {
+                    return Poll::Pending;
+                }
+                self.leave_little();
+                return Poll::Ready(Ok(()));
             }
             ready!(self.poll_write(cx, wire)).map_err(Stopped::There)?;
         }
@@ -195,7 +199,15 @@ impl<B> Outgoing<B> {
     /// The buffer, for the next.
     pub(super) fn into_buffer(mut self) -> Vec<u8> {
         self.flat.clear();
-        if self.flat.capacity() > KEPT { Vec::new() } else { self.flat }
+        self.leave_little();
+        self.flat
+    }
+
+    /// Gives back what is more than is kept, of a buffer that is empty: the answer may be long in coming.
+    fn leave_little(&mut self) {
+        if self.flat.capacity() > KEPT {
+            self.flat = Vec::new();
+        }
     }
 
     fn has_room(&self) -> bool {
