@@ -209,6 +209,7 @@ impl<'a> Connection<'a> {
         }
         let early = Arc::<Early>::default();
         let is_head = request.method() == http::Method::HEAD;
+        let is_to_pause = !request.body().is_end_stream();
         let (request, tunnel) = stream::received(request, &early);
         let (head, body) = request.into_parts();
         let client = Arc::clone(&self.client);
@@ -222,6 +223,7 @@ impl<'a> Connection<'a> {
             tunnel,
             under_way: Some(under_way),
             sending: None,
+            is_to_pause,
         };
         tokio::spawn(poll_fn(move |cx| clock::steadily(|| Pin::new(&mut stream).poll(cx))));
     }

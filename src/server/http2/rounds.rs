@@ -67,7 +67,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Rounds<S> {
     pub(super) fn end(&self, cx: &mut Context<'_>) {
         let mut wire = self.wire();
         wire.is_read_out = false;
-        if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
+        // Told once: h2 may have nothing to write, and so nobody to tell.
+        if wire.error.is_none()
+            && let Poll::Ready(Err(error)) = wire.poll_flush(cx)
+        {
             wire.error = Some(error);
             cx.waker().wake_by_ref();
         }

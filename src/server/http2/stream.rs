@@ -50,6 +50,9 @@ pub(super) struct Stream<F> {
     /// `None` once a tunnel has it.
     pub(super) under_way: Option<UnderWay>,
     pub(super) sending: Option<Sending>,
+    /// Whether it is to end in another round than its answer. Where more of the request was to come h2 then resets it, and
+    /// curl takes an answer for none that a reset comes together with.
+    pub(super) is_to_pause: bool,
 }
 
 /// The body of an answer on its way.
@@ -129,14 +132,21 @@ impl<F: Future<Output = Response<Delivery>>> Future for Stream<F> {
             self.sending = self.begin(response);
         }
         let patience = self.send_timeout;
-        let Some(sending) = &mut self.sending else { return Poll::Ready(()) };
-        match ready!(sending.poll(cx, patience)) {
-            Ok(()) | Err(Stopped::There) => {}
-            Err(Stopped::Late) => {
-                tracing::debug!("a client took nothing of an answer for send_timeout");
-                sending.out.send_reset(Reason::CANCEL);
+        if let Some(sending) = &mut self.sending {
+            match ready!(sending.poll(cx, patience)) {
+                Ok(()) | Err(Stopped::There) => {}
+                Err(Stopped::Late) => {
+                    tracing::debug!("a client took nothing of an answer for send_timeout");
+                    sending.out.send_reset(Reason::CANCEL);
+                }
+                Err(Stopped::Here) => sending.out.send_reset(Reason::INTERNAL_ERROR),
             }
-            Err(Stopped::Here) => sending.out.send_reset(Reason::INTERNAL_ERROR),
+            self.sending = None;
+        }
+        if std::mem::take(&mut self.is_to_pause) {
+            // The connection was woken before, by the answer.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(())
     }
