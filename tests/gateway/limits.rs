@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpSocket, TcpStream},
+    io::{AsyncRead, ReadBuf, join},
+    net::{TcpSocket, TcpStream, tcp::OwnedReadHalf},
     task::JoinSet,
     time::{Sleep, sleep},
 };
@@ -344,9 +344,9 @@ async fn a_client_that_takes_nothing_of_an_answer_is_cut() {
     raw.ended().await;
 }
 
-/// A connection of which little is read at a time.
+/// What comes by a connection, of which little is read at a time.
 struct Slow {
-    stream: TcpStream,
+    stream: OwnedReadHalf,
     pause: Pin<Box<Sleep>>,
 }
 
@@ -363,20 +363,6 @@ impl AsyncRead for Slow {
     }
 }
 
-impl AsyncWrite for Slow {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 /// The client opens windows while it reads, and the last of them when the gateway has nothing more to say.
 #[tokio::test]
 async fn the_last_answer_over_http2_reaches_a_client_that_reads_slowly() {
@@ -384,9 +370,9 @@ async fn the_last_answer_over_http2_reaches_a_client_that_reads_slowly() {
     let gateway = with_limits(&backend, "requests_per_connection = 1").start();
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(16 * 1024).expect("SO_RCVBUF");
-    let stream = socket.connect(gateway.address).await.expect("a connection");
+    let (stream, writer) = socket.connect(gateway.address).await.expect("a connection").into_split();
     let slow = Slow { stream, pause: Box::pin(sleep(Duration::ZERO)) };
-    let (mut sender, driver) = h2::client::handshake(slow).await.expect("a handshake");
+    let (mut sender, driver) = h2::client::handshake(join(slow, writer)).await.expect("a handshake");
     let driver = tokio::spawn(driver);
     let request = Request::get(format!("http://{HOST_NAME}/note")).body(()).expect("a request");
     let answer = sender.send_request(request, true).expect("an open connection").0;

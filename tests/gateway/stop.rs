@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpSocket, TcpStream},
+    io::{AsyncRead, ReadBuf, join},
+    net::{TcpSocket, tcp::OwnedReadHalf},
     sync::oneshot,
 };
 
@@ -114,9 +114,9 @@ async fn a_client_that_answers_no_frame_does_not_hold_up_the_stop() {
     gateway.stopped().await;
 }
 
-/// A connection of which nothing is read before it is told to.
+/// What comes by a connection, of which nothing is read before it is told to.
 struct Unread {
-    stream: TcpStream,
+    stream: OwnedReadHalf,
     told: Option<oneshot::Receiver<()>>,
 }
 
@@ -130,20 +130,6 @@ impl AsyncRead for Unread {
     }
 }
 
-impl AsyncWrite for Unread {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 /// What was handed to the protocol is not sent yet.
 #[tokio::test]
 async fn a_stop_lets_a_client_take_all_of_its_answers_over_http2() {
@@ -151,12 +137,12 @@ async fn a_stop_lets_a_client_take_all_of_its_answers_over_http2() {
     let gateway = Gateway::before(backend.address).one_worker().drain_timeout("30s").start();
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
-    let stream = socket.connect(gateway.address).await.expect("a connection");
+    let (stream, writer) = socket.connect(gateway.address).await.expect("a connection").into_split();
     let (read, told) = oneshot::channel();
     let (mut sender, driver) = h2::client::Builder::new()
         .initial_window_size(1 << 30)
         .initial_connection_window_size(1 << 30)
-        .handshake::<_, Bytes>(Unread { stream, told: Some(told) })
+        .handshake::<_, Bytes>(join(Unread { stream, told: Some(told) }, writer))
         .await
         .expect("a handshake");
     let driver = tokio::spawn(driver);
